@@ -1,0 +1,175 @@
+//! What the operator's one YAML file means, as checked values: every address parses, every name
+//! resolves, every number is in range. Not the text itself, and not the running state.
+
+use crate::{
+    net::addr::{Address, Bind},
+    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    topology::{Credentials, Timeouts},
+};
+use std::{num::NonZeroUsize, time::Duration};
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads; `None` is `auto`, one per core.
+    pub workers: Option<NonZeroUsize>,
+    pub admin: Admin,
+    pub log: Log,
+    pub limits: Limits,
+    pub shutdown: Shutdown,
+    pub listeners: Vec<Listener>,
+    pub clusters: Vec<Cluster>,
+}
+
+/// Where status and metrics are served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    pub bind: Bind,
+    /// False for the default: then a port in use is a warning, not an error.
+    pub explicit: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A tracing filter: `info`, `debug`, `sluice=debug`. `SLUICE_LOG` wins over it.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Process-wide bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Clients at once; `None`: from the descriptor limit.
+    pub max_connections: Option<usize>,
+    /// Buffered bytes; `None`: from the cgroup when it has a limit, else none.
+    pub memory: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shutdown {
+    /// How long to go on accepting after SIGTERM; default 0.
+    pub pre_stop_delay: Duration,
+    /// When draining clients are closed by force; default 25s.
+    pub drain_timeout: Duration,
+}
+
+/// An address we accept on. Its protocol is Redis, the only one so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: String,
+    pub bind: Bind,
+    /// Index into [`Config::clusters`].
+    pub cluster: usize,
+    pub redis: RedisListener,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisListener {
+    /// What clients must send with AUTH or HELLO; `None`: no password asked.
+    pub password: Option<Secret>,
+    /// Requests of one client in flight; default 1,024.
+    pub max_pipeline: usize,
+    /// The largest argument, in bytes; default 512 MiB.
+    pub max_bulk: u64,
+    /// Bytes a client may leave unread before it is closed; default 32 MiB.
+    pub client_output_limit: u64,
+    /// Commands allowed in spite of being refused by default, upper case, `CONFIG|SET` for one
+    /// subcommand.
+    pub allow: Vec<String>,
+    /// Commands refused, likewise.
+    pub deny: Vec<String>,
+}
+
+/// A password: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub name: String,
+    /// At least one; the slots are split evenly over them, in order.
+    pub shards: Vec<Shard>,
+    pub reads: Reads,
+    pub check: Check,
+    pub timeouts: Timeouts,
+    pub upstream: Credentials,
+    /// `redis.commands`: commands we do not know or should see otherwise.
+    pub commands: Vec<CustomCommand>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shard {
+    /// Default `s0`, `s1`, ...
+    pub name: String,
+    pub primary: Member,
+    pub replicas: Vec<Member>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub address: Address,
+    /// 1 to 1,000; default 1.
+    pub weight: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reads {
+    pub from: ReadFrom,
+    pub balance: Strategy,
+}
+
+/// The probes' schedule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Check {
+    /// Default 2s.
+    pub interval: Duration,
+    /// While rising, falling or unknown; default 500ms.
+    pub fast_interval: Duration,
+    /// While unhealthy; default 1s.
+    pub down_interval: Duration,
+    /// Default 1s.
+    pub timeout: Duration,
+    /// Default 2.
+    pub rise: u32,
+    /// Default 3.
+    pub fall: u32,
+    /// How long traffic waits for the first round of probes; default 5s.
+    pub startup_grace: Duration,
+}
+
+/// One entry of `redis.commands`: `"MY.GET": { access: read, keys: [1, 1, 1] }`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CustomCommand {
+    /// Upper case.
+    pub name: String,
+    pub access: Access,
+    /// First key, last key (negative: from the end), step; `None`: no keys.
+    pub keys: Option<(i32, i32, i32)>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(set)")
+    }
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            fast_interval: Duration::from_millis(500),
+            down_interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            startup_grace: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Sockets, addresses and buffers: how bytes move. It does not know what a command, a shard or a
+//! replica is.
+
+pub mod addr;

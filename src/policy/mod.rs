@@ -1,0 +1,12 @@
+//! Pure decisions over plain values. Nothing here reads a clock, draws a random number, does I/O,
+//! logs or locks: time, dice and measurements are arguments.
+
+pub mod access;
+pub mod balance;
+pub mod gate;
+pub mod health;
+pub mod outlier;
+pub mod reads;
+pub mod retry;
+pub mod shard;
+pub mod slot;

@@ -1,0 +1,4 @@
+//! Redis: RESP2 in, RESP2 out.
+
+pub mod args;
+pub mod table;

@@ -1,0 +1,125 @@
+//! Counters with one writer each, cheap enough for the request path, and what a worker counts.
+//! Not the text format: the admin page sums these at a scrape.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A counter that one thread writes and any thread reads: a plain add, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes `n` off (for gauges). Only the owning thread may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Sets the value (for gauges). Only the owning thread may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the request duration buckets, in microseconds; the last bucket has none.
+pub const BOUNDS_US: [u64; 17] = [
+    50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+
+/// A duration histogram in microseconds with one writer.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Not cumulative; the last one counts what exceeds every bound.
+    pub buckets: [Counter; 18],
+    pub sum_us: Counter,
+}
+
+impl Histogram {
+    /// The index of the bucket that `us` falls into.
+    pub fn bucket(us: u64) -> usize {
+        BOUNDS_US.partition_point(|bound| *bound < us)
+    }
+
+    /// Counts `n` observations of `us` microseconds each.
+    pub fn observe(&self, us: u64, n: u64) {
+        if let Some(bucket) = self.buckets.get(Self::bucket(us)) {
+            bucket.add(n);
+        }
+        self.sum_us.add(us.saturating_mul(n));
+    }
+}
+
+/// What one worker counts of one cluster, for one access (read, write).
+#[derive(Debug, Default)]
+pub struct RequestMetrics {
+    pub ok: Counter,
+    /// Answered with an error of a backend.
+    pub backend_errors: Counter,
+    /// Answered with an error of ours.
+    pub proxy_errors: Counter,
+    pub retries: Counter,
+    pub duration: Histogram,
+}
+
+/// What one worker counts of one cluster.
+#[derive(Debug, Default)]
+pub struct ClusterMetrics {
+    pub reads: RequestMetrics,
+    pub writes: RequestMetrics,
+    /// Answered by us without a backend.
+    pub local: Counter,
+    pub split: Counter,
+    pub stray_replies: Counter,
+}
+
+/// What one worker counts of one listener.
+#[derive(Debug, Default)]
+pub struct ListenerMetrics {
+    pub accepted: Counter,
+    pub active: Counter,
+    pub rejected_limit: Counter,
+    pub rejected_protocol: Counter,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+}
+
+/// What one worker counts of one backend; `in_flight` and `connections` are gauges.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct BackendMetrics {
+    pub in_flight: Counter,
+    pub reads: Counter,
+    pub writes: Counter,
+    /// Replies that were not errors of the transient kind, and requests lost.
+    pub failures: Counter,
+    pub connections: Counter,
+    pub connects_ok: Counter,
+    pub connects_failed: Counter,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+}
+
+/// Everything one worker counts. Index by listener, cluster and command as numbered at the start;
+/// backends carry their own cells.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    pub clients: Counter,
+    pub listeners: Vec<ListenerMetrics>,
+    pub clusters: Vec<ClusterMetrics>,
+    /// By the index of the command in the table; the last one counts unknown commands.
+    pub commands: Vec<Counter>,
+    /// Bytes held in this worker's buffers.
+    pub buffered: Counter,
+    pub panics: Counter,
+    /// Turns of the worker's own heartbeat, for liveness.
+    pub turns: Counter,
+}

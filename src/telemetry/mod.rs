@@ -1,0 +1,3 @@
+//! Counters, metric names and the log. It depends on nothing of ours, so anyone but policy may use it.
+
+pub mod metrics;
