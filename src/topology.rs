@@ -18,6 +18,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::mpsc;
 
 /// Everything a request needs to find its backend, swapped as a whole.
 #[derive(Debug, Default)]
@@ -187,6 +188,44 @@ impl Backend {
     /// Publishes how far behind it is; `None` when not known. Control alone calls this.
     pub fn publish_lag(&self, bytes: Option<u64>) {
         self.lag_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// What a worker tells control about a backend. Successes are counted in the backend's cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Connect, handshake, timeout, reset or protocol garbage.
+    LocalFailure,
+    /// The server said that it cannot serve now: LOADING, MASTERDOWN, CLUSTERDOWN.
+    Error,
+    /// The server said that its role is not what we thought: READONLY.
+    RoleMismatch,
+    /// Its oldest request waits too long and no byte has come since: probe it at once.
+    Suspect,
+}
+
+/// One outcome of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub backend: u32,
+    pub outcome: Outcome,
+}
+
+/// The workers' end of the bounded channel to control. A worker never waits: when the channel is
+/// full the report is dropped, for control then has plenty of the same news.
+#[derive(Clone, Debug)]
+pub struct Reporter(mpsc::Sender<Report>);
+
+impl Reporter {
+    /// A channel with room for 1,024 reports.
+    pub fn channel() -> (Self, mpsc::Receiver<Report>) {
+        let (sender, receiver) = mpsc::channel(1024);
+        (Self(sender), receiver)
+    }
+
+    /// Tells control; never blocks.
+    pub fn report(&self, backend: &Backend, outcome: Outcome) {
+        let _ = self.0.try_send(Report { backend: backend.id, outcome });
     }
 }
 

@@ -2,3 +2,4 @@
 //! replica is.
 
 pub mod addr;
+pub mod stream;
