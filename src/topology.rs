@@ -170,6 +170,11 @@ impl Backend {
         self.cells.iter().map(|cell| cell.in_flight.get()).sum()
     }
 
+    /// Whether a half-open gate still lets a request through.
+    pub fn has_permit(&self) -> bool {
+        self.permits.load(Ordering::Relaxed) > 0
+    }
+
     /// Takes one permit of a half-open gate; false when none is left.
     pub fn take_permit(&self) -> bool {
         self.permits

@@ -14,6 +14,8 @@ pub struct Entry {
     /// Which part of a gather this is.
     pub part: u16,
     pub access: Access,
+    /// Only the primary may answer it, although it may be a read.
+    pub at_primary: bool,
     pub reach: Reach,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
@@ -63,6 +65,7 @@ impl Entry {
             seq,
             part: 0,
             access,
+            at_primary: access == Access::Write,
             reach: Reach::One,
             start_us,
             offset: 0,
@@ -70,6 +73,12 @@ impl Entry {
             streamed: false,
             tried: None,
         }
+    }
+
+    /// Keeps it at the primary.
+    pub fn at_primary(mut self, at_primary: bool) -> Self {
+        self.at_primary |= at_primary;
+        self
     }
 
     /// One part of a gather.

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod client;
+mod cursor;
 mod dispatch;
 mod entry;
 mod failure;

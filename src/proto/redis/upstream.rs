@@ -124,8 +124,8 @@ impl Upstream {
                     error
                 }
             };
-            std::mem::forget(guard);
             failure::connection_ended(&hub, &this, &error);
+            drop(guard);
         });
         upstream
     }
@@ -167,6 +167,20 @@ impl Upstream {
         *self.doomed.borrow_mut() = Some(self.error(phase, reason));
         if let Some(waker) = &self.inner.borrow().waker {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Ends the connection if a reply of `client` is due on it: a session that panicked may have
+    /// left half a request there.
+    pub(super) fn end_if_owned_by(&self, client: &Rc<Client>) {
+        let owned = self.inner.try_borrow().is_ok_and(|inner| {
+            inner.fifo.iter().any(|entry| match &entry.owner {
+                Owner::Client(owner) => Rc::ptr_eq(owner, client),
+                Owner::Tombstone | Owner::Commands => false,
+            })
+        });
+        if owned {
+            self.end(Phase::Protocol, "a session panicked while it was using it");
         }
     }
 
@@ -507,6 +521,9 @@ struct EndGuard<'a> {
 
 impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
         self.hub.metrics.panics.add(1);
         let error = self.upstream.error(Phase::Protocol, "internal error");
         failure::connection_ended(self.hub, self.upstream, &error);
