@@ -226,6 +226,13 @@ impl Client {
         !std::mem::replace(&mut inner.touched, true)
     }
 
+    /// Answers a place from the client's own batch, which flushes at its end.
+    pub fn answer_now(&self, hub: &Hub, seq: u32, part: u16, from: &str, bytes: &[u8]) {
+        let mut inner = self.inner.borrow_mut();
+        inner.borrow_out(hub);
+        inner.line.answer(seq, part, from, bytes);
+    }
+
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();

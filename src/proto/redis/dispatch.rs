@@ -41,7 +41,7 @@ pub(super) enum Flow {
     Close(End),
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
     /// A request as a person types it: converted, then as any other.
     pub fn inline(&mut self, line: &[u8]) -> Flow {
         let Ok(args) = inline::parse(line) else {
@@ -56,9 +56,7 @@ impl Scene<'_> {
         let mut decoder = Decoder::default();
         let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
         match decoder.decode(&frame, &limits) {
-            Ok(Frame::Request(_)) => {
-                self.request(Args { frame: &frame, spans: decoder.spans() })
-            }
+            Ok(Frame::Request(_)) => self.request(Args { frame: &frame, spans: decoder.spans() }),
             _ => Flow::Continue,
         }
     }
@@ -92,7 +90,6 @@ impl Scene<'_> {
             }
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
-            Kind::Local(Local::ConfigGet) => self.forward(0, command, args.frame),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
@@ -140,7 +137,8 @@ impl Scene<'_> {
         self.send(shard, command.access, !command.replica_ok, frame)
     }
 
-    fn send(&mut self, shard: usize, access: Access, at_primary: bool, frame: &[u8]) -> Flow {
+    /// Forwards a request unchanged.
+    pub fn send(&mut self, shard: usize, access: Access, at_primary: bool, frame: &[u8]) -> Flow {
         let Some(backend) = self.pick(shard, access, at_primary) else {
             let text = self.why_not(shard, access, at_primary);
             return self.refuse(access, |out| reply::cluster_down(out, &text));
@@ -155,20 +153,26 @@ impl Scene<'_> {
     }
 
     /// The backend that takes a request for `shard` now.
-    pub fn pick(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<&Arc<Backend>> {
+    pub fn pick(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<&'a Arc<Backend>> {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let hub = self.hub;
-        let shard = self.cluster.shards.get(shard)?;
+        let cluster = self.cluster;
+        let shard = cluster.shards.get(shard)?;
         route::select(shard, access, from, &mut self.state.picker, 0, || hub.draw())
     }
 
     /// Why [`Self::pick`] found nobody.
     pub fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
-        self.cluster.shards.get(shard).map_or_else(
-            || "no such shard".to_owned(),
-            |shard| route::why_not(shard, access, from),
-        )
+        self.cluster
+            .shards
+            .get(shard)
+            .map_or_else(|| "no such shard".to_owned(), |shard| route::why_not(shard, access, from))
     }
 
     /// A command nobody told us about: with one shard a write with its key at argument 1.
@@ -262,7 +266,7 @@ fn named(list: &[String], name: &str) -> bool {
 }
 
 fn before_auth(command: &Command) -> bool {
-    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset))
+    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit))
 }
 
 /// Commands that turn a connection into a stream.

@@ -186,13 +186,15 @@ fn retry(
     if !matches!(entry.owner, Owner::Client(_)) {
         return Err(entry);
     }
-    let snapshot = hub.snapshot();
-    let Some((cluster, shard, member)) = snapshot.clusters.get(upstream.cluster).and_then(|c| {
-        c.shards.iter().find_map(|shard| {
-            let member = shard.members.iter().position(|b| b.id == upstream.backend.id)?;
-            Some((c, shard, member))
+    let mut topology = hub.topology();
+    let Some((cluster, shard, member)) =
+        topology.snapshot().clusters.get(upstream.cluster).and_then(|c| {
+            c.shards.iter().find_map(|shard| {
+                let member = shard.members.iter().position(|b| b.id == upstream.backend.id)?;
+                Some((c, shard, member))
+            })
         })
-    }) else {
+    else {
         return Err(entry);
     };
     let mut tried = entry.tried.as_deref().copied().unwrap_or_default();
@@ -203,11 +205,8 @@ fn retry(
     if decide(sent, entry.access, attempts) != Verdict::Retry {
         return Err(entry);
     }
-    let Some(bytes) = upstream
-        .inner()
-        .outbox
-        .request(entry.offset, entry.len as usize)
-        .map(<[u8]>::to_vec)
+    let Some(bytes) =
+        upstream.inner().outbox.request(entry.offset, entry.len as usize).map(<[u8]>::to_vec)
     else {
         return Err(entry);
     };

@@ -50,13 +50,7 @@ pub(super) fn ask_all(
     Flow::Continue
 }
 
-fn ask(
-    scene: &mut Scene<'_>,
-    access: Access,
-    (seq, part): (u32, u16),
-    shard: usize,
-    frame: &[u8],
-) {
+fn ask(scene: &mut Scene<'_>, access: Access, (seq, part): (u32, u16), shard: usize, frame: &[u8]) {
     let (hub, client, cluster, db) = (scene.hub, scene.client, scene.cluster, scene.state.db);
     let now_us = scene.now_us;
     let Some(backend) = scene.pick(shard, access, true) else {
@@ -98,9 +92,9 @@ fn scan(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
 
 /// The argument of `MATCH`.
 fn pattern(args: Args<'_>) -> Option<&[u8]> {
-    let at = (2..args.len()).step_by(2).find(|i| {
-        args.get(*i).is_some_and(|word| word.eq_ignore_ascii_case(b"MATCH"))
-    })?;
+    let at = (2..args.len())
+        .step_by(2)
+        .find(|i| args.get(*i).is_some_and(|word| word.eq_ignore_ascii_case(b"MATCH")))?;
     args.get(at + 1)
 }
 

@@ -89,7 +89,8 @@ mod tests {
     async fn says_who_and_where_and_tells_a_refusal() {
         let (result, said) = greeted(b"+OK\r\n+OK\r\n").await;
         result.unwrap();
-        let expected = "*3\r\n$4\r\nAUTH\r\n$3\r\napp\r\n$6\r\nsecret\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n";
+        let expected =
+            "*3\r\n$4\r\nAUTH\r\n$3\r\napp\r\n$6\r\nsecret\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n";
         assert_eq!(String::from_utf8(said).unwrap(), expected);
         let refused = greeted(b"-WRONGPASS invalid\r\n").await.0.unwrap_err().to_string();
         assert_eq!(refused, "AUTH: -WRONGPASS invalid");

@@ -6,7 +6,7 @@ use crate::{
     net::{buffer::Buffers, spawn::Spawn},
     policy::retry::Budget,
     telemetry::metrics::{BackendMetrics, WorkerMetrics},
-    topology::{Backend, Cluster, Reader, Reporter, Topology},
+    topology::{Backend, Cluster, Reader, Reporter},
 };
 use foldhash::{HashMap, HashMapExt};
 use std::{
@@ -114,9 +114,9 @@ impl Hub {
         x.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// The snapshot in force. Take it once per batch and let go before anything awaits.
-    pub fn snapshot(&self) -> RefMut<'_, Arc<Topology>> {
-        RefMut::map(self.topology.borrow_mut(), Reader::snapshot)
+    /// The reader of the snapshot. Take it once per batch and let go before anything awaits.
+    pub fn topology(&self) -> RefMut<'_, Reader> {
+        self.topology.borrow_mut()
     }
 
     /// A client id that no other client of the process has.

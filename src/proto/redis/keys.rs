@@ -23,8 +23,8 @@ pub enum Keys {
     Specs,
     /// SORT, SORT_RO: argument 1, and what follows the last `STORE`.
     Sort,
-    /// GEORADIUS, GEORADIUSBYMEMBER: argument 1, and what follows `STORE` and `STOREDIST` among
-    /// the options, which begin at that argument.
+    /// GEORADIUS, GEORADIUSBYMEMBER: argument 1, and what follows the last `STORE` and the last
+    /// `STOREDIST` among the options, which begin at that argument.
     GeoRadius {
         options: u32,
     },
@@ -366,18 +366,22 @@ pub fn pattern_keys<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item
 
 fn geo_radius(options: usize, args: Args<'_>) -> Result<KeyIndexes, KeysError> {
     let mut found = KeyIndexes::of(Run::one(1, args.len())?);
-    let mut store = None;
+    // The server writes to the last one named and counts both kinds as keys: so do we.
+    let (mut store, mut store_dist) = (None, None);
     let mut at = options;
-    while at < args.len() {
-        if at + 1 < args.len() && (is(args, at, "STORE") || is(args, at, "STOREDIST")) {
-            store = Some(at + 1);
+    while at + 1 < args.len() {
+        let option = if is(args, at, "STORE") {
+            &mut store
+        } else if is(args, at, "STOREDIST") {
+            &mut store_dist
+        } else {
             at += 1;
-        } else if is(args, at, "COUNT") {
-            at += 1;
-        }
-        at += 1;
+            continue;
+        };
+        *option = Some(at + 1);
+        at += 2;
     }
-    if let Some(at) = store {
+    for at in [store, store_dist].into_iter().flatten() {
         found.push(Run::one(at, args.len())?);
     }
     Ok(found)

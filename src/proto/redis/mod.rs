@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod client;
+pub mod commands_reply;
 mod cursor;
 mod dispatch;
 mod entry;
@@ -12,7 +13,9 @@ mod gather;
 mod handshake;
 pub mod hub;
 mod info;
+pub mod inline;
 pub mod keys;
+mod learn;
 mod line;
 mod local;
 mod names;
@@ -25,4 +28,6 @@ pub mod session;
 mod split;
 pub mod table;
 mod table_data;
+mod tree;
 pub mod upstream;
+mod wire;

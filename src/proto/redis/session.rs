@@ -4,7 +4,7 @@
 use super::{
     args::Args,
     client::{Client, End, Event},
-    dispatch::{self, Flow, Scene},
+    dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
     reply,
@@ -107,7 +107,8 @@ impl Session {
     fn batch(&mut self) {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
-        let snapshot = hub.snapshot();
+        let mut topology = hub.topology();
+        let snapshot = topology.snapshot();
         let (Some(cluster), Some(commands)) =
             (snapshot.clusters.get(self.settings.cluster), hub.commands(self.settings.cluster))
         else {
@@ -156,7 +157,7 @@ impl Session {
             }
             self.decoder.reset();
         }
-        drop(snapshot);
+        drop(topology);
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {
             client.close_after_replies(end);
@@ -168,7 +169,6 @@ impl Session {
         self.compact();
         self.guard.client.charge(&self.guard.hub, self.input.capacity(), now_us);
     }
-}
 
     /// Gives the buffer back when all of it is dispatched, else keeps what is left.
     fn compact(&mut self) {

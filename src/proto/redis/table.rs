@@ -32,6 +32,9 @@ pub struct Command {
     pub kind: Kind,
     /// Place in the table, dense from 0: the index of per-command metrics.
     pub index: u16,
+    /// Learnt from a server, and without keys: over several shards nobody told what it means, so
+    /// there it is refused like an unknown command.
+    pub one_shard_only: bool,
     /// Bits of [`flag`].
     pub flags: u32,
     /// Bits of [`group`]: the ACL categories that do not follow from the flags.
@@ -269,6 +272,7 @@ impl Command {
             keys,
             kind,
             index: 0,
+            one_shard_only: false,
             flags,
             groups,
             specs,

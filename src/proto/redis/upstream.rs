@@ -5,8 +5,7 @@
 use super::{
     client::Client,
     entry::{Entry, Owner, Reach},
-    failure,
-    handshake,
+    failure, handshake,
     hub::Hub,
     outbox::Outbox,
     scan::Scanner,
@@ -390,7 +389,9 @@ impl Upstream {
             let mut inner = self.inner.borrow_mut();
             let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
             match &front.owner {
-                Owner::Client(client) if front.reach == Reach::One && client.takes_pieces(front.seq) => {
+                Owner::Client(client)
+                    if front.reach == Reach::One && client.takes_pieces(front.seq) =>
+                {
                     let client = Rc::clone(client);
                     front.streamed = true;
                     Some(client)
