@@ -1,1 +1,4 @@
-//! Stub.
+//! The control plane.
+pub mod build;
+pub mod events;
+pub mod process;
