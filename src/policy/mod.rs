@@ -12,4 +12,5 @@ pub mod reads;
 pub mod retry;
 pub mod shard;
 pub mod slot;
+pub mod window;
 pub mod wrr;
