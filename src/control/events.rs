@@ -10,32 +10,32 @@ use std::{
 
 /// One transition of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Event {
+pub(super) struct Event {
     /// Milliseconds since 1970 by the wall clock.
-    pub time_ms: u64,
-    pub cluster: Arc<str>,
-    pub shard: Arc<str>,
-    pub backend: Arc<str>,
+    pub(super) time_ms: u64,
+    pub(super) cluster: Arc<str>,
+    pub(super) shard: Arc<str>,
+    pub(super) backend: Arc<str>,
     /// A state, or for the cause `role` a role.
-    pub from: &'static str,
-    pub to: &'static str,
-    pub cause: &'static str,
-    pub detail: String,
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+    pub(super) cause: &'static str,
+    pub(super) detail: String,
     /// Whether it made things better; the level of its log line.
     #[serde(skip)]
-    pub good: bool,
+    pub(super) good: bool,
 }
 
 /// The newest events and how many there were.
 #[derive(Debug, Default)]
-pub struct Events {
+pub(super) struct Events {
     ring: VecDeque<Event>,
     total: u64,
 }
 
 impl Events {
     /// Logs and keeps `event`.
-    pub fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: Event) {
         if event.good {
             tracing::info!("{}", event.line());
         } else {
@@ -49,12 +49,12 @@ impl Events {
     }
 
     /// The newest events, oldest first; at most 256.
-    pub fn newest(&self) -> impl Iterator<Item = &Event> {
+    pub(super) fn newest(&self) -> impl Iterator<Item = &Event> {
         self.ring.iter()
     }
 
     /// How many there were since the start.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.total
     }
 }

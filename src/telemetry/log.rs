@@ -51,8 +51,9 @@ pub fn start(json: bool, level: &str) -> LogGuard {
 pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     let error = |why: String| FilterError { text: text.to_owned(), why };
     for part in text.split(',').map(str::trim) {
-        if !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err() {
-            return Err(error(format!("'{part}' is not a level")));
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !part.contains('[') && (level.is_empty() || level.parse::<LevelFilter>().is_err()) {
+            return Err(error(format!("'{level}' is not a level")));
         }
     }
     EnvFilter::builder().parse(text).map_err(|why| error(why.to_string()))
