@@ -21,6 +21,7 @@ mod local;
 mod names;
 mod outbox;
 mod perfect;
+pub mod probe;
 pub mod reply;
 mod route;
 pub mod scan;
