@@ -24,8 +24,8 @@ enum Out {
     Unset,
     /// A list of scalars, on one line.
     Row(Vec<String>),
-    List(Vec<Out>),
-    Map(Vec<(String, Out)>),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
 }
 
 /// Fills one map by the table of its keys.
