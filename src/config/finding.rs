@@ -281,14 +281,33 @@ fn mask(line: &str) -> String {
             continue;
         }
         let stop = match lead.trim_start().chars().next() {
-            Some(quote) => trimmed.find(quote),
-            None => trimmed.find([',', '}']),
+            Some(quote) => closing(trimmed, quote),
+            None if masked.contains('{') => trimmed.find([',', '}']),
+            None => trimmed.find(" #"),
         };
         let (secret, after) = trimmed.split_at(stop.unwrap_or(trimmed.len()));
         masked.extend(secret.chars().map(|_| '*'));
         rest = after;
     }
     masked + rest
+}
+
+/// Where a quoted text ends: `\"` and `''` are inside it.
+fn closing(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quote == '"' => escaped = true,
+            '\'' if quote == '\'' && chars.peek().is_some_and(|(_, next)| *next == '\'') => {
+                chars.next();
+            }
+            _ if c == quote => return Some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -337,6 +356,9 @@ mod tests {
         for (line, shown) in [
             ("x: { password: hunter2, b: 1 }", "x: { password: *******, b: 1 }"),
             ("pasword: \"hun,ter2\" # c", "pasword: \"********\" # c"),
+            ("  password: a, b}c # why", "  password: ****** # why"),
+            ("{ password: 'a''b', c: 1", "{ password: '****', c: 1"),
+            (r#"{ password: "a\"b", c: 1"#, r#"{ password: "****", c: 1"#),
             ("password: ${SECRET} ", "password: ${SECRET} "),
             ("password_file: /run/x", "password_file: /run/x"),
             ("bind: 127.0.0.1:99", "bind: 127.0.0.1:99"),
