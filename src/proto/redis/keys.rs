@@ -5,7 +5,10 @@
 //! keyword, then go on for a range or a counted number. Four commands have keys that no
 //! specification can tell; they have a rule of their own.
 
-use super::{args::Args, table::Command};
+use super::{
+    args::Args,
+    table::{Command, flag},
+};
 
 /// How the keys of a command are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +24,10 @@ pub enum Keys {
     },
     /// By the command's specifications.
     Specs,
-    /// SORT, SORT_RO: argument 1, and what follows the last `STORE`.
-    Sort,
+    /// SORT, SORT_RO: argument 1, and, if it may store, what follows the last `STORE`.
+    Sort {
+        store: bool,
+    },
     /// GEORADIUS, GEORADIUSBYMEMBER: argument 1, and what follows the last `STORE` and the last
     /// `STOREDIST` among the options, which begin at that argument.
     GeoRadius {
@@ -105,13 +110,16 @@ pub mod spec_flag {
 }
 
 /// The arguments do not say which keys there are. The server refuses such a request in its own
-/// words, on whichever node it arrives, and does nothing: forward it to any shard's primary.
+/// words, on whichever node it arrives, and does nothing: forward it to any shard's primary, as a
+/// Redis Cluster runs it on whichever node was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    #[error("the number of keys is not a number, is negative, or is more than there are arguments")]
+    #[error("the number of keys is not a number, not positive, or more than there are arguments")]
     Count,
     #[error("there are fewer arguments than keys")]
     Missing,
+    #[error("MIGRATE has both a key and KEYS")]
+    Both,
 }
 
 /// The positions of the keys, in the order of the specification. Nothing is allocated.
@@ -147,8 +155,8 @@ pub fn keys(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> 
             let last = if last < 0 { argc.checked_sub(distance) } else { Some(distance) };
             Run::range(first as usize, last, step as usize, argc).map(KeyIndexes::of)
         }
-        Keys::Specs => by_specs(&command.specs, args),
-        Keys::Sort => sort(args),
+        Keys::Specs => by_specs(command, args),
+        Keys::Sort { store } => sort(store, args),
         Keys::GeoRadius { options } => geo_radius(options as usize, args),
         Keys::Migrate => migrate(args),
         Keys::Debug => debug(args),
@@ -235,14 +243,19 @@ impl Run {
     }
 }
 
-fn by_specs(specs: &[Spec], args: Args<'_>) -> Result<KeyIndexes, KeysError> {
+fn by_specs(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> {
     let mut found = KeyIndexes::default();
-    for spec in specs.iter().take(MAX_SPECS) {
-        if let Some(begin) = begin(spec.begin, args)
-            && let Some(run) = find(spec.find, begin, args)?
-        {
-            found.push(run);
+    for spec in command.specs.iter().take(MAX_SPECS) {
+        let Some(begin) = begin(spec.begin, args) else {
+            continue;
+        };
+        let Some(run) = find(spec.find, begin, args)? else {
+            continue;
+        };
+        if run.is_empty() && command.flags & flag::NO_MANDATORY_KEYS == 0 {
+            return Err(KeysError::Count);
         }
+        found.push(run);
     }
     Ok(found)
 }
@@ -344,10 +357,10 @@ fn sort_options(args: Args<'_>) -> impl Iterator<Item = (SortOption, usize)> {
     })
 }
 
-fn sort(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
+fn sort(store: bool, args: Args<'_>) -> Result<KeyIndexes, KeysError> {
     let mut found = KeyIndexes::of(Run::one(1, args.len())?);
-    let store = sort_options(args).filter(|&(option, _)| option == SortOption::Store).last();
-    if let Some((_, at)) = store {
+    let last = sort_options(args).filter(|&(option, _)| option == SortOption::Store).last();
+    if let Some((_, at)) = last.filter(|_| store) {
         found.push(Run::one(at + 1, args.len())?);
     }
     Ok(found)
@@ -357,8 +370,9 @@ fn sort(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
 /// Not `BY nosort` and not `GET #`. With several shards every one must have a hash tag without
 /// `*` that hashes to the slot of the key (redis.md T26), else the request must be refused.
 pub fn pattern_keys<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
-    let args = if command.keys == Keys::Sort { args } else { Args { frame: &[], spans: &[] } };
-    sort_options(args)
+    let sorts = matches!(command.keys, Keys::Sort { .. });
+    let options = sorts.then(|| sort_options(args)).into_iter().flatten();
+    options
         .filter(|&(option, _)| option == SortOption::Pattern)
         .filter_map(move |(_, at)| args.get(at + 1))
         .filter(|pattern| pattern.contains(&b'*'))
@@ -390,7 +404,10 @@ fn geo_radius(options: usize, args: Args<'_>) -> Result<KeyIndexes, KeysError> {
 fn migrate(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
     let mut at = 6;
     while at < args.len() {
-        if is(args, at, "KEYS") && args.get(3) == Some(b"") {
+        if is(args, at, "KEYS") {
+            if args.get(3) != Some(b"") {
+                return Err(KeysError::Both);
+            }
             let last = args.len().checked_sub(1);
             return Run::range(at + 1, last, 1, args.len()).map(KeyIndexes::of);
         }
