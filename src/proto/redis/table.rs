@@ -191,9 +191,11 @@ pub mod group {
     pub const SCRIPTING: u32 = 1 << 12;
     pub const DANGEROUS: u32 = 1 << 13;
     pub const ADMIN: u32 = 1 << 14;
+    /// From 8.8 on.
+    pub const ARRAY: u32 = 1 << 15;
 
     /// The server's words, by bit from 0.
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 16] = [
         "keyspace",
         "set",
         "sortedset",
@@ -209,6 +211,7 @@ pub mod group {
         "scripting",
         "dangerous",
         "admin",
+        "array",
     ];
 }
 
