@@ -6,8 +6,10 @@
 //! `tests/table.rs` holds them against a real server.
 
 use super::{
-    keys::{Begin, Find, Keys, Spec, spec_flag::*},
-    table::{Command, FanOut, Kind, Local, Merge, flag::*, group as g},
+    flags::{flag::*, group as g, spec_flag::*},
+    keys::Keys,
+    spec::{Begin, Find, Spec},
+    table::{Command, FanOut, Kind, Local, Merge},
 };
 
 const KEYED: Kind = Kind::Keyed;
