@@ -15,6 +15,17 @@
 //! A `SET` differs in step 4 alone: it goes to the shard's primary. Beside this path,
 //! [`control`] probes every backend, and is the only writer of the [`topology`].
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Faster than the system's for many small buffers of one thread (measured at GET c50).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     sluice::cli::main(std::env::args_os())
 }

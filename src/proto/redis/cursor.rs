@@ -61,7 +61,7 @@ impl Cursor {
 
 /// The hash tag of a pattern that only keys with that tag can match: nothing in front of the tag
 /// and nothing in it is a wildcard.
-pub fn fixed_tag(pattern: &[u8]) -> Option<&[u8]> {
+pub(super) fn fixed_tag(pattern: &[u8]) -> Option<&[u8]> {
     let open = memchr::memchr(b'{', pattern)?;
     let (before, rest) = pattern.split_at_checked(open)?;
     let rest = rest.get(1..)?;

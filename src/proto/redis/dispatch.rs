@@ -43,7 +43,7 @@ pub(super) enum Flow {
 
 impl<'a> Scene<'a> {
     /// A request as a person types it: converted, then as any other.
-    pub fn inline(&mut self, line: &[u8]) -> Flow {
+    pub(super) fn inline(&mut self, line: &[u8]) -> Flow {
         let Ok(args) = inline::parse(line) else {
             self.reply(reply::UNBALANCED_QUOTES);
             return Flow::Close(End::Protocol);
@@ -62,7 +62,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A request in RESP.
-    pub fn request(&mut self, args: Args<'_>) -> Flow {
+    pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
@@ -133,12 +133,18 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards a request unchanged to the backend of its shard that may take it.
-    pub fn forward(&mut self, shard: usize, command: &Command, frame: &[u8]) -> Flow {
+    pub(super) fn forward(&mut self, shard: usize, command: &Command, frame: &[u8]) -> Flow {
         self.send(shard, command.access, !command.replica_ok, frame)
     }
 
     /// Forwards a request unchanged.
-    pub fn send(&mut self, shard: usize, access: Access, at_primary: bool, frame: &[u8]) -> Flow {
+    pub(super) fn send(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        frame: &[u8],
+    ) -> Flow {
         let Some(backend) = self.pick(shard, access, at_primary) else {
             let text = self.why_not(shard, access, at_primary);
             return self.refuse(access, |out| reply::cluster_down(out, &text));
@@ -153,7 +159,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The backend that takes a request for `shard` now.
-    pub fn pick(
+    pub(super) fn pick(
         &mut self,
         shard: usize,
         access: Access,
@@ -167,7 +173,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Why [`Self::pick`] found nobody.
-    pub fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
+    pub(super) fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         self.cluster
             .shards
@@ -213,7 +219,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Answers with an error of ours that counts as a failed request.
-    pub fn refuse(&self, access: Access, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+    pub(super) fn refuse(&self, access: Access, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
         if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
             requests(metrics, access).proxy_errors.add(1);
         }
@@ -224,7 +230,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Answers here with what `write` writes.
-    pub fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+    pub(super) fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
         let mut text = Vec::new();
         write(&mut text);
         self.reply(&text);
@@ -232,7 +238,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Answers here.
-    pub fn reply(&self, bytes: &[u8]) {
+    pub(super) fn reply(&self, bytes: &[u8]) {
         if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
             metrics.local.add(1);
         }

@@ -21,7 +21,7 @@ use crate::{
 use std::rc::Rc;
 
 /// The connection is over: everything on it is moved or answered.
-pub fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &UpstreamError) {
+pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &UpstreamError) {
     hub.forget_upstream(upstream);
     let (fifo, written) = {
         let mut inner = upstream.inner();
@@ -51,7 +51,7 @@ pub fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &Upstream
 
 /// Control took the backend out of rotation: reads without an answer go elsewhere at once; of an
 /// unhealthy backend the connection is closed too, which answers the writes.
-pub fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
+pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
     let moved: Vec<Entry> = {
         let mut inner = upstream.inner();
         let begun = usize::from(inner.partial > 0);
@@ -79,7 +79,7 @@ pub fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
 }
 
 /// Answers what has waited longer than its timeout; late replies are swallowed.
-pub fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
+pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
     for entry in &mut upstream.inner().fifo {
@@ -110,7 +110,7 @@ pub fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
 
 /// A backend answered with an error. The transient ones say that nothing was executed: reads then
 /// go to another backend. Every other error is the client's.
-pub fn error_reply(
+pub(super) fn error_reply(
     hub: &Rc<Hub>,
     upstream: &Rc<Upstream>,
     entry: Entry,

@@ -164,7 +164,7 @@ fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
 }
 
 /// The number of a `:n` reply.
-pub fn integer(bytes: &[u8]) -> Option<i64> {
+pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
     std::str::from_utf8(bytes.strip_prefix(b":")?).ok()?.trim_end().parse().ok()
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 ///
 /// # Errors
 /// The server refused (its own words, without the password), or did not answer in `timeout`.
-pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     credentials: &Credentials,
     db: u8,

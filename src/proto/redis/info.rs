@@ -25,7 +25,7 @@ const SUMMED: &[&str] = &[
 ];
 
 /// Writes the merged reply of `parts`, each an INFO reply, behind `header`.
-pub fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
+pub(super) fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let texts: Vec<_> = parts.iter().map(|part| text(part)).collect();
     let sums = sums(&texts);
     let mut merged = header.to_owned();

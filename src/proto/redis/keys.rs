@@ -1,11 +1,17 @@
 //! Where the keys of a request are: the positions of its arguments that are keys, told by the
 //! command's specification. It neither hashes keys nor compares their shards.
 //!
-//! Specifications are Redis 7's (`COMMAND`, "key specifications"): begin at an index or after a
-//! keyword, then go on for a range or a counted number. Four commands have keys that no
-//! specification can tell; they have a rule of their own.
+//! They follow from the command's specifications ([`super::spec`]). A few commands have keys that
+//! no specification can tell; they have a rule of their own ([`super::options`]).
 
-use super::{args::Args, table::Command};
+use super::{
+    args::Args,
+    flags::flag,
+    options::{self, is},
+    spec::{Begin, Find, Spec},
+    table::Command,
+};
+pub use options::pattern_keys;
 
 /// How the keys of a command are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +27,10 @@ pub enum Keys {
     },
     /// By the command's specifications.
     Specs,
-    /// SORT, SORT_RO: argument 1, and what follows the last `STORE`.
-    Sort,
+    /// SORT, SORT_RO: argument 1, and, if it may store, what follows the last `STORE`.
+    Sort {
+        store: bool,
+    },
     /// GEORADIUS, GEORADIUSBYMEMBER: argument 1, and what follows the last `STORE` and the last
     /// `STOREDIST` among the options, which begin at that argument.
     GeoRadius {
@@ -34,84 +42,17 @@ pub enum Keys {
     Debug,
 }
 
-/// One key specification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spec {
-    pub begin: Begin,
-    pub find: Find,
-    /// Bits of [`spec_flag`].
-    pub flags: u16,
-}
-
-/// Where the first key is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    Index(u32),
-    /// After the first such word at or after argument `from` (negative: from the end, backwards).
-    Keyword {
-        word: &'static str,
-        from: i32,
-    },
-    Unknown,
-}
-
-/// Which keys follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Find {
-    /// To `last`, relative to the first key or, negative, to the end of the arguments, by `step`.
-    /// With `last` -1, `limit` divides: 2 takes the first half of what is there.
-    Range {
-        last: i32,
-        step: u32,
-        limit: u32,
-    },
-    /// The argument `count` places after the beginning says how many, from `first` places after it.
-    Counted {
-        count: u32,
-        first: u32,
-        step: u32,
-    },
-    Unknown,
-}
-
-/// What is done to the keys of a specification, as bits.
-pub mod spec_flag {
-    pub const RO: u16 = 1;
-    pub const RW: u16 = 1 << 1;
-    pub const OW: u16 = 1 << 2;
-    pub const RM: u16 = 1 << 3;
-    pub const ACCESS: u16 = 1 << 4;
-    pub const UPDATE: u16 = 1 << 5;
-    pub const INSERT: u16 = 1 << 6;
-    pub const DELETE: u16 = 1 << 7;
-    pub const NOT_KEY: u16 = 1 << 8;
-    pub const INCOMPLETE: u16 = 1 << 9;
-    pub const VARIABLE: u16 = 1 << 10;
-
-    /// The server's words, by bit from 0.
-    pub const NAMES: [&str; 11] = [
-        "RO",
-        "RW",
-        "OW",
-        "RM",
-        "access",
-        "update",
-        "insert",
-        "delete",
-        "not_key",
-        "incomplete",
-        "variable_flags",
-    ];
-}
-
 /// The arguments do not say which keys there are. The server refuses such a request in its own
-/// words, on whichever node it arrives, and does nothing: forward it to any shard's primary.
+/// words, on whichever node it arrives, and does nothing: forward it to any shard's primary, as a
+/// Redis Cluster runs it on whichever node was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    #[error("the number of keys is not a number, is negative, or is more than there are arguments")]
+    #[error("the number of keys is not a number, not positive, or more than there are arguments")]
     Count,
     #[error("there are fewer arguments than keys")]
     Missing,
+    #[error("MIGRATE has both a key and KEYS")]
+    Both,
 }
 
 /// The positions of the keys, in the order of the specification. Nothing is allocated.
@@ -125,7 +66,7 @@ pub const MAX_SPECS: usize = 4;
 
 /// Positions `next`, `next + step` and so on, below `end`; none when `next >= end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Run {
+pub(super) struct Run {
     next: usize,
     end: usize,
     /// 0 only in an empty run.
@@ -147,21 +88,21 @@ pub fn keys(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> 
             let last = if last < 0 { argc.checked_sub(distance) } else { Some(distance) };
             Run::range(first as usize, last, step as usize, argc).map(KeyIndexes::of)
         }
-        Keys::Specs => by_specs(&command.specs, args),
-        Keys::Sort => sort(args),
-        Keys::GeoRadius { options } => geo_radius(options as usize, args),
-        Keys::Migrate => migrate(args),
-        Keys::Debug => debug(args),
+        Keys::Specs => by_specs(command, args),
+        Keys::Sort { store } => options::sort(store, args),
+        Keys::GeoRadius { options: from } => options::geo_radius(from as usize, args),
+        Keys::Migrate => options::migrate(args),
+        Keys::Debug => options::debug(args),
     }
 }
 
 impl KeyIndexes {
-    const fn of(run: Run) -> Self {
+    pub(super) const fn of(run: Run) -> Self {
         let none = Run { next: 0, end: 0, step: 0 };
         Self { runs: [run, none, none, none] }
     }
 
-    fn push(&mut self, run: Run) {
+    pub(super) fn push(&mut self, run: Run) {
         if let Some(free) = self.runs.iter_mut().find(|run| run.is_empty()) {
             *free = run;
         }
@@ -210,7 +151,7 @@ impl Run {
     }
 
     #[inline]
-    const fn one(at: usize, argc: usize) -> Result<Self, KeysError> {
+    pub(super) const fn one(at: usize, argc: usize) -> Result<Self, KeysError> {
         if at < argc {
             Ok(Self { next: at, end: at + 1, step: 1 })
         } else {
@@ -220,7 +161,7 @@ impl Run {
 
     /// From `first` to `last`, which must be there.
     #[inline]
-    fn range(
+    pub(super) fn range(
         first: usize,
         last: Option<usize>,
         step: usize,
@@ -235,14 +176,19 @@ impl Run {
     }
 }
 
-fn by_specs(specs: &[Spec], args: Args<'_>) -> Result<KeyIndexes, KeysError> {
+fn by_specs(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> {
     let mut found = KeyIndexes::default();
-    for spec in specs.iter().take(MAX_SPECS) {
-        if let Some(begin) = begin(spec.begin, args)
-            && let Some(run) = find(spec.find, begin, args)?
-        {
-            found.push(run);
+    for spec in command.specs.iter().take(MAX_SPECS) {
+        let Some(begin) = begin(spec.begin, args) else {
+            continue;
+        };
+        let Some(run) = find(spec.find, begin, args)? else {
+            continue;
+        };
+        if run.is_empty() && command.flags & flag::NO_MANDATORY_KEYS == 0 {
+            return Err(KeysError::Count);
         }
+        found.push(run);
     }
     Ok(found)
 }
@@ -306,138 +252,6 @@ fn number(text: &[u8]) -> Option<usize> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Whether the argument at `at` is that word, in any case.
-fn is(args: Args<'_>, at: usize, word: &str) -> bool {
-    args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
-}
-
-/// An option of SORT, as the server walks them: what it is and how many arguments follow it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SortOption {
-    Pattern,
-    Store,
-    Limit,
-    Other,
-}
-
-/// The options of a SORT, each with its position.
-fn sort_options(args: Args<'_>) -> impl Iterator<Item = (SortOption, usize)> {
-    let mut at = 2;
-    std::iter::from_fn(move || {
-        let left = args.len().checked_sub(at)?.checked_sub(1)?;
-        let option = if is(args, at, "LIMIT") && left >= 2 {
-            SortOption::Limit
-        } else if left >= 1 && (is(args, at, "BY") || is(args, at, "GET")) {
-            SortOption::Pattern
-        } else if left >= 1 && is(args, at, "STORE") {
-            SortOption::Store
-        } else {
-            SortOption::Other
-        };
-        let here = at;
-        at += match option {
-            SortOption::Limit => 3,
-            SortOption::Pattern | SortOption::Store => 2,
-            SortOption::Other => 1,
-        };
-        Some((option, here))
-    })
-}
-
-fn sort(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
-    let mut found = KeyIndexes::of(Run::one(1, args.len())?);
-    let store = sort_options(args).filter(|&(option, _)| option == SortOption::Store).last();
-    if let Some((_, at)) = store {
-        found.push(Run::one(at + 1, args.len())?);
-    }
-    Ok(found)
-}
-
-/// The patterns of a SORT that read other keys than its own: `BY weight_*`, `GET obj_*->field`.
-/// Not `BY nosort` and not `GET #`. With several shards every one must have a hash tag without
-/// `*` that hashes to the slot of the key (redis.md T26), else the request must be refused.
-pub fn pattern_keys<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
-    let args = if command.keys == Keys::Sort { args } else { Args { frame: &[], spans: &[] } };
-    sort_options(args)
-        .filter(|&(option, _)| option == SortOption::Pattern)
-        .filter_map(move |(_, at)| args.get(at + 1))
-        .filter(|pattern| pattern.contains(&b'*'))
-}
-
-fn geo_radius(options: usize, args: Args<'_>) -> Result<KeyIndexes, KeysError> {
-    let mut found = KeyIndexes::of(Run::one(1, args.len())?);
-    // The server writes to the last one named and counts both kinds as keys: so do we.
-    let (mut store, mut store_dist) = (None, None);
-    let mut at = options;
-    while at + 1 < args.len() {
-        let option = if is(args, at, "STORE") {
-            &mut store
-        } else if is(args, at, "STOREDIST") {
-            &mut store_dist
-        } else {
-            at += 1;
-            continue;
-        };
-        *option = Some(at + 1);
-        at += 2;
-    }
-    for at in [store, store_dist].into_iter().flatten() {
-        found.push(Run::one(at, args.len())?);
-    }
-    Ok(found)
-}
-
-fn migrate(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
-    let mut at = 6;
-    while at < args.len() {
-        if is(args, at, "KEYS") && args.get(3) == Some(b"") {
-            let last = args.len().checked_sub(1);
-            return Run::range(at + 1, last, 1, args.len()).map(KeyIndexes::of);
-        }
-        at += if is(args, at, "AUTH") {
-            2
-        } else if is(args, at, "AUTH2") {
-            3
-        } else {
-            1
-        };
-    }
-    Run::one(3, args.len()).map(KeyIndexes::of)
-}
-
-fn debug(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
-    const ONE_KEY: [&str; 6] =
-        ["OBJECT", "SDSLEN", "ZIPLIST", "LISTPACK", "QUICKLIST", "HTSTATS-KEY"];
-    if ONE_KEY.iter().any(|word| is(args, 1, word)) {
-        return Run::one(2, args.len()).map(KeyIndexes::of);
-    }
-    if is(args, 1, "DIGEST-VALUE") {
-        return Run::range(2, args.len().checked_sub(1), 1, args.len()).map(KeyIndexes::of);
-    }
-    Ok(KeyIndexes::default())
-}
-
-/// Whether an XREAD or XREADGROUP has the option `BLOCK`: as an option, not as the name of a
-/// group or consumer, and before `STREAMS`.
-pub(super) fn has_block(args: Args<'_>) -> bool {
-    let mut at = 1;
-    while at < args.len() {
-        if is(args, at, "BLOCK") {
-            return true;
-        }
-        at += if is(args, at, "STREAMS") {
-            return false;
-        } else if is(args, at, "GROUP") {
-            3
-        } else if is(args, at, "NOACK") {
-            1
-        } else {
-            2
-        };
-    }
-    false
-}
-
 impl Keys {
     /// The short form of specifications.
     pub(super) const fn of(specs: &[Spec]) -> Self {
@@ -457,14 +271,111 @@ impl Keys {
     }
 }
 
-impl Spec {
-    /// What `COMMAND` said before Redis 7, and what an operator writes: the first key, the last
-    /// one (negative: from the end) and the step. `None` when that means no keys.
-    pub(super) fn legacy(first: i32, last: i32, step: i32) -> Option<Self> {
-        let at = u32::try_from(first).ok().filter(|&at| at > 0)?;
-        let last = if last < 0 { last } else { last.checked_sub(first).filter(|&d| d >= 0)? };
-        let step = u32::try_from(step).ok().filter(|&step| step > 0)?;
-        let find = Find::Range { last, step, limit: 0 };
-        Some(Self { begin: Begin::Index(at), find, flags: spec_flag::RW | spec_flag::UPDATE })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::redis::{table::Commands, testing::Request};
+    use proptest::prelude::*;
+
+    /// Words that mean something to some command, and bytes that mean nothing.
+    fn word() -> impl Strategy<Value = Vec<u8>> {
+        let known = [
+            "STREAMS",
+            "STORE",
+            "STOREDIST",
+            "KEYS",
+            "BY",
+            "GET",
+            "LIMIT",
+            "BLOCK",
+            "GROUP",
+            "COUNT",
+            "AUTH2",
+            "OBJECT",
+            "DIGEST-VALUE",
+            "",
+            "a*",
+            "0",
+            "1",
+            "2",
+            "3",
+            "-1",
+            "+2",
+            "007",
+            "9223372036854775807",
+            "18446744073709551615",
+            "18446744073709551616",
+            "4294967296",
+        ];
+        prop_oneof![
+            4 => proptest::sample::select(known.map(|word| word.as_bytes().to_vec()).to_vec()),
+            1 => proptest::collection::vec(any::<u8>(), 0..12),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn any_arguments_have_keys_among_them_or_an_error(
+            place in any::<proptest::sample::Index>(),
+            words in proptest::collection::vec(word(), 0..12),
+        ) {
+            thread_local!(static COMMANDS: Commands = Commands::builtin());
+            COMMANDS.with(|commands| {
+                let command = commands.iter().nth(place.index(commands.len())).unwrap();
+                let name = command.name.split('|').map(|part| part.as_bytes().to_vec());
+                let request = Request::new(name.chain(words));
+                let args = request.args();
+                prop_assert!(commands.find(args).is_some());
+                command.blocks(args);
+                prop_assert!(pattern_keys(command, args).all(|pattern| pattern.contains(&b'*')));
+                if let Ok(found) = keys(command, args) {
+                    let places: Vec<usize> = found.collect();
+                    prop_assert_eq!(found.len(), places.len());
+                    prop_assert_eq!(found.first(), places.first().copied());
+                    prop_assert_eq!(found.is_empty(), places.is_empty());
+                    prop_assert!(places.iter().all(|&at| at > 0 && at < args.len()), "{places:?}");
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    fn of(line: &str) -> Result<Vec<usize>, KeysError> {
+        let commands = Commands::builtin();
+        let request = Request::new(line.split(' '));
+        let command = commands.find(request.args()).unwrap();
+        keys(command, request.args()).map(Iterator::collect)
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_errors() {
+        for count in ["-1", "0", "3", "x", "", "9223372036854775807", "18446744073709551616"] {
+            assert_eq!(of(&format!("LMPOP {count} a LEFT")), Err(KeysError::Count), "{count}");
+            assert_eq!(of(&format!("MSETEX {count} a")), Err(KeysError::Count), "{count}");
+        }
+        assert_eq!(of("LMPOP 2 a b"), Ok(vec![2, 3]));
+        assert_eq!(of("LMPOP"), Err(KeysError::Missing));
+        assert_eq!(of("GET"), Err(KeysError::Missing));
+        assert_eq!(of("EVAL s 0"), Ok(vec![]));
+        assert_eq!(of("MIGRATE h p k 0 1 KEYS a"), Err(KeysError::Both));
+    }
+
+    #[test]
+    fn patterns_of_sort_are_those_that_read_other_keys() {
+        let commands = Commands::builtin();
+        for (line, wanted) in [
+            ("SORT k BY nosort GET # GET data", vec![]),
+            ("SORT k BY w_* GET {t}o_*->f STORE GET", vec!["w_*", "{t}o_*->f"]),
+            ("sort_ro k limit by* 2 get x_*", vec!["x_*"]),
+            ("SORT k STORE to* BY a*", vec!["a*"]),
+            ("GET by*", vec![]),
+        ] {
+            let request = Request::new(line.split(' '));
+            let command = commands.find(request.args()).unwrap();
+            let patterns: Vec<&[u8]> = pattern_keys(command, request.args()).collect();
+            let wanted: Vec<&[u8]> = wanted.into_iter().map(str::as_bytes).collect();
+            assert_eq!(patterns, wanted, "{line}");
+        }
     }
 }

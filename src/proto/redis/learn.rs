@@ -5,9 +5,11 @@
 //! and the rule for unknown commands is safer than a guess (redis.md 2.0).
 
 use super::{
-    keys::{Begin, Find, Keys, MAX_SPECS, Spec, spec_flag},
+    flags::{bits, flag, group, spec_flag},
+    keys::{Keys, MAX_SPECS},
     names,
-    table::{Command, Commands, Kind, flag, group},
+    spec::{Begin, Find, Spec},
+    table::{Command, Commands, Kind},
     tree::Value,
 };
 use std::borrow::Cow;
@@ -90,15 +92,6 @@ fn row(name: &str, fields: &[Value<'_>], container: bool) -> Option<Command> {
 /// It changes or reads the state of a connection, which here many clients share.
 fn of_the_connection(groups: &[&str]) -> bool {
     groups.iter().any(|name| ["connection", "transaction", "blocking", "pubsub"].contains(name))
-}
-
-/// The bits of those words; unknown ones have none.
-fn bits(names: &[&str], words: &[&str]) -> u32 {
-    names
-        .iter()
-        .zip(0..)
-        .filter(|(name, _)| words.contains(name))
-        .fold(0, |bits, (_, bit)| bits | 1 << bit)
 }
 
 /// The key specifications, or before Redis 7 the one that first, last and step make. `None` when

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 /// The places of one client and the bytes ready to be written to it.
 #[derive(Debug, Default)]
-pub struct Line {
+pub(super) struct Line {
     /// Replies in order, ready to be written.
     pub out: Vec<u8>,
     /// The sequence number of the first place.
@@ -32,27 +32,27 @@ enum Place {
 
 impl Line {
     /// How many requests wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 
     /// Whether no request waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
     /// Opens a place at the end; the number names it in [`Self::answer`].
-    pub fn open(&mut self) -> u32 {
+    pub(super) fn open(&mut self) -> u32 {
         self.push(Place::Waiting)
     }
 
     /// Opens a place whose reply is put together from several.
-    pub fn open_gather(&mut self, gather: Gather) -> u32 {
+    pub(super) fn open_gather(&mut self, gather: Gather) -> u32 {
         self.push(Place::Gather(Box::new(gather)))
     }
 
     /// A reply of our own, behind all that wait.
-    pub fn reply(&mut self, bytes: &[u8]) {
+    pub(super) fn reply(&mut self, bytes: &[u8]) {
         if self.places.is_empty() {
             self.out.extend_from_slice(bytes);
         } else {
@@ -62,18 +62,18 @@ impl Line {
     }
 
     /// Whether `seq` is at the front and waits for one plain reply.
-    pub fn is_plain_head(&self, seq: u32) -> bool {
+    pub(super) fn is_plain_head(&self, seq: u32) -> bool {
         seq == self.head && matches!(self.places.front(), Some(Place::Waiting))
     }
 
     /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
-    pub fn stream(&mut self, bytes: &[u8]) {
+    pub(super) fn stream(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
     /// Answers the place `seq`. Returns true when that completed a request.
     /// `part` says which part of a gather this is, `from` the shard that answered.
-    pub fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+    pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
         let index = seq.wrapping_sub(self.head) as usize;
         match self.places.get_mut(index) {
             Some(Place::Waiting) if index == 0 => {
@@ -99,12 +99,12 @@ impl Line {
     }
 
     /// Bytes held for this client beside its input.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.out.capacity() + self.parked.capacity() + self.gathered
     }
 
     /// Gives back what an idle line does not need.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.places.is_empty() && self.places.capacity() > KEPT_PLACES {
             self.places = VecDeque::new();
         }

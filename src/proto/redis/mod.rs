@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod client;
+mod commands_entry;
 pub mod commands_reply;
 mod cursor;
 mod dispatch;
@@ -9,6 +10,7 @@ pub mod duty;
 mod entry;
 mod failure;
 mod fan_out;
+pub mod flags;
 pub mod frame;
 mod gather;
 mod handshake;
@@ -20,6 +22,7 @@ mod learn;
 mod line;
 mod local;
 mod names;
+mod options;
 mod outbox;
 mod perfect;
 pub mod probe;
@@ -27,9 +30,12 @@ pub mod reply;
 mod route;
 pub mod scan;
 pub mod session;
+pub mod spec;
 mod split;
 pub mod table;
 mod table_data;
+#[cfg(test)]
+mod testing;
 mod tree;
 pub mod upstream;
 mod wire;

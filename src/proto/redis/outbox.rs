@@ -6,7 +6,7 @@ use std::{collections::VecDeque, io};
 
 /// The outgoing bytes of one connection, numbered from its beginning.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     /// Answered or not needed again: dropped. Written and kept: in front. Then what is not written.
     chunks: VecDeque<Chunk>,
     /// How many chunks at the front are written whole.
@@ -25,7 +25,7 @@ struct Chunk {
 
 impl Outbox {
     /// Appends one request through `write`; returns where it begins and its length.
-    pub fn append(
+    pub(super) fn append(
         &mut self,
         buffers: &Buffers,
         keep: bool,
@@ -52,7 +52,7 @@ impl Outbox {
     }
 
     /// Appends one big request without copying it.
-    pub fn append_owned(&mut self, keep: bool, bytes: Vec<u8>) -> (u64, usize) {
+    pub(super) fn append_owned(&mut self, keep: bool, bytes: Vec<u8>) -> (u64, usize) {
         let (offset, len) = (self.end, bytes.len());
         self.end += len as u64;
         self.chunks.push_back(Chunk { base: offset, bytes, keep });
@@ -60,12 +60,12 @@ impl Outbox {
     }
 
     /// Whether something is not written yet.
-    pub fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.written < self.end
     }
 
     /// How many bytes have been written since the connection began.
-    pub fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.written
     }
 
@@ -73,7 +73,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket is broken. `WouldBlock` is not an error here: [`Self::is_pending`] stays true.
-    pub fn write(&mut self, buffers: &Buffers, stream: &Stream) -> io::Result<u64> {
+    pub(super) fn write(&mut self, buffers: &Buffers, stream: &Stream) -> io::Result<u64> {
         let before = self.written;
         while let Some(chunk) = self.chunks.get(self.written_chunks) {
             let start = usize::try_from(self.written - chunk.base).unwrap_or(usize::MAX);
@@ -93,7 +93,7 @@ impl Outbox {
     }
 
     /// Drops what lies before `offset`, the first byte that may be needed again.
-    pub fn answered(&mut self, buffers: &Buffers, offset: u64) {
+    pub(super) fn answered(&mut self, buffers: &Buffers, offset: u64) {
         while self.written_chunks > 0
             && let Some(first) = self.chunks.front()
             && first.base + first.bytes.len() as u64 <= offset
@@ -106,14 +106,14 @@ impl Outbox {
     }
 
     /// The bytes of a request, if they are still here.
-    pub fn request(&self, offset: u64, len: usize) -> Option<&[u8]> {
+    pub(super) fn request(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let chunk = self.chunks.iter().rev().find(|chunk| chunk.base <= offset)?;
         let start = usize::try_from(offset - chunk.base).ok()?;
         chunk.bytes.get(start..start.checked_add(len)?)
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum()
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// What balancing remembers of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct Picker {
+pub(super) struct Picker {
     /// The round-robin cursor, started at a random place.
     pub cursor: u32,
     /// The hash of the client's address.
@@ -49,7 +49,7 @@ impl Candidate for View<'_> {
 }
 
 /// The index of the shard that owns `key`.
-pub fn shard_of(cluster: &Cluster, key: &[u8]) -> usize {
+pub(super) fn shard_of(cluster: &Cluster, key: &[u8]) -> usize {
     if cluster.shards.len() == 1 {
         return 0;
     }
@@ -58,7 +58,7 @@ pub fn shard_of(cluster: &Cluster, key: &[u8]) -> usize {
 
 /// The backend for one request, or `None` when no fit one is ready. Bit i of `tried` excludes
 /// member i. `replica_ok`: a read that a replica may answer.
-pub fn select<'s>(
+pub(super) fn select<'s>(
     shard: &'s Shard,
     access: Access,
     from: ReadFrom,
@@ -77,7 +77,7 @@ pub fn select<'s>(
 }
 
 /// The shard's primary, when it is ready.
-pub fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
+pub(super) fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
     let backend = shard.members.first()?;
     let gate = backend.gate();
     let ready = gate.primary() && (gate.open() || (gate.half_open() && backend.take_permit()));
@@ -85,7 +85,7 @@ pub fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
 }
 
 /// Why a shard took no request, for the client.
-pub fn why_not(shard: &Shard, access: Access, from: ReadFrom) -> String {
+pub(super) fn why_not(shard: &Shard, access: Access, from: ReadFrom) -> String {
     let whom = match (access, from) {
         (Access::Read, ReadFrom::Replica) => "replica",
         (Access::Read, ReadFrom::PreferReplica | ReadFrom::Any) => "server for reads",

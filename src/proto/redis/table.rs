@@ -6,11 +6,7 @@
 //! do not ([`Commands::learn`], in [`super::learn`]).
 
 use super::{
-    args::Args,
-    keys::{Keys, Spec},
-    names,
-    perfect::Perfect,
-    table_data,
+    args::Args, flags::flag, keys::Keys, names, options, perfect::Perfect, spec::Spec, table_data,
 };
 use crate::policy::access::Access;
 use std::{borrow::Cow, collections::HashMap};
@@ -35,9 +31,9 @@ pub struct Command {
     /// Learnt from a server, and without keys: over several shards nobody told what it means, so
     /// there it is refused like an unknown command.
     pub one_shard_only: bool,
-    /// Bits of [`flag`].
+    /// Bits of [`super::flags::flag`].
     pub flags: u32,
-    /// Bits of [`group`]: the ACL categories that do not follow from the flags.
+    /// Bits of [`super::flags::group`]: the ACL categories that do not follow from the flags.
     pub groups: u32,
     /// Redis 7's key specifications, of which [`Command::keys`] is the short form.
     pub specs: Cow<'static, [Spec]>,
@@ -126,92 +122,6 @@ pub enum Local {
     Accept,
 }
 
-/// What the server's `COMMAND` calls flags, as bits.
-pub mod flag {
-    pub const WRITE: u32 = 1;
-    pub const READONLY: u32 = 1 << 1;
-    pub const DENYOOM: u32 = 1 << 2;
-    pub const ADMIN: u32 = 1 << 3;
-    pub const PUBSUB: u32 = 1 << 4;
-    pub const NOSCRIPT: u32 = 1 << 5;
-    pub const BLOCKING: u32 = 1 << 6;
-    pub const LOADING: u32 = 1 << 7;
-    pub const STALE: u32 = 1 << 8;
-    pub const SKIP_MONITOR: u32 = 1 << 9;
-    pub const SKIP_SLOWLOG: u32 = 1 << 10;
-    pub const ASKING: u32 = 1 << 11;
-    pub const FAST: u32 = 1 << 12;
-    pub const NO_AUTH: u32 = 1 << 13;
-    pub const NO_MANDATORY_KEYS: u32 = 1 << 14;
-    pub const NO_ASYNC_LOADING: u32 = 1 << 15;
-    pub const NO_MULTI: u32 = 1 << 16;
-    pub const ALLOW_BUSY: u32 = 1 << 17;
-    /// Ours: a read only the primary may answer.
-    pub const AT_PRIMARY: u32 = 1 << 30;
-    /// Ours: it blocks although the server's flags do not say so (WAIT).
-    pub const WAITS: u32 = 1 << 31;
-
-    /// The server's words, by bit from 0.
-    pub const NAMES: [&str; 18] = [
-        "write",
-        "readonly",
-        "denyoom",
-        "admin",
-        "pubsub",
-        "noscript",
-        "blocking",
-        "loading",
-        "stale",
-        "skip_monitor",
-        "skip_slowlog",
-        "asking",
-        "fast",
-        "no_auth",
-        "no_mandatory_keys",
-        "no_async_loading",
-        "no_multi",
-        "allow_busy",
-    ];
-}
-
-/// ACL categories that are stated, not derived from the flags, as bits.
-pub mod group {
-    pub const KEYSPACE: u32 = 1;
-    pub const SET: u32 = 1 << 1;
-    pub const SORTEDSET: u32 = 1 << 2;
-    pub const LIST: u32 = 1 << 3;
-    pub const HASH: u32 = 1 << 4;
-    pub const STRING: u32 = 1 << 5;
-    pub const BITMAP: u32 = 1 << 6;
-    pub const HYPERLOGLOG: u32 = 1 << 7;
-    pub const GEO: u32 = 1 << 8;
-    pub const STREAM: u32 = 1 << 9;
-    pub const CONNECTION: u32 = 1 << 10;
-    pub const TRANSACTION: u32 = 1 << 11;
-    pub const SCRIPTING: u32 = 1 << 12;
-    pub const DANGEROUS: u32 = 1 << 13;
-    pub const ADMIN: u32 = 1 << 14;
-
-    /// The server's words, by bit from 0.
-    pub const NAMES: [&str; 15] = [
-        "keyspace",
-        "set",
-        "sortedset",
-        "list",
-        "hash",
-        "string",
-        "bitmap",
-        "hyperloglog",
-        "geo",
-        "stream",
-        "connection",
-        "transaction",
-        "scripting",
-        "dangerous",
-        "admin",
-    ];
-}
-
 impl Command {
     /// Whether a request of `argc` arguments, the name included, has as many as it must.
     pub fn arity_ok(&self, argc: usize) -> bool {
@@ -221,7 +131,7 @@ impl Command {
 
     /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for XREAD and XREADGROUP.
     pub fn blocks(&self, args: Args<'_>) -> bool {
-        self.blocking && (self.kind != Kind::Keyed || super::keys::has_block(args))
+        self.blocking && (self.kind != Kind::Keyed || options::has_block(args))
     }
 
     /// A row of the table; what follows from the others is derived here.
@@ -428,25 +338,15 @@ fn custom_row(custom: Custom<'_>) -> Option<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::redis::{args::Span, keys::keys};
+    use crate::proto::redis::{keys::keys, testing::Request};
 
-    /// A request's bytes and the places of its arguments.
-    fn request(line: &str) -> (Vec<u8>, Vec<Span>) {
-        let mut frame = Vec::new();
-        let mut spans = Vec::new();
-        for word in line.split(' ') {
-            frame.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            let span = |n: usize| u32::try_from(n).unwrap();
-            spans.push(Span { start: span(frame.len()), len: span(word.len()) });
-            frame.extend_from_slice(word.as_bytes());
-            frame.extend_from_slice(b"\r\n");
-        }
-        (frame, spans)
+    fn request(line: &str) -> Request {
+        Request::new(line.split(' '))
     }
 
     fn find(commands: &Commands, line: &str) -> Option<String> {
-        let (frame, spans) = request(line);
-        let args = Args { frame: &frame, spans: &spans };
+        let request = request(line);
+        let args = request.args();
         let command = commands.find(args)?;
         let keys: Vec<&[u8]> = keys(command, args).ok()?.filter_map(|i| args.get(i)).collect();
         let keys: Vec<_> = keys.iter().map(|k| String::from_utf8_lossy(k)).collect();
@@ -517,8 +417,8 @@ mod tests {
             ("WAIT 1 0", true),
             ("LPOP k", false),
         ] {
-            let (frame, spans) = request(line);
-            let args = Args { frame: &frame, spans: &spans };
+            let request = request(line);
+            let args = request.args();
             assert_eq!(commands.find(args).unwrap().blocks(args), wanted, "{line}");
         }
     }

@@ -1,0 +1,29 @@
+//! Requests for unit tests. Not compiled into the program.
+
+use super::args::{Args, Span};
+
+/// A request's bytes and the places of its arguments.
+#[derive(Debug)]
+pub(super) struct Request {
+    frame: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl Request {
+    pub(super) fn new<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W>) -> Self {
+        let (mut frame, mut spans) = (Vec::new(), Vec::new());
+        for word in words {
+            let word = word.as_ref();
+            frame.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            let number = |n: usize| u32::try_from(n).unwrap();
+            spans.push(Span { start: number(frame.len()), len: number(word.len()) });
+            frame.extend_from_slice(word);
+            frame.extend_from_slice(b"\r\n");
+        }
+        Self { frame, spans }
+    }
+
+    pub(super) fn args(&self) -> Args<'_> {
+        Args { frame: &self.frame, spans: &self.spans }
+    }
+}
