@@ -168,6 +168,14 @@ impl Prober {
         Ok(report)
     }
 
+    /// A server that does not know AUTH repeats the password in its error.
+    fn conceal(&self, text: String) -> String {
+        match self.credentials.password.as_deref() {
+            Some(password) if !password.is_empty() => text.replace(password, "***"),
+            _ => text,
+        }
+    }
+
     fn error(&self, code: Code, what: String) -> ProbeError {
         ProbeError { address: self.address.to_string(), phase: self.phase, code, what }
     }
@@ -188,7 +196,7 @@ impl Prober {
     /// What to say of a reply that is not the one asked for.
     fn refused(&self, reply: Reply) -> ProbeError {
         let text = match reply {
-            Reply::Error(text) => text,
+            Reply::Error(text) => self.conceal(text),
             Reply::Status(_) | Reply::Bulk(_) => {
                 let what = "it answered something else than was asked".to_owned();
                 return self.error(Code::Protocol, what);
