@@ -251,6 +251,29 @@ fn a_suspected_replica_that_answers_and_a_suspected_primary_stay() {
 }
 
 #[test]
+fn a_hung_primary_is_found_within_the_printed_worst_case() {
+    let primary = Server::start(&[]);
+    let mut config = config(&[primary.port], None);
+    config.clusters[0].check = Check {
+        interval: Duration::from_millis(600),
+        fast_interval: Duration::from_millis(100),
+        timeout: Duration::from_millis(300),
+        ..Check::default()
+    };
+    let control = Control::start(config);
+    control.settled(&[PRIMARY]);
+    let backend = &control.status()["clusters"][0]["shards"][0]["backends"][0];
+    let printed = Duration::from_millis(backend["worst_case_detection_ms"].as_u64().unwrap());
+    assert_eq!(printed, Duration::from_millis(600 + 2 * 100 + 3 * 300));
+    primary.signal("-STOP");
+    let took = eventually("unhealthy", SOON, || control.members[0].state() == State::Unhealthy);
+    primary.signal("-CONT");
+    // Two cores are shared with other tests.
+    assert!(took < printed + Duration::from_millis(200), "{took:?}");
+    control.settled(&[PRIMARY]);
+}
+
+#[test]
 fn a_changed_role_is_noticed_at_once_when_a_worker_reports_it() {
     let first = Server::start(&[]);
     let second = Server::replica_of(&first, &[]);
@@ -424,4 +447,15 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
     assert_eq!(control.get("/").0, 200);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     drop(silent);
+}
+
+#[test]
+fn a_taken_admin_address_ends_the_start_only_when_it_was_written() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = sluice::net::addr::Bind::Tcp(taken.local_addr().unwrap());
+    let default = Admin { bind: bind.clone(), explicit: false };
+    assert!(admin::bind(&default).unwrap().is_none());
+    let error = admin::bind(&Admin { bind, explicit: true }).unwrap_err().to_string();
+    let who = format!("admin: bind {}: ", taken.local_addr().unwrap());
+    assert!(error.starts_with(&who) && error.contains("in use"), "{error}");
 }
