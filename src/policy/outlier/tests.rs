@@ -126,14 +126,16 @@ fn what_the_group_forbids_happens_when_it_no_longer_does() {
     assert_eq!(story.play("+wf"), "EHE");
 }
 
-/// Trips, waits its ejection out to half open, and says how long it took in seconds, rounded.
-fn ejection_s(story: &mut Story, cause: char) -> u64 {
+/// Trips, waits its ejection out to half open, and says how many milliseconds it took.
+fn ejection_ms(story: &mut Story, cause: char) -> u64 {
     assert_eq!(story.step(cause), 'E');
     let until_ms = story.machine.until_ms().unwrap();
     let length = until_ms - story.now_ms;
     assert_eq!(story.play("+"), "E");
-    story.now_ms = until_ms - 501;
-    assert_eq!(story.play("__"), "EH", "half open a millisecond too early or too late");
+    for (now_ms, state) in [(until_ms - 1, "E"), (until_ms, "H")] {
+        story.now_ms = now_ms - 500;
+        assert_eq!(story.play("_"), state, "{now_ms}ms, and it is over at {until_ms}ms");
+    }
     length
 }
 
@@ -141,7 +143,7 @@ fn ejection_s(story: &mut Story, cause: char) -> u64 {
 fn ejections_double_up_to_five_minutes_and_shrink_by_the_clean_minute() {
     let mut story = Story::new();
     let expect = |story: &mut Story, cause, seconds: u64| {
-        let length = ejection_s(story, cause);
+        let length = ejection_ms(story, cause);
         assert!((seconds * 900..=seconds * 1_100).contains(&length), "{length}ms, not {seconds}s");
     };
     expect(&mut story, 'h', 5);
