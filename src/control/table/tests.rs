@@ -181,6 +181,18 @@ fn a_hung_replica_is_ejected_once_and_comes_back_through_half_open() {
 }
 
 #[test]
+fn a_probe_sent_before_the_ejection_does_not_bring_a_backend_back() {
+    let mut story = Story::ready(2);
+    let sent_ms = story.now_ms - 1;
+    story.hang(1);
+    let took = Duration::from_millis(1);
+    let late = Evidence { result: Ok(Report::of(Role::Replica)), sent_ms, took };
+    story.table.probed(1, late, story.now_ms, 7);
+    story.wait(6_000);
+    assert_eq!(story.states()[1], Ejected);
+}
+
+#[test]
 fn a_suspicion_that_is_answered_changes_nothing() {
     let mut story = Story::ready(2);
     let before = story.table.events().total();
