@@ -34,8 +34,8 @@ fn a_primary_and_its_replica_say_their_roles_and_offsets() {
     let primary = Server::start(&[]);
     let replica = Server::replica_of(&primary, &[]);
     block(async {
-        let mut first = Prober::new(primary.address(), Credentials::default());
-        let mut second = Prober::new(replica.address(), Credentials::default());
+        let mut first = Prober::new(address(primary.port), Credentials::default());
+        let mut second = Prober::new(address(replica.port), Credentials::default());
         let end = Instant::now() + Duration::from_secs(20);
         let (one, two) = loop {
             primary.cli(&["SET", "k", "v"]);
@@ -64,7 +64,7 @@ fn a_primary_and_its_replica_say_their_roles_and_offsets() {
 fn one_connection_is_kept_and_opened_anew_when_the_server_closed_it() {
     let server = Server::start(&[]);
     block(async {
-        let mut prober = Prober::new(server.address(), Credentials::default());
+        let mut prober = Prober::new(address(server.port), Credentials::default());
         for _ in 0..5 {
             prober.probe(TIMEOUT).await.unwrap();
         }
@@ -111,7 +111,7 @@ fn a_busy_server_is_alive_and_keeps_its_role() {
     let server = Server::start(&["--busy-reply-threshold", "50"]);
     let port = server.port.to_string();
     block(async {
-        let mut prober = Prober::new(server.address(), Credentials::default());
+        let mut prober = Prober::new(address(server.port), Credentials::default());
         prober.probe(TIMEOUT).await.unwrap();
         let mut script = std::process::Command::new("redis-cli")
             .args(["-p", &port, "EVAL", "while true do end", "0"])
@@ -128,7 +128,7 @@ fn a_busy_server_is_alive_and_keeps_its_role() {
 }
 
 async fn probe_once_fresh(server: &Server) -> ProbeError {
-    Prober::new(server.address(), Credentials::default()).probe(TIMEOUT).await.unwrap_err()
+    Prober::new(address(server.port), Credentials::default()).probe(TIMEOUT).await.unwrap_err()
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_stopped_server_costs_one_timeout_and_no_more() {
     server.signal("-STOP");
     let start = Instant::now();
     let error = block(async {
-        let mut prober = Prober::new(server.address(), Credentials::default());
+        let mut prober = Prober::new(address(server.port), Credentials::default());
         prober.probe(Duration::from_millis(250)).await.unwrap_err()
     });
     server.signal("-CONT");
@@ -200,10 +200,17 @@ fn odd_servers_are_errors_and_never_panics() {
 }
 
 #[test]
+fn a_server_that_repeats_the_password_does_not_get_it_into_the_log() {
+    let port = fake(b"-ERR unknown command 'AUTH', with args beginning with: 'canary' \r\n", false);
+    let error = probe_once(port, credentials(None, Some("canary"))).unwrap_err();
+    assert!(error.to_string().ends_with("with args beginning with: '***' "), "{error}");
+}
+
+#[test]
 fn after_an_error_the_next_probe_begins_anew() {
     let mut server = Server::start(&[]);
     block(async {
-        let mut prober = Prober::new(server.address(), Credentials::default());
+        let mut prober = Prober::new(address(server.port), Credentials::default());
         prober.probe(TIMEOUT).await.unwrap();
         server.signal("-KILL");
         let mut failed = None;

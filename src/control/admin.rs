@@ -1,5 +1,5 @@
 //! The admin address: liveness, readiness, metrics and status over HTTP/1.1, reading only. Not
-//! what they say: that is [`super::scrape`] and [`super::status`].
+//! what they say: that is scrape.rs and status.rs.
 
 use super::{plane::Plane, run_task, scrape, status};
 use crate::{config, net::addr::Bind};

@@ -33,6 +33,7 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
             plane.state.finish_first_round();
         }
         sleep(MIN_GAP).await;
+        pause = pause.saturating_sub(MIN_GAP);
     }
 }
 

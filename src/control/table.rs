@@ -159,8 +159,6 @@ impl Table {
         let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         watch.keep(Probed { time_ms: wall_clock_ms(), code, duration_us, text });
         watch.health = watch.health.observe(passed).0;
-        let Check { interval, fast_interval, down_interval, .. } = watch.check;
-        let next = watch.health.next_interval(interval, fast_interval, down_interval);
         let (group, speaks) = (watch.group, sent_ms >= watch.tripped_ms);
         if let Ok(report) = result {
             watch.report = Some(report);
@@ -171,7 +169,20 @@ impl Table {
         if speaks {
             self.passive(index, outlier::Event::Probe { passed }, now_ms, draw);
         }
-        jitter(next, draw).saturating_sub(took)
+        self.interval(index).map_or(Duration::MAX, |next| jitter(next / 11 * 10, draw))
+    }
+
+    /// From the end of one probe to the start of the next, at most: its jitter only shortens it, so
+    /// that the printed worst case holds. Fast also while a role is about to change: when a replica
+    /// is syncing, and when nobody of the shard takes writes.
+    fn interval(&self, index: usize) -> Option<Duration> {
+        let watch = self.watches.get(index)?;
+        let Check { interval, fast_interval, down_interval, .. } = watch.check;
+        let next = watch.health.next_interval(interval, fast_interval, down_interval);
+        let holder = self.watches.get(self.groups.get(watch.group)?.holder)?;
+        let fits = matches!(watch.role(), Role::Primary | Role::Replica);
+        let calm = fits && holder.backend.gate().primary();
+        Some(if calm { next } else { next.min(fast_interval) })
     }
 
     /// Takes what a worker reported.
@@ -199,8 +210,6 @@ impl Table {
         let Some(watch) = self.watches.get_mut(index) else { return };
         watch.suspected = false;
         if let Some(error) = failure {
-            // Whether or not it may be ejected, its ordinary probe is due now.
-            watch.wake.notify_one();
             let why = (error.code != Code::Timeout).then(|| error.what.clone());
             self.passive_with(index, outlier::Event::Trip(Cause::Hung), now_ms, draw, why);
         }
@@ -218,7 +227,7 @@ impl Table {
         let holder = self.groups.get(watch.group)?.holder == index;
         if holder || watch.role() == Role::Primary {
             // A long script looks the same: the ordinary probes decide about a primary.
-            watch.wake.notify_one();
+            watch.hurry();
             return None;
         }
         let known = watch.health.health() == Health::Unhealthy
@@ -250,6 +259,11 @@ impl Table {
         let mut moved = None;
         for event in [sample, event] {
             let (next, transition) = watch.passive.observe(now_ms, event, allowed, draw);
+            // What trips and may not be ejected is probed at least.
+            if !allowed && transition.is_none() {
+                let trip = watch.passive.observe(now_ms, event, true, draw).1;
+                trip.into_iter().for_each(|_| watch.hurry());
+            }
             watch.passive = next;
             moved = transition.or(moved);
         }

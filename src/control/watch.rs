@@ -6,7 +6,7 @@ use crate::{
     config::Check,
     policy::{
         gate::{Gate, Role, State},
-        health::{self, Probes},
+        health::{self, Phase, Probes},
         outlier,
     },
     proto::redis::probe::Report,
@@ -127,6 +127,14 @@ impl Watch {
     /// Its role as it says itself.
     pub(super) fn role(&self) -> Role {
         self.report.as_ref().map_or(Role::Unknown, |report| report.role)
+    }
+
+    /// Asks for a probe at once, unless failures are being counted already: those keep their pace,
+    /// for three probes at once would say no more than one.
+    pub(super) fn hurry(&self) {
+        if self.health.phase() == Phase::Healthy {
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn keep(&mut self, probed: Probed) {

@@ -36,13 +36,9 @@ impl Server {
     /// Starts a replica of `primary`.
     pub(crate) fn replica_of(primary: &Self, arguments: &[&str]) -> Self {
         let port = primary.port.to_string();
-        let mut all = vec!["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+        let mut all = vec!["--replicaof", "127.0.0.1", &port];
         all.extend_from_slice(arguments);
         Self::start(&all)
-    }
-
-    pub(crate) fn address(&self) -> Address {
-        address(self.port)
     }
 
     /// SIGKILL, SIGSTOP, SIGCONT.
@@ -98,7 +94,8 @@ pub(crate) fn eventually(
 fn spawn(port: u16, folder: &tempfile::TempDir, arguments: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--appendonly", "no", "--dir"])
+        // A primary would wait five seconds for more replicas.
+        .args(["--repl-diskless-sync-delay", "0", "--appendonly", "no", "--dir"])
         .arg(folder.path())
         .args(arguments)
         .stdout(Stdio::null())

@@ -73,9 +73,10 @@ impl Story {
         self.probe(index, Err(failure()));
     }
 
-    fn probe(&mut self, index: usize, result: Result<Report, ProbeError>) {
+    /// Gives the pause before the next probe.
+    fn probe(&mut self, index: usize, result: Result<Report, ProbeError>) -> Duration {
         let evidence = Evidence { result, sent_ms: self.now_ms, took: Duration::from_millis(1) };
-        self.table.probed(index, evidence, self.now_ms, 7);
+        self.table.probed(index, evidence, self.now_ms, 7)
     }
 
     fn report(&mut self, index: usize, outcome: Outcome) -> Option<Ask> {
@@ -180,6 +181,18 @@ fn a_hung_replica_is_ejected_once_and_comes_back_through_half_open() {
 }
 
 #[test]
+fn a_probe_sent_before_the_ejection_does_not_bring_a_backend_back() {
+    let mut story = Story::ready(2);
+    let sent_ms = story.now_ms - 1;
+    story.hang(1);
+    let took = Duration::from_millis(1);
+    let late = Evidence { result: Ok(Report::of(Role::Replica)), sent_ms, took };
+    story.table.probed(1, late, story.now_ms, 7);
+    story.wait(6_000);
+    assert_eq!(story.states()[1], Ejected);
+}
+
+#[test]
 fn a_suspicion_that_is_answered_changes_nothing() {
     let mut story = Story::ready(2);
     let before = story.table.events().total();
@@ -199,6 +212,23 @@ fn a_primary_is_never_ejected_on_suspicion_or_failures() {
         story.report(0, Outcome::Error);
     }
     assert_eq!(story.states(), [Ready; 3]);
+}
+
+#[tokio::test]
+async fn what_may_not_be_ejected_is_probed_at_once() {
+    let mut story = Story::ready(2);
+    let wake = story.table.target(0).unwrap().wake;
+    let woken = async || tokio::time::timeout(Duration::ZERO, wake.notified()).await.is_ok();
+    for outcome in [Outcome::LocalFailure, Outcome::LocalFailure] {
+        story.report(0, outcome);
+        assert!(!woken().await, "two failures are no trip");
+    }
+    story.report(0, Outcome::LocalFailure);
+    assert!(woken().await);
+    story.fail(0);
+    story.report(0, Outcome::LocalFailure);
+    story.report(0, Outcome::Suspect);
+    assert!(!woken().await, "it is being decided at its own pace");
 }
 
 #[test]
@@ -280,4 +310,22 @@ fn lag_is_published_in_bytes() {
     assert_eq!(story.backend(0).lag_bytes(), None);
     story.probe(1, at(Role::Syncing, 0));
     assert_eq!(story.backend(1).lag_bytes(), None);
+}
+
+#[test]
+fn probes_are_fast_while_something_is_being_decided() {
+    let mut story = Story::ready(1);
+    let near = |pause: Duration, ms: u64| {
+        let around = Duration::from_millis(ms);
+        assert!(pause <= around && pause >= around * 4 / 5, "{pause:?} is not up to {around:?}");
+    };
+    near(story.probe(1, Ok(Report::of(Role::Replica))), 2_000);
+    near(story.probe(1, Ok(Report::of(Role::Syncing))), 500);
+    near(story.probe(1, Ok(Report::of(Role::Replica))), 2_000);
+    near(story.probe(1, Err(failure())), 500);
+    near(story.probe(1, Err(failure())), 500);
+    near(story.probe(1, Err(failure())), 1_000);
+    // Nobody takes writes now: a promotion must be seen soon.
+    near(story.probe(0, Ok(Report::of(Role::Replica))), 500);
+    near(story.probe(1, Err(failure())), 500);
 }

@@ -168,6 +168,14 @@ impl Prober {
         Ok(report)
     }
 
+    /// A server that does not know AUTH repeats the password in its error.
+    fn conceal(&self, text: String) -> String {
+        match self.credentials.password.as_deref() {
+            Some(password) if !password.is_empty() => text.replace(password, "***"),
+            _ => text,
+        }
+    }
+
     fn error(&self, code: Code, what: String) -> ProbeError {
         ProbeError { address: self.address.to_string(), phase: self.phase, code, what }
     }
@@ -188,7 +196,7 @@ impl Prober {
     /// What to say of a reply that is not the one asked for.
     fn refused(&self, reply: Reply) -> ProbeError {
         let text = match reply {
-            Reply::Error(text) => text,
+            Reply::Error(text) => self.conceal(text),
             Reply::Status(_) | Reply::Bulk(_) => {
                 let what = "it answered something else than was asked".to_owned();
                 return self.error(Code::Protocol, what);
@@ -367,6 +375,31 @@ const MAX_SHOWN: usize = 160;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_reply_or_an_error_or_not_whole(
+            kind in prop::sample::select(b"+-$*:".to_vec()),
+            rest in prop::collection::vec(prop::sample::select(b"0123456789-\r\n\r\nax\xff".to_vec()), 0..40),
+        ) {
+            let bytes: Vec<u8> = std::iter::once(kind).chain(rest).collect();
+            if let Ok(Some((_, used))) = parse(&bytes) {
+                prop_assert!(used <= bytes.len());
+                // More bytes behind it change nothing, and fewer make it not whole.
+                let longer: Vec<u8> = bytes.iter().copied().chain(*b"+x\r\n").collect();
+                prop_assert_eq!(parse(&longer), parse(&bytes));
+                prop_assert_eq!(parse(&bytes[..used - 1]), Ok(None));
+            }
+        }
+
+        #[test]
+        fn any_info_is_a_report_or_an_error(info in "(role:(master|slave|x)?|[a-z_]*:[0-9-]*|\r|\n)*") {
+            if let Ok(report) = replication(&info) {
+                prop_assert_ne!(report.role, Role::Unknown);
+            }
+        }
+    }
 
     #[test]
     fn replies_are_taken_whole_wherever_the_bytes_are_split() {
