@@ -2,7 +2,11 @@
 //! its socket. Whoever has a reply writes it here and now; the client's own task is woken only
 //! when the socket takes no more.
 
-use super::{gather::Gather, hub::Hub, line::Line};
+use super::{
+    gather::Gather,
+    hub::Hub,
+    line::{Line, Progress},
+};
 use crate::net::stream::Stream;
 use std::{
     cell::RefCell,
@@ -47,6 +51,14 @@ struct Inner {
     input_held: usize,
     charged: usize,
     active_us: u64,
+}
+
+/// What an answer did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub progress: Progress,
+    /// The first one of this turn: the client is to be put into the list of touched ones.
+    pub first: bool,
 }
 
 /// Why a session ended.
@@ -212,17 +224,23 @@ impl Client {
         inner.line.reply(bytes);
     }
 
-    /// Answers a place. True when the client was not in this turn's list of touched ones yet:
-    /// then the caller puts it there and calls [`Self::flush`] at the end of its turn.
-    pub fn answer(&self, hub: &Hub, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+    /// Answers a place. The caller puts the client into its turn's list of touched ones when told
+    /// to, and calls [`Self::flush`] at the end of its turn. `None`: the client is gone.
+    pub(super) fn answer(
+        &self,
+        hub: &Hub,
+        seq: u32,
+        part: u16,
+        from: &str,
+        bytes: &[u8],
+    ) -> Option<Answered> {
         let mut inner = self.inner.borrow_mut();
-        if inner.stream.is_none() {
-            return false;
-        }
+        inner.stream.as_ref()?;
         inner.borrow_out(hub);
-        inner.line.answer(seq, part, from, bytes);
+        let progress = inner.line.answer(seq, part, from, bytes);
         inner.largest = inner.largest.max(bytes.len());
-        !std::mem::replace(&mut inner.touched, true)
+        let first = !std::mem::replace(&mut inner.touched, true);
+        Some(Answered { progress, first })
     }
 
     /// Answers a place from the client's own batch, which flushes at its end.

@@ -86,6 +86,11 @@ impl Gather {
         self.answered == self.parts
     }
 
+    /// Whether a part was an error.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed > 0
+    }
+
     /// Bytes held.
     pub fn held(&self) -> usize {
         self.kept_bytes

@@ -19,6 +19,16 @@ pub(super) struct Line {
     gathered: usize,
 }
 
+/// How far a request is after one more reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Others of its parts are missing.
+    Waiting,
+    Done,
+    /// All parts are there, and at least one is an error.
+    Failed,
+}
+
 #[derive(Debug)]
 enum Place {
     Waiting,
@@ -71,9 +81,9 @@ impl Line {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Answers the place `seq`. Returns true when that completed a request.
+    /// Answers the place `seq`.
     /// `part` says which part of a gather this is, `from` the shard that answered.
-    pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+    pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> Progress {
         let index = seq.wrapping_sub(self.head) as usize;
         match self.places.get_mut(index) {
             Some(Place::Waiting) if index == 0 => {
@@ -89,13 +99,15 @@ impl Line {
                 let done = gather.accept(part, from, bytes);
                 self.gathered += gather.held() - before;
                 if !done {
-                    return false;
+                    return Progress::Waiting;
                 }
+                let failed = gather.has_failed();
                 self.finish_gather(index);
+                return if failed { Progress::Failed } else { Progress::Done };
             }
-            Some(Place::Parked { .. }) | None => return false,
+            Some(Place::Parked { .. }) | None => return Progress::Waiting,
         }
-        true
+        Progress::Done
     }
 
     /// Bytes held for this client beside its input.
