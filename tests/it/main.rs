@@ -1,0 +1,7 @@
+//! Sluice as its users see it: the built binary in front of real servers, spoken to over sockets.
+//! It does not look inside; what is pure is tested beside the code.
+
+#![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
+
+mod harness;
+mod slots;
