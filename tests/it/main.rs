@@ -4,4 +4,5 @@
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
 mod harness;
+mod redis_route;
 mod slots;

@@ -62,14 +62,16 @@ impl Cluster {
         }
     }
 
-    /// The shard that owns `key` when the slots are split evenly in order, by the server's own
-    /// `CLUSTER KEYSLOT` rule.
+    /// The shard that owns `key`.
     pub(crate) fn owner(&self, key: &str) -> &Shard {
         &self.shards[self.owner_index(key)]
     }
 
+    /// The slots are cut as `redis-cli --cluster create` cuts them.
     pub(crate) fn owner_index(&self, key: &str) -> usize {
-        usize::from(sluice::policy::slot::slot(key.as_bytes())) * self.shards.len() / 16_384
+        let slot = f64::from(sluice::policy::slot::slot(key.as_bytes()));
+        let each = 16_384.0 / self.shards.len() as f64;
+        (1..).position(|end| slot < (each * f64::from(end)).round()).unwrap()
     }
 
     /// A key, beginning with `prefix`, that shard `index` owns.

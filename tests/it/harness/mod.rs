@@ -3,6 +3,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod conn;
+pub(crate) mod dice;
 pub(crate) mod fake;
 pub(crate) mod fault;
 pub(crate) mod http;
@@ -17,6 +18,7 @@ mod own;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use conn::Conn;
+pub(crate) use dice::Dice;
 pub(crate) use fake::{FakeServer, Request, Step};
 pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use redis::Redis;

@@ -55,9 +55,15 @@ impl Redis {
         self.port.number
     }
 
+    /// A connection, logged in when the server was given `--requirepass`.
     #[track_caller]
     pub(crate) fn conn(&self) -> Conn {
-        Conn::open(&self.address())
+        let mut conn = Conn::open(&self.address());
+        let mut words = self.arguments.iter();
+        if words.any(|word| word == "--requirepass") {
+            assert_eq!(conn.cmd(&["AUTH", words.next().unwrap().as_str()]), "OK");
+        }
+        conn
     }
 
     /// One request on a connection of its own.

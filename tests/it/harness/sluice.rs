@@ -29,6 +29,7 @@ pub(crate) struct Setup {
     listener: String,
     top: String,
     workers: usize,
+    unix: bool,
     environment: Vec<(String, String)>,
     descriptors: Option<usize>,
     wait: bool,
@@ -65,13 +66,14 @@ impl Setup {
             listener: String::new(),
             top: String::new(),
             workers: 1,
+            unix: false,
             environment: Vec::new(),
             descriptors: None,
             wait: true,
         }
     }
 
-    /// One line of the cluster: `reads: { from: any }`. `reads` lines may hold `{weights}`.
+    /// One line of the cluster: `reads: { from: any }`.
     pub(crate) fn cluster(mut self, line: &str) -> Self {
         writeln!(self.cluster, "    {line}").unwrap();
         self
@@ -107,6 +109,12 @@ impl Setup {
         self
     }
 
+    /// Listens on `sluice.sock` in its folder instead of on a port.
+    pub(crate) fn unix(mut self) -> Self {
+        self.unix = true;
+        self
+    }
+
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -129,17 +137,18 @@ impl Setup {
         let folder = TempDir::new().unwrap();
         let (port, admin) = (Port::free(), Port::free());
         let file = folder.path().join("sluice.yaml");
-        fs::write(&file, self.yaml(&port, &admin)).unwrap();
+        let bind = match self.unix {
+            true => format!("unix:{}/sluice.sock", folder.path().display()),
+            false => port.address(),
+        };
+        fs::write(&file, self.yaml(&bind, &admin.address())).unwrap();
         let log = File::create(folder.path().join("sluice.log")).unwrap();
         let binary = env!("CARGO_BIN_EXE_sluice");
-        let mut command = match self.descriptors {
-            None => Command::new(binary),
-            Some(limit) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}:{limit}")).arg(binary);
-                command
-            }
-        };
+        let mut command = Command::new(binary);
+        if let Some(limit) = self.descriptors {
+            command = Command::new("prlimit");
+            command.arg(format!("--nofile={limit}:{limit}")).arg(binary);
+        }
         command.args(["run", "-c"]).arg(&file).env_remove("SLUICE_LOG");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -152,12 +161,11 @@ impl Setup {
         sluice
     }
 
-    fn yaml(&self, port: &Port, admin: &Port) -> String {
+    fn yaml(&self, bind: &str, admin: &str) -> String {
         let Self { shards, cluster, check, listener, top, workers, .. } = self;
-        let (port, admin) = (port.address(), admin.address());
         format!(
             "workers: {workers}\nadmin: {{ bind: {admin} }}\n{top}listeners:\n  - name: cache\n    \
-             bind: {port}\n    protocol: redis\n    cluster: cache\n{listener}clusters:\n  cache:\n    \
+             bind: {bind}\n    protocol: redis\n    cluster: cache\n{listener}clusters:\n  cache:\n    \
              shards:\n{shards}{cluster}    check: {check}\n"
         )
     }
