@@ -2,4 +2,7 @@
 //! replica is.
 
 pub mod addr;
+pub mod buffer;
+pub mod listener;
+pub mod spawn;
 pub mod stream;

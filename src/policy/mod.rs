@@ -3,10 +3,13 @@
 
 pub mod access;
 pub mod balance;
+pub mod dice;
 pub mod gate;
 pub mod health;
+pub mod maglev;
 pub mod outlier;
 pub mod reads;
 pub mod retry;
 pub mod shard;
 pub mod slot;
+pub mod wrr;

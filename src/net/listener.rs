@@ -1,0 +1,152 @@
+//! Listening sockets: binding with errors that teach, and accepting without ever spinning or
+//! dying. Not who serves the socket: the caller hands it to a worker.
+
+use super::{addr::Bind, stream::Stream};
+use socket2::{Domain, Socket, Type};
+use std::{io, os::unix::fs::FileTypeExt, time::Duration};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A bound listening socket, tied to no event loop yet. A unix socket's file goes when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    bind: Bind,
+    socket: Socket,
+}
+
+/// A connection just accepted, tied to no event loop yet, so that any worker may take it.
+#[derive(Debug)]
+pub enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    /// Binds and listens. A unix socket's file left by a dead process is replaced.
+    ///
+    /// # Errors
+    /// Whatever the kernel says, usually that the address is in use.
+    pub fn bind(bind: &Bind) -> io::Result<Self> {
+        let socket = match bind {
+            Bind::Tcp(address) => {
+                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&(*address).into())?;
+                socket
+            }
+            Bind::Unix(path) => {
+                if is_dead_socket(path) {
+                    std::fs::remove_file(path)?;
+                }
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&socket2::SockAddr::unix(path)?)?;
+                socket
+            }
+        };
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { bind: bind.clone(), socket })
+    }
+
+    /// Where it listens; with the port that the kernel chose when port 0 was asked for.
+    pub fn local(&self) -> Bind {
+        match (&self.bind, self.socket.local_addr().ok().and_then(|a| a.as_socket())) {
+            (Bind::Tcp(_), Some(address)) => Bind::Tcp(address),
+            (bind, _) => bind.clone(),
+        }
+    }
+
+    /// Ties it to the event loop of the calling thread.
+    ///
+    /// # Errors
+    /// When the event loop takes no more descriptors.
+    #[expect(deprecated, reason = "its successor is unsafe; a Listener owns its descriptor")]
+    pub fn register(self) -> io::Result<Acceptor> {
+        let fd = AsyncFd::with_interest(self, Interest::READABLE)?;
+        Ok(Acceptor { fd, backoff: BACKOFF_MIN })
+    }
+}
+
+impl std::os::fd::AsRawFd for Listener {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Bind::Unix(path) = &self.bind {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A listener on an event loop.
+#[derive(Debug)]
+pub struct Acceptor {
+    fd: AsyncFd<Listener>,
+    backoff: Duration,
+}
+
+impl Acceptor {
+    /// The next connection. Errors of a connection that is already gone are passed over. When
+    /// descriptors or memory run out it waits 10 to 100ms and tells `on_exhausted`, once per
+    /// stretch; the kernel's backlog waits meanwhile.
+    pub async fn accept(&mut self, mut on_exhausted: impl FnMut(&io::Error)) -> Accepted {
+        loop {
+            let result = match self.fd.readable().await {
+                Ok(mut ready) => match ready.try_io(|fd| fd.get_ref().socket.accept()) {
+                    Ok(result) => result,
+                    Err(_would_block) => continue,
+                },
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => {
+                    self.backoff = BACKOFF_MIN;
+                    return match self.fd.get_ref().bind {
+                        Bind::Tcp(_) => Accepted::Tcp(socket.into()),
+                        Bind::Unix(_) => Accepted::Unix(socket.into()),
+                    };
+                }
+                Ok(_) => {}
+                Err(error) if is_exhaustion(&error) => {
+                    if self.backoff == BACKOFF_MIN {
+                        on_exhausted(&error);
+                    }
+                    tokio::time::sleep(self.backoff).await;
+                    self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                }
+                Err(_gone) => tokio::task::yield_now().await,
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// Ties the connection to the event loop of the calling thread.
+    ///
+    /// # Errors
+    /// When the connection is already broken.
+    pub fn register(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(socket) => Stream::from_tcp(tokio::net::TcpStream::from_std(socket)?),
+            Self::Unix(socket) => Ok(Stream::Unix(tokio::net::UnixStream::from_std(socket)?)),
+        }
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM (accept(2)): waiting helps, trying again at once does not.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
+}
+
+/// Whether `path` is a socket that nobody listens on.
+fn is_dead_socket(path: &std::path::Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err()
+}
+
+/// What listen(2) is asked for; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_millis(100);

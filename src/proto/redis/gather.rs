@@ -1,0 +1,234 @@
+//! Puts one reply together from the replies of several shards. It knows replies, not who sent the
+//! requests: [`super::split`] and [`super::fan_out`] decide that.
+
+use super::{reply, scan::Scanner};
+
+/// What is collected for one request.
+#[derive(Debug)]
+pub struct Gather {
+    merge: Merge,
+    /// For the error texts: the command's name.
+    command: &'static str,
+    parts: u16,
+    answered: u16,
+    failed: u16,
+    /// The first error: the shard that said it and its text without `-` and CRLF.
+    error: Option<(String, Vec<u8>)>,
+    sum: i64,
+    /// Replies kept whole, by part.
+    kept: Vec<Vec<u8>>,
+    kept_bytes: usize,
+}
+
+/// How the parts become one reply.
+#[derive(Debug)]
+pub enum Merge {
+    /// MGET: `order[i]` is the part that has the i-th element next.
+    ByPosition { order: Vec<u16> },
+    /// EXISTS, TOUCH, DBSIZE: reads that are added up; any error is the reply.
+    Sum,
+    /// DEL, UNLINK: writes that are added up.
+    SumOfWrites,
+    /// MSET, FLUSHALL: `+OK` when all said so.
+    AllOk,
+    /// KEYS: one array of all elements.
+    Concat,
+    /// RANDOMKEY: parts come in pairs, DBSIZE and RANDOMKEY of a shard; `draw` picks by size.
+    RandomKey { draw: u64 },
+    /// INFO: one text, its counts added up, behind our own header.
+    Info { header: String },
+    /// The first part's reply when no part failed.
+    First,
+}
+
+impl Gather {
+    /// Waits for `parts` replies.
+    pub fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
+        let keeps = match merge {
+            Merge::Sum | Merge::SumOfWrites | Merge::AllOk => 0,
+            _ => usize::from(parts),
+        };
+        Self {
+            merge,
+            command,
+            parts,
+            answered: 0,
+            failed: 0,
+            error: None,
+            sum: 0,
+            kept: vec![Vec::new(); keeps],
+            kept_bytes: 0,
+        }
+    }
+
+    /// Takes the reply of one part; true when it was the last one.
+    pub fn accept(&mut self, part: u16, from: &str, bytes: &[u8]) -> bool {
+        self.answered += 1;
+        if let Some(error) = bytes.strip_prefix(b"-") {
+            self.failed += 1;
+            if self.error.is_none() {
+                self.error = Some((from.to_owned(), error.trim_ascii_end().to_vec()));
+            }
+        } else if let Some(kept) = self.kept.get_mut(usize::from(part)) {
+            self.kept_bytes += bytes.len();
+            *kept = bytes.to_vec();
+        } else if let Some(number) = integer(bytes) {
+            self.sum = self.sum.saturating_add(number);
+        }
+        self.answered == self.parts
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Writes the reply.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.failed > 0 {
+            return self.fail(out);
+        }
+        match &self.merge {
+            Merge::ByPosition { order } => by_position(order, &self.kept, out),
+            Merge::Sum | Merge::SumOfWrites => reply::integer(out, self.sum),
+            Merge::AllOk => out.extend_from_slice(reply::OK),
+            Merge::Concat => concat(&self.kept, out),
+            Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
+            Merge::Info { header } => super::info::merge(header, &self.kept, out),
+            Merge::First => out.extend_from_slice(self.kept.first().map_or(&b""[..], |k| k)),
+        }
+    }
+
+    fn fail(&self, out: &mut Vec<u8>) {
+        let Some((shard, error)) = &self.error else { return };
+        match self.merge {
+            Merge::AllOk | Merge::SumOfWrites => reply::partial_write(
+                out,
+                self.command,
+                self.failed,
+                self.parts,
+                shard,
+                &String::from_utf8_lossy(error),
+            ),
+            _ => reply::raw_error(out, error),
+        }
+    }
+}
+
+/// The elements of every part's array, taken in the order of the keys asked for.
+fn by_position(order: &[u16], parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let mut cursors: Vec<Elements<'_>> = parts.iter().map(|part| Elements::new(part)).collect();
+    reply::array_header(out, order.len());
+    for part in order {
+        let element = cursors.get_mut(usize::from(*part)).and_then(Iterator::next);
+        out.extend_from_slice(element.unwrap_or(reply::NULL));
+    }
+}
+
+fn concat(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let total = parts.iter().map(|part| Elements::new(part).count).sum();
+    reply::array_header(out, total);
+    for part in parts {
+        out.extend_from_slice(Elements::new(part).rest);
+    }
+}
+
+fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let shards = || {
+        parts.chunks_exact(2).filter_map(|pair| match pair {
+            [size, key] if key.as_slice() != reply::NULL => {
+                Some((integer(size).and_then(|n| u64::try_from(n).ok()).unwrap_or(0).max(1), key))
+            }
+            _ => None,
+        })
+    };
+    let total: u64 = shards().map(|(size, _)| size).sum();
+    let mut left = if total == 0 { 0 } else { draw % total };
+    for (size, key) in shards() {
+        if left < size {
+            out.extend_from_slice(key);
+            return;
+        }
+        left -= size;
+    }
+    out.extend_from_slice(reply::NULL);
+}
+
+/// The number of a `:n` reply.
+pub fn integer(bytes: &[u8]) -> Option<i64> {
+    std::str::from_utf8(bytes.strip_prefix(b":")?).ok()?.trim_end().parse().ok()
+}
+
+/// The elements of an array reply that was measured before.
+struct Elements<'a> {
+    count: usize,
+    rest: &'a [u8],
+}
+
+impl<'a> Elements<'a> {
+    fn new(array: &'a [u8]) -> Self {
+        let end = memchr::memchr(b'\n', array).map_or(array.len(), |end| end + 1);
+        let header = array.get(1..end).unwrap_or_default().trim_ascii_end();
+        let count = std::str::from_utf8(header).ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+        Self { count, rest: array.get(end..).unwrap_or_default() }
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let len = Scanner::default().measure(self.rest).ok().flatten()?;
+        let (element, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(element)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(merge: Merge, parts: &[&[u8]]) -> String {
+        let mut gather = Gather::new("MSET", merge, u16::try_from(parts.len()).unwrap());
+        for (i, part) in parts.iter().enumerate() {
+            let done = gather.accept(u16::try_from(i).unwrap(), &format!("s{i}"), part);
+            assert_eq!(done, i + 1 == parts.len());
+        }
+        let mut out = Vec::new();
+        gather.finish(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn parts_merge_as_the_command_wants() {
+        let order = vec![1, 0, 1];
+        let parts: [&[u8]; 2] = [b"*1\r\n$1\r\nb\r\n", b"*2\r\n$-1\r\n$1\r\nc\r\n"];
+        assert_eq!(
+            gathered(Merge::ByPosition { order }, &parts),
+            "*3\r\n$-1\r\n$1\r\nb\r\n$1\r\nc\r\n"
+        );
+        assert_eq!(gathered(Merge::Concat, &parts), "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n");
+        assert_eq!(gathered(Merge::Sum, &[b":2\r\n", b":40\r\n"]), ":42\r\n");
+        assert_eq!(gathered(Merge::AllOk, &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
+    }
+
+    #[test]
+    fn a_read_gets_the_error_and_a_write_hears_what_was_written() {
+        let parts: [&[u8]; 2] = [b"+OK\r\n", b"-OOM no memory\r\n"];
+        assert_eq!(gathered(Merge::Sum, &parts), "-OOM no memory\r\n");
+        assert_eq!(
+            gathered(Merge::AllOk, &parts),
+            "-ERR sluice: MSET failed on 1 of 2 shards (shard s1: OOM no memory); other keys were written\r\n"
+        );
+    }
+
+    #[test]
+    fn a_random_key_comes_from_a_shard_that_has_one() {
+        let parts: [&[u8]; 4] = [b":0\r\n", b"$-1\r\n", b":3\r\n", b"$1\r\nk\r\n"];
+        for draw in 0..5 {
+            assert_eq!(gathered(Merge::RandomKey { draw }, &parts), "$1\r\nk\r\n");
+        }
+        assert_eq!(gathered(Merge::RandomKey { draw: 1 }, &[b":0\r\n", b"$-1\r\n"]), "$-1\r\n");
+    }
+}

@@ -1,0 +1,201 @@
+//! One client's line: a place for every request that waits for its reply, so that replies leave in
+//! the order of the requests whatever order the backends answer in. It does no I/O.
+
+use super::gather::Gather;
+use std::collections::VecDeque;
+
+/// The places of one client and the bytes ready to be written to it.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Replies in order, ready to be written.
+    pub out: Vec<u8>,
+    /// The sequence number of the first place.
+    head: u32,
+    places: VecDeque<Place>,
+    /// Early replies, copied here until their turn comes.
+    parked: Vec<u8>,
+    parked_places: usize,
+    /// Bytes held by gathers under way.
+    gathered: usize,
+}
+
+#[derive(Debug)]
+enum Place {
+    Waiting,
+    /// A reply that lies in `parked`.
+    Parked {
+        start: usize,
+        len: usize,
+    },
+    Gather(Box<Gather>),
+}
+
+impl Line {
+    /// How many requests wait.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether no request waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Opens a place at the end; the number names it in [`Self::answer`].
+    pub fn open(&mut self) -> u32 {
+        self.push(Place::Waiting)
+    }
+
+    /// Opens a place whose reply is put together from several.
+    pub fn open_gather(&mut self, gather: Gather) -> u32 {
+        self.push(Place::Gather(Box::new(gather)))
+    }
+
+    /// A reply of our own, behind all that wait.
+    pub fn reply(&mut self, bytes: &[u8]) {
+        if self.places.is_empty() {
+            self.out.extend_from_slice(bytes);
+        } else {
+            let place = self.park(bytes);
+            self.push(place);
+        }
+    }
+
+    /// Whether `seq` is at the front and waits for one plain reply.
+    pub fn is_plain_head(&self, seq: u32) -> bool {
+        seq == self.head && matches!(self.places.front(), Some(Place::Waiting))
+    }
+
+    /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
+    pub fn stream(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Answers the place `seq`. Returns true when that completed a request.
+    /// `part` says which part of a gather this is, `from` the shard that answered.
+    pub fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+        let index = seq.wrapping_sub(self.head) as usize;
+        match self.places.get_mut(index) {
+            Some(Place::Waiting) if index == 0 => {
+                self.out.extend_from_slice(bytes);
+                self.pop_front();
+            }
+            Some(Place::Waiting) => {
+                let place = self.park(bytes);
+                self.set(index, place);
+            }
+            Some(Place::Gather(gather)) => {
+                let before = gather.held();
+                let done = gather.accept(part, from, bytes);
+                self.gathered += gather.held() - before;
+                if !done {
+                    return false;
+                }
+                self.finish_gather(index);
+            }
+            Some(Place::Parked { .. }) | None => return false,
+        }
+        true
+    }
+
+    /// Bytes held for this client beside its input.
+    pub fn held(&self) -> usize {
+        self.out.capacity() + self.parked.capacity() + self.gathered
+    }
+
+    /// Gives back what an idle line does not need.
+    pub fn shrink(&mut self) {
+        if self.places.is_empty() && self.places.capacity() > KEPT_PLACES {
+            self.places = VecDeque::new();
+        }
+    }
+
+    fn push(&mut self, place: Place) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap on purpose")]
+        let seq = self.head.wrapping_add(self.places.len() as u32);
+        self.places.push_back(place);
+        seq
+    }
+
+    fn set(&mut self, index: usize, place: Place) {
+        if let Some(slot) = self.places.get_mut(index) {
+            *slot = place;
+        }
+    }
+
+    fn park(&mut self, bytes: &[u8]) -> Place {
+        let start = self.parked.len();
+        self.parked.extend_from_slice(bytes);
+        self.parked_places += 1;
+        Place::Parked { start, len: bytes.len() }
+    }
+
+    fn finish_gather(&mut self, index: usize) {
+        let Some(Place::Gather(gather)) = self.places.get_mut(index) else { return };
+        self.gathered -= gather.held();
+        if index == 0 {
+            gather.finish(&mut self.out);
+            self.pop_front();
+        } else {
+            let start = self.parked.len();
+            gather.finish(&mut self.parked);
+            let len = self.parked.len() - start;
+            self.parked_places += 1;
+            self.set(index, Place::Parked { start, len });
+        }
+    }
+
+    /// Removes the front, which is answered, and moves out the replies parked right behind it.
+    fn pop_front(&mut self) {
+        self.places.pop_front();
+        self.head = self.head.wrapping_add(1);
+        while let Some(Place::Parked { start, len }) = self.places.front() {
+            let reply = self.parked.get(*start..start + len).unwrap_or_default();
+            self.out.extend_from_slice(reply);
+            self.places.pop_front();
+            self.head = self.head.wrapping_add(1);
+            self.parked_places -= 1;
+        }
+        if self.parked_places == 0 && !self.parked.is_empty() {
+            self.parked.clear();
+            if self.parked.capacity() > KEPT_PARKED || self.places.is_empty() {
+                self.parked = Vec::new();
+            }
+        }
+    }
+}
+
+/// 64 places of 24 bytes are kept by an idle line: the first window of a pipelining client.
+const KEPT_PLACES: usize = 64;
+const KEPT_PARKED: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever order replies come in, they leave in the order of the requests.
+        #[test]
+        fn replies_leave_in_order(order in Just((0u32..40).collect::<Vec<_>>()).prop_shuffle(), local in proptest::collection::vec(any::<bool>(), 40)) {
+            let mut line = Line::default();
+            let mut seqs = Vec::new();
+            for (i, local) in local.iter().enumerate() {
+                if *local {
+                    line.reply(format!("[{i}]").as_bytes());
+                } else {
+                    seqs.push((i, line.open()));
+                }
+            }
+            for i in order {
+                if let Some((n, seq)) = seqs.iter().find(|(n, _)| *n == i as usize) {
+                    line.answer(*seq, 0, "s0", format!("[{n}]").as_bytes());
+                }
+            }
+            let expected: String = (0..40).map(|i| format!("[{i}]")).collect();
+            prop_assert_eq!(String::from_utf8(line.out.clone()).unwrap(), expected);
+            prop_assert!(line.is_empty());
+            prop_assert_eq!(line.parked.len(), 0);
+        }
+    }
+}

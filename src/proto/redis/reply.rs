@@ -1,0 +1,140 @@
+//! Every word that a Redis client can hear from us, in one place. Texts that Redis has are Redis's
+//! own; ours begin with `sluice:`.
+
+use super::frame::DecodeError;
+
+pub const OK: &[u8] = b"+OK\r\n";
+pub const PONG: &[u8] = b"+PONG\r\n";
+pub const RESET: &[u8] = b"+RESET\r\n";
+pub const NULL: &[u8] = b"$-1\r\n";
+pub const EMPTY_ARRAY: &[u8] = b"*0\r\n";
+pub const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+pub const WRONG_PASS: &[u8] =
+    b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+pub const AUTH_WITHOUT_PASSWORD: &[u8] = b"-ERR AUTH <password> called without any password \
+configured for the default user. Are you sure your configuration is correct?\r\n";
+pub const NO_PROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
+pub const HELLO_NO_AUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already \
+authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate \
+the client and select the RESP protocol version at the same time\r\n";
+pub const PROTO_NOT_INTEGER: &[u8] =
+    b"-ERR Protocol version is not an integer or out of range\r\n";
+pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+pub const NOT_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+pub const INVALID_DB: &[u8] = b"-ERR invalid DB index\r\n";
+pub const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
+pub const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
+pub const BAD_NAME: &[u8] =
+    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+pub const CROSS_SLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+pub const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
+pub const UNBALANCED_QUOTES: &[u8] = b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub const TIMED_OUT: &str = "request timed out, result unknown";
+
+/// `$len` and the bytes.
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    header(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `*count`.
+pub fn array_header(out: &mut Vec<u8>, count: usize) {
+    header(out, b'*', count);
+}
+
+/// `:number`.
+pub fn integer(out: &mut Vec<u8>, number: i64) {
+    out.push(b':');
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `-ERR text`; control characters in it cannot break the line.
+pub fn error(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(b"-ERR ");
+    line(out, text.as_bytes());
+}
+
+/// An error whose text has its own code: `LOADING ...`.
+pub fn raw_error(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'-');
+    line(out, text);
+}
+
+/// Not executed, for want of a server: a code that clients know as retryable.
+pub fn cluster_down(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(b"-CLUSTERDOWN sluice: ");
+    line(out, text.as_bytes());
+}
+
+/// The connection's bytes are not Redis protocol.
+pub fn protocol_error(out: &mut Vec<u8>, error: DecodeError) {
+    self::error(out, &format!("Protocol error: {error}"));
+}
+
+/// A split write that failed on some shards (the others have written).
+pub fn partial_write(
+    out: &mut Vec<u8>,
+    command: &str,
+    failed: u16,
+    parts: u16,
+    shard: &str,
+    text: &str,
+) {
+    let rest = if failed < parts { "; other keys were written" } else { "" };
+    error(
+        out,
+        &format!(
+            "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}){rest}"
+        ),
+    );
+}
+
+/// The connection ended after the request's bytes left.
+pub fn unknown_result(out: &mut Vec<u8>, shard: &str) {
+    error(out, &format!("sluice: connection to shard {shard} lost, result unknown"));
+}
+
+/// The request's time is over; whether it was executed is not known.
+pub fn timed_out(out: &mut Vec<u8>, shard: &str) {
+    error(out, &format!("sluice: shard {shard}: {TIMED_OUT}"));
+}
+
+/// A command that a later version has.
+pub fn not_yet(out: &mut Vec<u8>, command: &str) {
+    error(out, &format!("sluice: '{command}' is not supported yet"));
+}
+
+/// A command that is refused by default or by the configuration.
+pub fn disabled(out: &mut Vec<u8>, command: &str) {
+    error(out, &format!("sluice: command '{command}' is disabled"));
+}
+
+/// A command nobody told us about, with several shards.
+pub fn unknown_command(out: &mut Vec<u8>, name: &[u8]) {
+    let name = printable(name);
+    error(out, &format!("sluice: unknown command '{name}', add it under redis.commands"));
+}
+
+/// Redis's words for a wrong number of arguments.
+pub fn wrong_arity(out: &mut Vec<u8>, command: &str) {
+    let name = command.to_ascii_lowercase();
+    error(out, &format!("wrong number of arguments for '{name}' command"));
+}
+
+/// At most 64 characters of what a client sent, safe to print.
+pub fn printable(bytes: &[u8]) -> String {
+    bytes.get(..64).unwrap_or(bytes).escape_ascii().to_string()
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, number: usize) {
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend(text.iter().map(|b| if b.is_ascii_control() { b' ' } else { *b }));
+    out.extend_from_slice(b"\r\n");
+}

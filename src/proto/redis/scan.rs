@@ -1,0 +1,229 @@
+//! Measures replies where they lie: how many bytes the next one has. Nothing is decoded. It is
+//! resumable, and a hostile server can neither make it recurse nor allocate.
+
+use memchr::memchr;
+
+/// How far into a reply we are; one per upstream connection.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    /// Bytes of the current reply already scanned; may lie beyond what has arrived.
+    pos: usize,
+    depth: usize,
+    /// Elements still to come on each level; the outermost level is the reply itself.
+    missing: [u64; MAX_DEPTH],
+}
+
+/// Bytes of a server that are not a RESP2 reply: its connection can no longer be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScanError {
+    #[error("reply of unknown type '{}'", .0.escape_ascii())]
+    Type(u8),
+    #[error("reply with an invalid length")]
+    Length,
+    #[error("reply with a line of over {MAX_LINE} bytes")]
+    Line,
+    #[error("reply nested deeper than {MAX_DEPTH}")]
+    Depth,
+    #[error("reply without CRLF after a string")]
+    Crlf,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        let mut missing = [0; MAX_DEPTH];
+        if let Some(first) = missing.first_mut() {
+            *first = 1;
+        }
+        Self { pos: 0, depth: 0, missing }
+    }
+}
+
+impl Scanner {
+    /// The length of the reply at the front of `bytes`, or `None` when more is needed: then call
+    /// again with more of the same bytes. A length given out starts the next reply.
+    ///
+    /// # Errors
+    /// The bytes are not RESP2.
+    pub fn measure(&mut self, bytes: &[u8]) -> Result<Option<usize>, ScanError> {
+        loop {
+            if self.pos > bytes.len() {
+                return Ok(None);
+            }
+            let rest = bytes.get(self.pos..).unwrap_or_default();
+            let Some(kind) = rest.first() else { return Ok(None) };
+            let Some(end) = line_end(rest)? else { return Ok(None) };
+            let line = rest.get(1..end).unwrap_or_default();
+            match kind {
+                b'+' | b'-' | b':' => self.pos += end + 2,
+                b'$' => {
+                    let len = length(line, MAX_BULK)?;
+                    let Some(len) = len else {
+                        self.pos += end + 2;
+                        if self.element_done() {
+                            return Ok(Some(self.take()));
+                        }
+                        continue;
+                    };
+                    let total = end + 2 + len + 2;
+                    match rest.get(end + 2 + len..total) {
+                        Some(b"\r\n") => self.pos += total,
+                        Some(_) => return Err(ScanError::Crlf),
+                        None => return Ok(None),
+                    }
+                }
+                b'*' => {
+                    let count = length(line, MAX_ELEMENTS)?.unwrap_or(0);
+                    self.pos += end + 2;
+                    if count > 0 {
+                        self.depth += 1;
+                        let level = self.missing.get_mut(self.depth).ok_or(ScanError::Depth)?;
+                        *level = count as u64;
+                        continue;
+                    }
+                }
+                other => return Err(ScanError::Type(*other)),
+            }
+            if self.element_done() {
+                return Ok(Some(self.take()));
+            }
+        }
+    }
+
+    /// Forgets `n` bytes at the front, which the caller has passed on already.
+    pub fn consumed(&mut self, n: usize) {
+        self.pos = self.pos.saturating_sub(n);
+    }
+
+    /// How many bytes at the front are known to belong to the current reply's complete elements.
+    pub fn scanned(&self) -> usize {
+        self.pos
+    }
+
+    /// Counts one element as seen, and every array that it completes. True when the reply is whole.
+    fn element_done(&mut self) -> bool {
+        while let Some(level) = self.missing.get_mut(self.depth) {
+            *level = level.saturating_sub(1);
+            if *level > 0 {
+                return false;
+            }
+            if self.depth == 0 {
+                return true;
+            }
+            self.depth -= 1;
+        }
+        true
+    }
+
+    fn take(&mut self) -> usize {
+        if let Some(first) = self.missing.first_mut() {
+            *first = 1;
+        }
+        std::mem::take(&mut self.pos)
+    }
+}
+
+/// The position of the CR of the first line's CRLF.
+fn line_end(rest: &[u8]) -> Result<Option<usize>, ScanError> {
+    let window = rest.get(..MAX_LINE.min(rest.len())).unwrap_or_default();
+    match memchr(b'\r', window) {
+        Some(end) => match rest.get(end + 1) {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(end)),
+            Some(_) => Err(ScanError::Crlf),
+        },
+        None if window.len() == MAX_LINE => Err(ScanError::Line),
+        None => Ok(None),
+    }
+}
+
+/// The number of a `$` or `*` line; `None` for -1.
+fn length(line: &[u8], max: usize) -> Result<Option<usize>, ScanError> {
+    if line == b"-1" {
+        return Ok(None);
+    }
+    if line.is_empty() || line.len() > MAX_DIGITS {
+        return Err(ScanError::Length);
+    }
+    let mut value = 0usize;
+    for byte in line {
+        if !byte.is_ascii_digit() {
+            return Err(ScanError::Length);
+        }
+        value = value * 10 + usize::from(byte - b'0');
+    }
+    if value > max { Err(ScanError::Length) } else { Ok(Some(value)) }
+}
+
+/// Deeper than any reply of Redis (COMMAND nests 5), far from what troubles a client's parser.
+const MAX_DEPTH: usize = 32;
+/// Error and status lines are short; Redis itself has no longer ones than 64 KiB.
+const MAX_LINE: usize = 64 * 1024;
+/// 2^40: a length no server has; it keeps every sum far from overflow.
+const MAX_BULK: usize = 1 << 40;
+/// Redis counts elements in 32 bits.
+const MAX_ELEMENTS: usize = u32::MAX as usize;
+const MAX_DIGITS: usize = 13;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measure(bytes: &[u8]) -> Result<Option<usize>, ScanError> {
+        Scanner::default().measure(bytes)
+    }
+
+    #[test]
+    fn every_kind_of_reply_is_measured_at_every_split() {
+        for reply in [
+            &b"+OK\r\n"[..],
+            b"-ERR no\r\n",
+            b":-12\r\n",
+            b"$5\r\nhello\r\n",
+            b"$0\r\n\r\n",
+            b"$-1\r\n",
+            b"*-1\r\n",
+            b"*0\r\n",
+            b"*2\r\n$1\r\na\r\n*2\r\n:1\r\n*0\r\n",
+            b"*1\r\n*1\r\n*1\r\n+x\r\n",
+        ] {
+            let followed = [reply, b":1\r\n"].concat();
+            assert_eq!(measure(&followed), Ok(Some(reply.len())), "{}", reply.escape_ascii());
+            for cut in 0..reply.len() {
+                let mut scanner = Scanner::default();
+                assert_eq!(scanner.measure(&reply[..cut]), Ok(None), "{cut}");
+                assert_eq!(scanner.measure(&followed), Ok(Some(reply.len())), "{cut}");
+                assert_eq!(scanner.measure(b":1\r\n"), Ok(Some(4)));
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for (bytes, error) in [
+            (&b"hello\r\n"[..], ScanError::Type(b'h')),
+            (b"$-2\r\n", ScanError::Length),
+            (b"$99999999999999\r\n", ScanError::Length),
+            (b"$1\r\nabc", ScanError::Crlf),
+            (b"*4294967296\r\n", ScanError::Length),
+            (b"+a\rb\r\n", ScanError::Crlf),
+        ] {
+            assert_eq!(measure(bytes), Err(error), "{}", bytes.escape_ascii());
+        }
+        assert_eq!(measure(&b"*1\r\n".repeat(100_000)), Err(ScanError::Depth));
+        assert_eq!(measure(&[b"+", &vec![b'a'; MAX_LINE][..]].concat()), Err(ScanError::Line));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_split_anywhere_measure_alike(
+            bytes in proptest::collection::vec(proptest::sample::select(&b"*$-+:012\r\nab"[..]), 0..200),
+            cut in 0usize..200,
+        ) {
+            let whole = measure(&bytes);
+            let mut scanner = Scanner::default();
+            let first = scanner.measure(&bytes[..cut.min(bytes.len())]);
+            let second = if first == Ok(None) { scanner.measure(&bytes) } else { first };
+            proptest::prop_assert_eq!(whole, second);
+        }
+    }
+}
