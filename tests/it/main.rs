@@ -4,5 +4,8 @@
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
 mod harness;
+mod redis_auth;
+mod redis_local;
 mod redis_route;
+mod redis_spread;
 mod slots;
