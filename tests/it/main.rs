@@ -5,7 +5,11 @@
 
 mod harness;
 mod redis_auth;
+mod redis_faults;
+mod redis_hostile;
 mod redis_local;
+mod redis_reads;
+mod redis_rogue;
 mod redis_route;
 mod redis_spread;
 mod slots;

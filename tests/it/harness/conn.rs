@@ -103,6 +103,15 @@ impl Conn {
         requests.iter().map(|_| self.read()).collect()
     }
 
+    /// The same connection for a second thread, to send on while this one reads.
+    pub(crate) fn twin(&self) -> Self {
+        let socket = match self.stream.get_ref() {
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone().unwrap()),
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone().unwrap()),
+        };
+        Self::over(socket).unwrap()
+    }
+
     /// Half-closes: no more requests, replies still wanted.
     pub(crate) fn finish_sending(&mut self) {
         match self.stream.get_ref() {

@@ -26,6 +26,7 @@ pub(crate) use resp::{Value, bulk, request};
 pub(crate) use sluice::{Setup, Sluice};
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -48,4 +49,30 @@ pub(crate) fn eventually<T>(
         assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Runs `load` on so many threads while `act` runs, and gives what both gave. `load` is handed the
+/// question whether to go on.
+pub(crate) fn during<T, R: Send>(
+    threads: usize,
+    load: impl Fn(&dyn Fn() -> bool) -> R + Sync,
+    act: impl FnOnce() -> T,
+) -> (T, Vec<R>) {
+    /// Ends the load also when `act` fails.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let done = AtomicBool::new(false);
+    let go_on = || !done.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        let loads: Vec<_> = (0..threads).map(|_| scope.spawn(|| load(&go_on))).collect();
+        let result = {
+            let _done = Done(&done);
+            act()
+        };
+        (result, loads.into_iter().map(|load| load.join().unwrap()).collect())
+    })
 }

@@ -5,12 +5,12 @@
 use super::{Conn, PATIENCE, eventually, http, port::Port, process::Process};
 use rustix::process::Signal;
 use std::{
-    cell::RefCell,
     fmt::Write as _,
     fs::{self, File},
     io::{self, Write as _},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
+    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -41,7 +41,7 @@ pub(crate) struct Sluice {
     port: Port,
     admin: Port,
     folder: TempDir,
-    expected: RefCell<Vec<String>>,
+    expected: Mutex<Vec<String>>,
 }
 
 /// The samples of one scrape of `/metrics`.
@@ -153,7 +153,7 @@ impl Setup {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let process = Process(command.spawn().unwrap());
-        let mut sluice = Sluice { process, port, admin, folder, expected: RefCell::default() };
+        let mut sluice = Sluice { process, port, admin, folder, expected: Mutex::default() };
         sluice.wait_until_ready();
         if self.wait {
             sluice.wait_for_up(self.backends);
@@ -225,7 +225,7 @@ impl Sluice {
 
     /// Announces that warnings and errors with this text may appear in the log.
     pub(crate) fn expect_log(&self, text: impl Into<String>) {
-        self.expected.borrow_mut().push(text.into());
+        self.expected.lock().unwrap().push(text.into());
     }
 
     /// Whether `backend` (`host:port`) is up by its metric.
@@ -273,7 +273,7 @@ impl Sluice {
     }
 
     fn unexpected(&self) -> Vec<String> {
-        let expected = self.expected.borrow();
+        let expected = self.expected.lock().unwrap();
         let log = self.log();
         let bad = log.lines().filter(|line| {
             let level = line.split_whitespace().take(3).any(|w| w == "WARN" || w == "ERROR");
