@@ -5,11 +5,14 @@
 
 mod harness;
 mod redis_auth;
+mod redis_clients;
 mod redis_faults;
 mod redis_hostile;
 mod redis_local;
+mod redis_order;
 mod redis_reads;
 mod redis_rogue;
 mod redis_route;
 mod redis_spread;
+mod server;
 mod slots;

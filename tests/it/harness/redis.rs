@@ -33,13 +33,6 @@ impl Redis {
         server
     }
 
-    /// A replica of `primary`; its link may come up a moment later.
-    pub(crate) fn replica_of(primary: &Self) -> Self {
-        let replica = Self::start();
-        replica.follow(primary);
-        replica
-    }
-
     /// Makes it a replica of `primary`.
     pub(crate) fn follow(&self, primary: &Self) {
         let port = primary.port.number.to_string();
@@ -49,10 +42,6 @@ impl Redis {
     /// `127.0.0.1:port`, which is also its name in Sluice's log and metrics.
     pub(crate) fn address(&self) -> String {
         self.port.address()
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port.number
     }
 
     /// A connection, logged in when the server was given `--requirepass`.
