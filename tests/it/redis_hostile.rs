@@ -185,9 +185,10 @@ fn bytes_of_every_value_pass_unchanged() {
     assert_eq!(conn.cmd(&[b"GET".as_slice(), b"\0"]), bulk(""));
     assert!(conn.cmd(&[b"\0\xff\r\n".as_slice(), b"k"]).is_error());
     assert!(conn.cmd(&[b"".as_slice()]).is_error());
-    conn.send(b"\0\0\0\r\n");
-    assert!(conn.read().is_error());
-    assert_eq!(conn.cmd(&["PING"]), "PONG");
+    // Redis takes a line of nulls for an empty one; an error would be fair too.
+    conn.send(b"\0\0\0\r\nPING\r\n");
+    let reply = conn.read();
+    assert!(reply == "PONG" || reply.is_error() && conn.read() == "PONG");
     // Anything may come; it must be answered or closed, and never stop the others.
     let mut dice = Dice::new(7);
     for _ in 0..100 {

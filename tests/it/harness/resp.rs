@@ -19,6 +19,11 @@ pub(crate) enum Value {
 impl Value {
     /// Reads one value. A close before its first byte is `UnexpectedEof`, as is one within it.
     pub(crate) fn read(from: &mut impl BufRead) -> io::Result<Self> {
+        Self::read_within(from, 32)
+    }
+
+    fn read_within(from: &mut impl BufRead, depth: usize) -> io::Result<Self> {
+        let deeper = depth.checked_sub(1).ok_or_else(|| bad("arrays nested too deep"))?;
         let line = read_line(from)?;
         let (kind, rest) = line.split_at_checked(1).ok_or_else(|| bad("an empty line"))?;
         let length = || rest.parse::<i64>().map_err(|_| bad(&line));
@@ -42,9 +47,11 @@ impl Value {
             },
             "*" => match usize::try_from(length()?) {
                 Err(_) => Self::Nil,
-                Ok(count) => {
-                    Self::Array((0..count).map(|_| Self::read(from)).collect::<io::Result<_>>()?)
-                }
+                Ok(count) => Self::Array(
+                    (0..count)
+                        .map(|_| Self::read_within(from, deeper))
+                        .collect::<io::Result<_>>()?,
+                ),
             },
             _ => return Err(bad(&line)),
         })
