@@ -10,7 +10,7 @@ use crate::{
     },
     telemetry::metrics::BackendMetrics,
 };
-use arc_swap::{ArcSwap, Cache};
+use arc_swap::{ArcSwap, ArcSwapOption, Cache};
 use std::{
     sync::{
         Arc,
@@ -93,6 +93,8 @@ pub struct Backend {
     permits: AtomicU32,
     /// Bytes behind the primary; `u64::MAX` when not known.
     lag_bytes: AtomicU64,
+    /// What it calls its version, once a probe has asked.
+    version: ArcSwapOption<String>,
     /// One cell per worker, written by that worker alone.
     pub cells: Box<[BackendMetrics]>,
 }
@@ -141,6 +143,7 @@ impl Backend {
             role: AtomicU8::new(0),
             permits: AtomicU32::new(0),
             lag_bytes: AtomicU64::new(u64::MAX),
+            version: ArcSwapOption::empty(),
             cells: (0..workers).map(|_| BackendMetrics::default()).collect(),
         }
     }
@@ -170,6 +173,11 @@ impl Backend {
         self.cells.iter().map(|cell| cell.in_flight.get()).sum()
     }
 
+    /// Whether a half-open gate still lets a request through.
+    pub fn has_permit(&self) -> bool {
+        self.permits.load(Ordering::Relaxed) > 0
+    }
+
     /// Takes one permit of a half-open gate; false when none is left.
     pub fn take_permit(&self) -> bool {
         self.permits
@@ -183,6 +191,18 @@ impl Backend {
         self.state.store(state as u8, Ordering::Relaxed);
         self.permits.store(permits, Ordering::Relaxed);
         self.gate.store(gate.bits(), Ordering::Release);
+    }
+
+    /// The server's own version, when a probe has asked.
+    pub fn version(&self) -> Option<String> {
+        self.version.load().as_deref().cloned()
+    }
+
+    /// Publishes the server's version. Control alone calls this.
+    pub fn publish_version(&self, version: &str) {
+        if self.version.load().as_deref().is_none_or(|known| known != version) {
+            self.version.store(Some(Arc::new(version.to_owned())));
+        }
     }
 
     /// Publishes how far behind it is; `None` when not known. Control alone calls this.

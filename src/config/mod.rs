@@ -1,12 +1,30 @@
 //! What the operator's one YAML file means, as checked values: every address parses, every name
 //! resolves, every number is in range. Not the text itself, and not the running state.
 
+mod check;
+mod env;
+mod file;
+mod finding;
+mod keys;
+mod nearest;
+mod print;
+mod schema;
+mod section;
+mod units;
+mod values;
+mod words;
+
+pub use env::Env;
+pub use finding::{Finding, Findings, Level, Position};
+pub use schema::schema;
+pub use units::{Period, Size, UnitError};
+
 use crate::{
     net::addr::{Address, Bind},
     policy::{access::Access, balance::Strategy, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +170,60 @@ pub struct CustomCommand {
     pub access: Access,
     /// First key, last key (negative: from the end), step; `None`: no keys.
     pub keys: Option<(i32, i32, i32)>,
+}
+
+impl Config {
+    /// Reads a file. The configuration is there if and only if the findings are accepted.
+    /// `password_file`s are relative to the file's folder.
+    pub fn load(path: &Path, env: Env<'_>) -> (Option<Self>, Findings) {
+        let name = path.to_string_lossy();
+        match file::load(path) {
+            Ok(text) => Self::parse(&text, &name, env),
+            Err(findings) => (None, findings),
+        }
+    }
+
+    /// Reads a text; `file` is its name in the findings. Never panics, whatever the text is.
+    pub fn parse(text: &str, file: &str, env: Env<'_>) -> (Option<Self>, Findings) {
+        check::check(text, file, env)
+    }
+
+    /// The configuration in force as YAML; with `defaults` every default is written out, without it
+    /// only what differs. Passwords are shown as `(set)`.
+    pub fn to_yaml(&self, defaults: bool) -> String {
+        print::yaml(self, defaults)
+    }
+
+    /// How many backends the clusters have, each address once per shard.
+    pub fn backends(&self) -> usize {
+        let shards = self.clusters.iter().flat_map(|cluster| &cluster.shards);
+        shards.map(|shard| 1 + shard.replicas.len()).sum()
+    }
+}
+
+impl Check {
+    /// How long a backend that stops answering may go unnoticed by the probes, at worst: it dies
+    /// right after a passed probe, and each of `fall` probes takes its whole timeout (core.md).
+    pub fn worst_case_detection(&self) -> Duration {
+        self.interval
+            .saturating_add(self.fast_interval.saturating_mul(self.fall.saturating_sub(1)))
+            .saturating_add(self.timeout.saturating_mul(self.fall))
+    }
+}
+
+/// `timeouts.stall` when it is not written: the larger of 5 x `request` and 10s (redis.md T35). A
+/// day when a request may take for ever: 10s would take its connection away.
+fn default_stall(request: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(10);
+    if request.is_zero() { keys::DAY } else { request.saturating_mul(5).clamp(LEAST, keys::DAY) }
+}
+
+/// What a fuzzer feeds: any text is either accepted or refused with findings that can be shown.
+/// Reads no variable and no file.
+pub fn fuzz(text: &str) {
+    let (config, findings) = Config::parse(text, "fuzz.yaml", Env::empty());
+    assert_eq!(config.is_some(), findings.accepted(), "accepted means complete");
+    let _ = findings.to_string();
 }
 
 impl std::fmt::Debug for Secret {

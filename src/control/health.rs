@@ -1,0 +1,99 @@
+//! When backends are probed: on schedule, at once when something happened, and twice with a short
+//! timeout on suspicion. Not what follows from the answers: that is [`super::table`].
+
+use super::{
+    plane::Plane,
+    run_task,
+    table::{Ask, Evidence},
+};
+use crate::{policy::dice::Dice, proto::redis::probe::Prober, topology::Report};
+use std::{rc::Rc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+/// Probes one backend for ever, on one connection.
+pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
+    let Some(target) = plane.table.borrow().target(index) else { return };
+    let mut prober = Prober::new(target.address, target.credentials);
+    let mut pause = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
+    loop {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = target.wake.notified() => {}
+        }
+        let sent_ms = plane.now_ms();
+        let sent = Instant::now();
+        let result = prober.probe(target.check.timeout).await;
+        let evidence = Evidence { result, sent_ms, took: sent.elapsed() };
+        let now_ms = plane.now_ms();
+        pause = plane.table.borrow_mut().probed(index, evidence, now_ms, dice.next());
+        if plane.table.borrow().all_probed() {
+            plane.state.finish_first_round();
+        }
+        sleep(MIN_GAP).await;
+    }
+}
+
+/// Takes what the workers report, for as long as they do.
+pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>, mut dice: Dice) {
+    while let Some(report) = reports.recv().await {
+        let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
+        if let Some(Ask::Suspect(index)) = ask {
+            run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
+        }
+    }
+}
+
+/// Two probes back to back on a connection of their own; one answer clears the suspicion.
+async fn suspect(plane: Rc<Plane>, index: usize, mut dice: Dice) {
+    let Some(target) = plane.table.borrow().target(index) else { return };
+    let mut prober = Prober::new(target.address, target.credentials);
+    let mut failure = None;
+    for _ in 0..SUSPECT_PROBES {
+        failure = prober.probe(SUSPECT_TIMEOUT).await.err();
+        if failure.is_none() {
+            break;
+        }
+    }
+    plane.table.borrow_mut().suspicion_over(index, failure, plane.now_ms(), dice.next());
+}
+
+/// What time alone brings: samples of the counters, ends of ejections, missing heartbeats.
+pub(super) async fn tick(plane: Rc<Plane>, mut dice: Dice) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now_ms = plane.now_ms();
+        plane.pulse.borrow_mut().sample(&plane.workers, now_ms);
+        plane.table.borrow_mut().tick(now_ms, dice.next());
+    }
+}
+
+/// Ends the first round when it takes too long.
+pub(super) async fn grace(plane: Rc<Plane>, limit: Duration) {
+    if plane.table.borrow().all_probed() {
+        plane.state.finish_first_round();
+    }
+    tokio::select! {
+        () = sleep(limit) => {}
+        () = plane.state.wait_first_round() => return,
+    }
+    tracing::warn!(
+        "not every backend was probed within startup_grace ({}ms); accepting clients anyway",
+        limit.as_millis()
+    );
+    plane.state.finish_first_round();
+}
+
+/// The first probes of all backends are spread over this, so that start-up stays fast.
+const FIRST_SPREAD_MS: u64 = 100;
+/// A storm of reports cannot probe a backend more often than this.
+const MIN_GAP: Duration = Duration::from_millis(20);
+/// core.md, Suspicion.
+pub(super) const SUSPECT_PROBES: usize = 2;
+pub(super) const SUSPECT_TIMEOUT: Duration = Duration::from_millis(250);
+/// Ejections end, and error ratios are seen, this late at most.
+const TICK: Duration = Duration::from_millis(100);

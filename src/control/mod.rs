@@ -1,1 +1,163 @@
-//! Stub.
+//! The control plane, on a thread of its own: probes every backend, follows what the workers
+//! report, publishes who may be picked, and serves the admin address. It touches no client's
+//! bytes, and no request ever waits for it.
+
+pub mod admin;
+pub mod build;
+mod events;
+mod health;
+mod lag;
+mod plane;
+pub mod process;
+mod pulse;
+mod scrape;
+mod sheet;
+mod status;
+mod table;
+mod usage;
+mod watch;
+
+use crate::{
+    config::Config,
+    policy::dice::Dice,
+    telemetry::metrics::WorkerMetrics,
+    topology::{Publisher, Report},
+};
+use plane::Plane;
+use process::ProcessState;
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+    task::{Id, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Everything control needs; it owns all of it until `shutdown`.
+pub struct Inputs {
+    /// What [`build::build`] made the first snapshot of `publisher` from.
+    pub config: Config,
+    pub publisher: Publisher,
+    /// The workers' reports on backends.
+    pub reports: mpsc::Receiver<Report>,
+    /// Every worker's counters.
+    pub workers: Vec<Arc<WorkerMetrics>>,
+    /// Names of `WorkerMetrics::commands`, in their order.
+    pub commands: Vec<String>,
+    /// Where the pages are served; see [`admin::bind`].
+    pub admin: Option<TcpListener>,
+    /// Called after a gate changed, on control's thread: wake the workers, and do not block.
+    pub on_change: Arc<dyn Fn() + Send + Sync>,
+    pub state: Arc<ProcessState>,
+    /// Ends control: probes stop and the admin address closes.
+    pub shutdown: CancellationToken,
+}
+
+impl fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inputs").field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
+/// Starts control's thread; it ends soon after `shutdown`.
+///
+/// # Errors
+/// When the thread, its event loop or the admin address cannot be set up.
+pub fn start(inputs: Inputs) -> io::Result<JoinHandle<()>> {
+    if let Some(listener) = &inputs.admin {
+        listener.set_nonblocking(true)?;
+    }
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let thread =
+        std::thread::Builder::new().name("sluice-control".to_owned()).spawn(move || {
+            let runtime =
+                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(run(inputs));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })?;
+    started.recv().map_err(io::Error::other)??;
+    Ok(thread)
+}
+
+/// Starts a task on control's thread.
+fn run_task(task: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(task);
+}
+
+async fn run(inputs: Inputs) {
+    let Inputs { config, publisher, reports, workers, commands, admin, on_change, state, shutdown } =
+        inputs;
+    let topology = publisher.current();
+    let plane = Rc::new(Plane {
+        listeners: plane::listeners(&config),
+        commands,
+        table: RefCell::new(table::Table::new(&config, &topology, on_change)),
+        pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
+        topology,
+        workers,
+        state,
+        started: Instant::now(),
+    });
+    let mut dice = Dice::new(RandomState::new().hash_one(0));
+    if let Some(listener) = admin {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                run_task(admin::serve(listener, Rc::clone(&plane), shutdown.clone()));
+            }
+            Err(error) => tracing::error!("admin: {error}; going on without an admin address"),
+        }
+    }
+    let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
+    run_task(health::grace(Rc::clone(&plane), grace.unwrap_or_default()));
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = probe_all(Rc::clone(&plane), Dice::new(dice.next())) => {}
+        () = health::listen(Rc::clone(&plane), reports, Dice::new(dice.next())) => shutdown.cancelled().await,
+        () = health::tick(plane, dice) => {}
+    }
+}
+
+/// One task per backend. A backend must never go unprobed because of a fault of ours, so a task
+/// that panicked is started again.
+async fn probe_all(plane: Rc<Plane>, mut dice: Dice) {
+    let mut tasks = JoinSet::new();
+    let mut indexes: HashMap<Id, usize> = HashMap::new();
+    for index in 0..plane.table.borrow().watches().len() {
+        let handle =
+            tasks.spawn_local(health::watch(Rc::clone(&plane), index, Dice::new(dice.next())));
+        indexes.insert(handle.id(), index);
+    }
+    while let Some(ended) = tasks.join_next_with_id().await {
+        let Err(error) = ended else { continue };
+        tracing::error!("control: a probe task ended by a fault of ours: {error}");
+        let Some(index) = indexes.remove(&error.id()) else { continue };
+        let (plane, dice) = (Rc::clone(&plane), Dice::new(dice.next()));
+        let handle = tasks.spawn_local(async move {
+            tokio::time::sleep(RESTART_PAUSE).await;
+            health::watch(plane, index, dice).await;
+        });
+        indexes.insert(handle.id(), index);
+    }
+    std::future::pending().await
+}
+
+const RESTART_PAUSE: Duration = Duration::from_secs(1);

@@ -166,11 +166,11 @@ impl Balancer {
         for _ in 1..draws {
             let Some(i) = field.another(best.0, dice) else { break };
             let load = field.load(i);
-            let wins = match load.compare(best.1) {
-                Ordering::Less => true,
-                Ordering::Equal => self.even && field.longer_ago(i, best.0, *cursor),
-                Ordering::Greater => false,
-            };
+            // One branch, not three: which way it goes is by chance, and a wrong guess costs more
+            // than all of the arithmetic.
+            let order = load.compare(best.1);
+            let older = self.even & field.longer_ago(i, best.0, *cursor);
+            let wins = (order == Ordering::Less) | ((order == Ordering::Equal) & older);
             if wins {
                 best = (i, load);
             }
@@ -245,7 +245,7 @@ impl<C: Candidate> Field<'_, C> {
     fn another(&self, than: usize, dice: &mut Dice) -> Option<usize> {
         let len = self.candidates.len();
         let others = len.checked_sub(1).filter(|others| *others > 0)?;
-        let i = (than + 1 + dice.index(others)) % len;
+        let i = wrap(than + 1 + dice.index(others), len);
         if self.open(i) {
             return Some(i);
         }
@@ -259,11 +259,18 @@ impl<C: Candidate> Field<'_, C> {
     /// Whether `a` was picked longer ago than `b`, if picks go around: `cursor` is the place behind
     /// the last one.
     fn longer_ago(&self, a: usize, b: usize, cursor: u32) -> bool {
-        let len = self.candidates.len().max(1);
-        let start = usize::try_from(cursor).unwrap_or_default() % len;
-        let distance = |i: usize| (i + len - start) % len;
-        distance(a) < distance(b)
+        let len = self.candidates.len();
+        let start = usize::try_from(cursor).unwrap_or_default();
+        // Our own cursor is never above `len`; a session's first may be anything.
+        let start = if start > len { start % len.max(1) } else { start };
+        wrap(a + len - start, len) < wrap(b + len - start, len)
     }
+}
+
+/// `i` modulo `len` for an `i` below twice `len`: a division would be the dearest part of a pick.
+#[inline]
+const fn wrap(i: usize, len: usize) -> usize {
+    if i >= len { i - len } else { i }
 }
 
 #[derive(Clone, Copy)]

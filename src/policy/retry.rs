@@ -1,7 +1,10 @@
 //! Whether a failed request may be tried on another backend, and the budget that keeps retries from
 //! becoming a storm. Not where it goes next, nor when: that is the session's.
 
-use super::access::Access;
+use super::{
+    access::Access,
+    window::{SECONDS, Window},
+};
 
 /// Retries of one request, on top of its first try (core.md, "Admission, retries, limits" 4).
 pub const MAX_RETRIES: u8 = 2;
@@ -40,23 +43,13 @@ pub const fn decide(sent: bool, access: Access, attempts: u8) -> Verdict {
 
 /// How many retries a worker may still make: 20 % of the requests of the last 10s, and 3 per second
 /// on top so that a quiet proxy can retry too (core.md; linkerd's `retryBudget` has the same shape).
-/// A value: the clock is an argument, in milliseconds from any fixed start. A clock that goes
-/// backwards counts as standing still.
+/// A value: the clock is an argument, in milliseconds from any fixed start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    buckets: [Bucket; SECONDS],
-    /// The second of the newest bucket.
-    second: u64,
+    /// Requests and retries.
+    window: Window,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bucket {
-    requests: u64,
-    retries: u64,
-}
-
-/// The window: ten buckets of one second.
-const SECONDS: usize = 10;
 /// One retry for so many requests: 20 %.
 const REQUESTS_PER_RETRY: u64 = 5;
 /// Retries that need no requests: 3 for each second of the window.
@@ -65,33 +58,17 @@ const FLOOR: u64 = 3 * SECONDS as u64;
 impl Budget {
     /// Counts `n` requests. Retries are not requests.
     pub fn on_request(&mut self, now_ms: u64, n: u64) {
-        self.advance(now_ms);
-        let [newest, ..] = &mut self.buckets;
-        newest.requests = newest.requests.saturating_add(n);
+        self.window.add(now_ms, [n, 0]);
     }
 
     /// Takes one retry; false when the budget is spent.
     pub fn try_retry(&mut self, now_ms: u64) -> bool {
-        self.advance(now_ms);
-        let sum = |of: fn(&Bucket) -> u64| self.buckets.iter().map(of).fold(0, u64::saturating_add);
-        let allowed = FLOOR.saturating_add(sum(|b| b.requests) / REQUESTS_PER_RETRY);
-        if sum(|b| b.retries) >= allowed {
-            return false;
+        let [requests, retries] = self.window.sums(now_ms);
+        let allowed = retries < FLOOR.saturating_add(requests / REQUESTS_PER_RETRY);
+        if allowed {
+            self.window.add(now_ms, [0, 1]);
         }
-        let [newest, ..] = &mut self.buckets;
-        newest.retries += 1;
-        true
-    }
-
-    /// Makes the first bucket that of this second.
-    fn advance(&mut self, now_ms: u64) {
-        let passed = (now_ms / 1_000).saturating_sub(self.second);
-        let passed = usize::try_from(passed).unwrap_or(SECONDS).min(SECONDS);
-        if passed > 0 {
-            self.buckets.rotate_right(passed);
-            self.buckets.iter_mut().take(passed).for_each(|bucket| *bucket = Bucket::default());
-            self.second = now_ms / 1_000;
-        }
+        allowed
     }
 }
 

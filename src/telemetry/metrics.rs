@@ -88,6 +88,8 @@ pub struct ListenerMetrics {
     pub active: Counter,
     pub rejected_limit: Counter,
     pub rejected_protocol: Counter,
+    /// Wrong passwords.
+    pub rejected_auth: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
 }

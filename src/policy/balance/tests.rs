@@ -138,10 +138,14 @@ fn p2c_takes_turns_between_two_equals() {
 
 #[test]
 fn p2c_avoids_the_loaded_one() {
-    let mut candidates = idle(&[1, 1, 1]);
-    candidates[1].in_flight = 5;
-    let shares = shares(Strategy::P2c, &candidates, 100);
-    assert_eq!(shares[1], 0.0, "two distinct draws: {shares:?}");
+    // Two distinct draws, also when one of them falls on a candidate that is out.
+    for out in [vec![], vec![0], vec![2, 4], vec![0, 2, 3]] {
+        let mut candidates = idle(&[1; 5]);
+        out.iter().for_each(|i| candidates[*i].ready = false);
+        candidates[1].in_flight = 5;
+        let shares = shares(Strategy::P2c, &candidates, 100);
+        assert_eq!(shares[1], 0.0, "{out:?} out: {shares:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{reply, scan::Scanner};
+use super::{cursor::Cursor, reply, scan::Scanner};
 
 /// What is collected for one request.
 #[derive(Debug)]
@@ -31,8 +31,12 @@ pub enum Merge {
     SumOfWrites,
     /// MSET, FLUSHALL: `+OK` when all said so.
     AllOk,
+    /// LASTSAVE: the smallest.
+    Min,
     /// KEYS: one array of all elements.
     Concat,
+    /// SCAN: one shard's reply, its cursor rewritten.
+    Scan(Cursor),
     /// RANDOMKEY: parts come in pairs, DBSIZE and RANDOMKEY of a shard; `draw` picks by size.
     RandomKey { draw: u64 },
     /// INFO: one text, its counts added up, behind our own header.
@@ -45,9 +49,10 @@ impl Gather {
     /// Waits for `parts` replies.
     pub fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
-            Merge::Sum | Merge::SumOfWrites | Merge::AllOk => 0,
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
             _ => usize::from(parts),
         };
+        let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
         Self {
             merge,
             command,
@@ -55,7 +60,7 @@ impl Gather {
             answered: 0,
             failed: 0,
             error: None,
-            sum: 0,
+            sum,
             kept: vec![Vec::new(); keeps],
             kept_bytes: 0,
         }
@@ -73,7 +78,10 @@ impl Gather {
             self.kept_bytes += bytes.len();
             *kept = bytes.to_vec();
         } else if let Some(number) = integer(bytes) {
-            self.sum = self.sum.saturating_add(number);
+            self.sum = match self.merge {
+                Merge::Min => self.sum.min(number),
+                _ => self.sum.saturating_add(number),
+            };
         }
         self.answered == self.parts
     }
@@ -90,9 +98,10 @@ impl Gather {
         }
         match &self.merge {
             Merge::ByPosition { order } => by_position(order, &self.kept, out),
-            Merge::Sum | Merge::SumOfWrites => reply::integer(out, self.sum),
+            Merge::Sum | Merge::SumOfWrites | Merge::Min => reply::integer(out, self.sum),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat => concat(&self.kept, out),
+            Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
             Merge::Info { header } => super::info::merge(header, &self.kept, out),
             Merge::First => out.extend_from_slice(self.kept.first().map_or(&b""[..], |k| k)),

@@ -112,7 +112,9 @@ mod tests {
         let mut out = Vec::new();
         merge("# Sluice\r\n", &[part(2), part(40)], &mut out);
         let merged = String::from_utf8(out).unwrap();
-        for expected in ["# Sluice", "redis_version:7.0.15", "used_memory:42", "db0:keys=42,expires=2"] {
+        for expected in
+            ["# Sluice", "redis_version:7.0.15", "used_memory:42", "db0:keys=42,expires=2"]
+        {
             assert!(merged.contains(expected), "{merged}");
         }
         assert_eq!(merged.matches("db0").count(), 1);

@@ -1,6 +1,34 @@
 //! Redis: RESP2 in, RESP2 out.
 
 pub mod args;
+pub mod client;
+pub mod commands_reply;
+mod cursor;
+mod dispatch;
+mod entry;
+mod failure;
+mod fan_out;
 pub mod frame;
+mod gather;
+mod handshake;
+pub mod hub;
+mod info;
+pub mod inline;
+pub mod keys;
+mod learn;
+mod line;
+mod local;
+mod names;
+mod outbox;
+mod perfect;
+pub mod probe;
+pub mod reply;
+mod route;
 pub mod scan;
+pub mod session;
+mod split;
 pub mod table;
+mod table_data;
+mod tree;
+pub mod upstream;
+mod wire;

@@ -5,22 +5,18 @@ use super::frame::DecodeError;
 
 pub const OK: &[u8] = b"+OK\r\n";
 pub const PONG: &[u8] = b"+PONG\r\n";
-pub const RESET: &[u8] = b"+RESET\r\n";
 pub const NULL: &[u8] = b"$-1\r\n";
 pub const EMPTY_ARRAY: &[u8] = b"*0\r\n";
 pub const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
-pub const WRONG_PASS: &[u8] =
-    b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+pub const WRONG_PASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 pub const AUTH_WITHOUT_PASSWORD: &[u8] = b"-ERR AUTH <password> called without any password \
 configured for the default user. Are you sure your configuration is correct?\r\n";
 pub const NO_PROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
 pub const HELLO_NO_AUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already \
 authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate \
 the client and select the RESP protocol version at the same time\r\n";
-pub const PROTO_NOT_INTEGER: &[u8] =
-    b"-ERR Protocol version is not an integer or out of range\r\n";
+pub const PROTO_NOT_INTEGER: &[u8] = b"-ERR Protocol version is not an integer or out of range\r\n";
 pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
-pub const NOT_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 pub const INVALID_DB: &[u8] = b"-ERR invalid DB index\r\n";
 pub const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
 pub const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
@@ -121,6 +117,28 @@ pub fn unknown_command(out: &mut Vec<u8>, name: &[u8]) {
 pub fn wrong_arity(out: &mut Vec<u8>, command: &str) {
     let name = command.to_ascii_lowercase();
     error(out, &format!("wrong number of arguments for '{name}' command"));
+}
+
+/// Redis's words for a container without a subcommand that we know.
+pub fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
+    let container = printable(args.get(0).unwrap_or_default());
+    match args.get(1) {
+        None => wrong_arity(out, &container),
+        Some(sub) => error(
+            out,
+            &format!(
+                "unknown subcommand '{}'. Try {} HELP.",
+                printable(sub),
+                container.to_ascii_uppercase()
+            ),
+        ),
+    }
+}
+
+/// SORT with patterns that name keys of any shard.
+pub fn foreign_pattern(out: &mut Vec<u8>, command: &str) {
+    let text = "BY and GET patterns need a cluster of one shard";
+    error(out, &format!("sluice: {command}: {text}"));
 }
 
 /// At most 64 characters of what a client sent, safe to print.

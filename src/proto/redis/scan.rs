@@ -8,6 +8,8 @@ use memchr::memchr;
 pub struct Scanner {
     /// Bytes of the current reply already scanned; may lie beyond what has arrived.
     pos: usize,
+    /// Whether `pos` is the end of a string whose CRLF has not been looked at yet.
+    open_string: bool,
     depth: usize,
     /// Elements still to come on each level; the outermost level is the reply itself.
     missing: [u64; MAX_DEPTH],
@@ -34,7 +36,7 @@ impl Default for Scanner {
         if let Some(first) = missing.first_mut() {
             *first = 1;
         }
-        Self { pos: 0, depth: 0, missing }
+        Self { pos: 0, open_string: false, depth: 0, missing }
     }
 }
 
@@ -48,6 +50,16 @@ impl Scanner {
         loop {
             if self.pos > bytes.len() {
                 return Ok(None);
+            }
+            if self.open_string {
+                if bytes.get(self.pos.saturating_sub(2)..self.pos) != Some(b"\r\n") {
+                    return Err(ScanError::Crlf);
+                }
+                self.open_string = false;
+                if self.element_done() {
+                    return Ok(Some(self.take()));
+                }
+                continue;
             }
             let rest = bytes.get(self.pos..).unwrap_or_default();
             let Some(kind) = rest.first() else { return Ok(None) };
@@ -64,12 +76,9 @@ impl Scanner {
                         }
                         continue;
                     };
-                    let total = end + 2 + len + 2;
-                    match rest.get(end + 2 + len..total) {
-                        Some(b"\r\n") => self.pos += total,
-                        Some(_) => return Err(ScanError::Crlf),
-                        None => return Ok(None),
-                    }
+                    self.pos += end + 2 + len + 2;
+                    self.open_string = true;
+                    continue;
                 }
                 b'*' => {
                     let count = length(line, MAX_ELEMENTS)?.unwrap_or(0);
@@ -94,9 +103,11 @@ impl Scanner {
         self.pos = self.pos.saturating_sub(n);
     }
 
-    /// How many bytes at the front are known to belong to the current reply's complete elements.
-    pub fn scanned(&self) -> usize {
-        self.pos
+    /// How many of the `available` bytes at the front are known to belong to the current reply and
+    /// are not needed again to measure the rest of it.
+    pub fn passable(&self, available: usize) -> usize {
+        let known = if self.open_string { self.pos.saturating_sub(2) } else { self.pos };
+        known.min(available)
     }
 
     /// Counts one element as seen, and every array that it completes. True when the reply is whole.
@@ -211,6 +222,25 @@ mod tests {
         }
         assert_eq!(measure(&b"*1\r\n".repeat(100_000)), Err(ScanError::Depth));
         assert_eq!(measure(&[b"+", &vec![b'a'; MAX_LINE][..]].concat()), Err(ScanError::Line));
+    }
+
+    #[test]
+    fn a_long_string_can_be_passed_on_while_it_arrives() {
+        let reply = b"$10\r\n0123456789\r\n";
+        let mut scanner = Scanner::default();
+        let (mut held, mut passed) = (Vec::new(), Vec::new());
+        for byte in reply {
+            held.push(*byte);
+            if let Some(len) = scanner.measure(&held).unwrap() {
+                passed.extend(held.drain(..len));
+                break;
+            }
+            let n = scanner.passable(held.len());
+            passed.extend(held.drain(..n));
+            scanner.consumed(n);
+        }
+        assert_eq!(passed, reply);
+        assert_eq!(scanner.measure(b":1\r\n"), Ok(Some(4)));
     }
 
     proptest::proptest! {

@@ -1,0 +1,200 @@
+//! The command line: what it takes, what it prints, and the exit code. Not what the commands do.
+
+mod check;
+pub mod demo;
+
+use crate::config::{Config, Env, Findings, schema};
+use check::Format;
+use clap::{Args, Parser, Subcommand};
+use std::{
+    error::Error,
+    ffi::OsString,
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+/// The configuration is wrong (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// What `sluice config example` prints: every key, explained.
+const EXAMPLE: &str = include_str!("../../conf/redis-full.yaml");
+
+/// A layer-4/7 proxy and load balancer that stands between applications and their storage.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 well, 78 the configuration is wrong, 1 anything else.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until SIGTERM.
+    Run(File),
+    /// Check configurations and say everything that is wrong with them.
+    Check(CheckArgs),
+    /// Show configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Start Redis servers behind Sluice in a temporary folder, to look at.
+    Demo(demo::DemoOptions),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print a configuration as it is understood; passwords are shown as (set).
+    Print {
+        #[command(flatten)]
+        file: File,
+        /// Print every default too, not only what differs from them.
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Print the JSON Schema of a configuration.
+    Schema,
+    /// Print an example with every key, explained.
+    Example,
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration.
+    #[arg(short, long = "config", value_name = "FILE", env = "SLUICE_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// A configuration; may be given several times.
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// More configurations.
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    files: Vec<PathBuf>,
+    /// How to print the result: text, or one line of JSON per file.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Does what the arguments (the program's name first) say.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli.command.run(),
+        Err(told) => {
+            // Help and version come as errors too; those go to stdout and are no failure.
+            let _ = told.print();
+            if told.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::Run(file) => match load(file) {
+                Ok(config) => match crate::server::run(config) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => {
+                        complain(&format_args!("sluice: {}", chain(&error)));
+                        ExitCode::FAILURE
+                    }
+                },
+                Err(code) => code,
+            },
+            Self::Check(CheckArgs { config, files, format }) => {
+                check::run(config.into_iter().chain(files), format)
+            }
+            Self::Config(command) => command.run(),
+            Self::Demo(options) => demo::run(&options),
+            Self::Version => {
+                say(&format_args!("sluice {}\n", env!("CARGO_PKG_VERSION")));
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+impl ConfigCommand {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::Print { file, defaults } => match load(file) {
+                Ok(config) => say(&config.to_yaml(defaults)),
+                Err(code) => return code,
+            },
+            Self::Schema => say(&format_args!("{:#}\n", schema())),
+            Self::Example => say(&EXAMPLE),
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// The configuration in a file; its findings, hints too, go to stderr.
+fn load(file: File) -> Result<Config, ExitCode> {
+    let (config, findings) = Config::load(&file.config, Env::process());
+    report(&findings);
+    config.ok_or(ExitCode::from(EXIT_CONFIG))
+}
+
+fn report(findings: &Findings) {
+    let _ = write!(io::stderr().lock(), "{findings}");
+}
+
+/// Prints to stdout. A reader that went away (`| head`) is no concern of ours.
+fn say(text: &dyn fmt::Display) {
+    let mut out = io::stdout().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn complain(text: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// An error and what caused it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn files_may_follow_check_in_either_way() {
+        for arguments in ["sluice check -c a -c b", "sluice check a b", "sluice check -c a b"] {
+            let Ok(Cli { command: Command::Check(check) }) =
+                Cli::try_parse_from(arguments.split(' '))
+            else {
+                panic!("{arguments}")
+            };
+            let files: Vec<PathBuf> = check.config.into_iter().chain(check.files).collect();
+            assert_eq!(files, [PathBuf::from("a"), PathBuf::from("b")]);
+        }
+        assert!(Cli::try_parse_from(["sluice", "check"]).is_err());
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("listener cache")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::other("port taken"));
+        assert_eq!(chain(&error), "listener cache: port taken");
+    }
+}

@@ -1,0 +1,173 @@
+//! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
+//! see `shard`.
+
+use super::shard;
+use crate::{
+    config::{
+        Check, Cluster, CustomCommand, Reads, default_stall, file, keys,
+        section::{Reader, Section, join},
+        values, words,
+    },
+    policy::{access::Access, reads::ReadFrom},
+    topology::{Credentials, Timeouts},
+};
+use std::collections::HashSet;
+
+/// The cluster under that key; `None` when it is not even a map.
+pub(super) fn cluster(
+    reader: &mut Reader<'_, '_>,
+    key: &file::Key,
+    node: &file::Node,
+) -> Option<Cluster> {
+    let path = join("clusters", &key.name);
+    if !keys::is_name(&key.name) {
+        let message = "it is not a name: it has 1 to 64 of A-Z a-z 0-9 _ . -";
+        reader.notes.error(&key.at, &path, message);
+    }
+    let section = reader.open(node, &keys::CLUSTER, &path, &key.at)?;
+    at_most_one_source(reader, &section);
+    let shards = shard::shards(reader, &section);
+    let sharding = reader.section(&section, "sharding");
+    for name in ["by", "hash_tag"] {
+        reader.value(&sharding, name, values::choice);
+    }
+    reader.value(&section, "on_shard_down", values::choice);
+    let reads = reads(reader, &section, &shards);
+    Some(Cluster {
+        name: key.name.clone(),
+        shards,
+        reads,
+        check: check(reader, &section),
+        timeouts: timeouts(reader, &section),
+        upstream: upstream(reader, &section),
+        commands: commands(reader, &section),
+    })
+}
+
+/// That there is one at all is in the table.
+fn at_most_one_source(reader: &mut Reader<'_, '_>, section: &Section<'_>) {
+    let written: Vec<_> = keys::SOURCES.iter().filter_map(|name| section.field(name)).collect();
+    if let [_, .., last] = written.as_slice() {
+        let all = keys::SOURCES.join(", ");
+        let message = format!("it has {} of {all}; it takes exactly one", written.len());
+        reader.notes.error(&last.key_at, &section.path, message);
+    }
+}
+
+fn reads(
+    reader: &mut Reader<'_, '_>,
+    cluster: &Section<'_>,
+    shards: &[crate::config::Shard],
+) -> Reads {
+    let section = reader.section(cluster, "reads");
+    let reads = Reads {
+        from: reader.choice(&section, "from", words::READ_FROM),
+        balance: reader.choice(&section, "balance", words::STRATEGY),
+    };
+    reader.value(&section, "consistency", values::choice);
+    let Some(field) = cluster.field("shards") else { return reads };
+    // Who writes `from: primary` knows.
+    if !section.has("from") && shards.iter().any(|shard| !shard.replicas.is_empty()) {
+        let message = "replicas stay unused; set reads.from: prefer_replica";
+        reader.notes.hint(&field.key_at, &field.path, message);
+    }
+    if reads.from == ReadFrom::Replica
+        && let Some(shard) = shards.iter().find(|shard| shard.replicas.is_empty())
+    {
+        let message = format!(
+            "shard '{}' has no replica, so with reads.from: replica its reads fail; prefer_replica falls back to the primary",
+            shard.name
+        );
+        reader.notes.hint(&field.key_at, &field.path, message);
+    }
+    reads
+}
+
+fn check(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Check {
+    let section = reader.section(cluster, "check");
+    Check {
+        interval: reader.duration(&section, "interval"),
+        fast_interval: reader.duration(&section, "fast_interval"),
+        down_interval: reader.duration(&section, "down_interval"),
+        timeout: reader.duration(&section, "timeout"),
+        rise: reader.integer(&section, "rise").unwrap_or_default(),
+        fall: reader.integer(&section, "fall").unwrap_or_default(),
+        startup_grace: reader.duration(&section, "startup_grace"),
+    }
+}
+
+fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
+    let section = reader.section(cluster, "timeouts");
+    let request = reader.duration(&section, "request");
+    let stall = reader.value(&section, "stall", values::duration);
+    Timeouts {
+        connect: reader.duration(&section, "connect"),
+        request,
+        fan_out: reader.duration(&section, "fan_out"),
+        stall: stall.unwrap_or_else(|| default_stall(request)),
+        client_idle: reader.duration(&section, "client_idle"),
+    }
+}
+
+fn upstream(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Credentials {
+    let section = reader.section(cluster, "upstream");
+    reader.value(&section, "mode", values::choice);
+    let credentials =
+        Credentials { user: reader.text(&section, "user"), password: reader.password(&section) };
+    let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));
+    if let (Some(field), false) = (section.field("user"), has_password) {
+        let message = "a user needs `password` or `password_file`";
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
+    credentials
+}
+
+fn commands(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<CustomCommand> {
+    let redis = reader.section(cluster, "redis");
+    let mut commands = Vec::new();
+    let mut names = HashSet::new();
+    for (key, node) in reader.named(&redis, "commands") {
+        let path = join(&join(&redis.path, "commands"), &key.name);
+        let name = match values::command(&key.name) {
+            Ok(name) => name,
+            Err(_) => {
+                reader.notes.error(&key.at, &path, "it is not a command; write MY.GET");
+                continue;
+            }
+        };
+        if !names.insert(name.clone()) {
+            let message = format!("{name} is given already; capitals make no difference");
+            reader.notes.error(&key.at, &path, message);
+        }
+        let Some(section) = reader.open(node, &keys::COMMAND, &path, &key.at) else { continue };
+        let access = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::ACCESS);
+        let access = reader.value(&section, "access", access).unwrap_or(Access::Write);
+        commands.push(CustomCommand { name, access, keys: positions(reader, &section) });
+    }
+    commands
+}
+
+/// First key, last key, step.
+fn positions(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Option<(i32, i32, i32)> {
+    let field = section.field("keys")?;
+    let errors = reader.notes.errors();
+    let mut numbers = Vec::new();
+    for (path, node) in reader.items(section, "keys") {
+        let kind = &keys::POSITION;
+        let number = reader.parse(node, &path, kind, values::integer).flatten();
+        numbers.extend(number.and_then(|number| i32::try_from(number).ok()));
+    }
+    if reader.notes.errors() > errors {
+        return None;
+    }
+    match numbers.as_slice() {
+        &[first, last, step] if first >= 1 && step >= 1 && (last < 0 || last >= first) => {
+            Some((first, last, step))
+        }
+        _ => {
+            let message = "it is [first key, last key, step]: the first and the step from 1, the last not before the first, or negative to count from the end";
+            reader.notes.error(&field.key_at, &field.path, message);
+            None
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `listeners`: where clients come in. Not the clusters that they reach.
+
+use super::bind;
+use crate::{
+    config::{
+        Admin, Listener, RedisListener, Secret,
+        file::{Node, Value, short},
+        keys,
+        nearest::nearest,
+        section::{Reader, Section},
+        values::{self, Wrong},
+    },
+    net::addr::Bind,
+};
+use std::collections::HashMap;
+
+/// All listeners; `clusters` gives the index of a cluster's name.
+pub(super) fn listeners(
+    reader: &mut Reader<'_, '_>,
+    root: &Section<'_>,
+    clusters: &HashMap<&str, usize>,
+    admin: &Admin,
+) -> Vec<Listener> {
+    let items: Vec<(String, &Node)> = reader.items(root, "listeners").collect();
+    if let (true, Some(field)) = (items.is_empty(), root.field("listeners"))
+        && matches!(field.node.value, Value::List(_))
+    {
+        reader.notes.error(&field.key_at, &field.path, "it is empty; nobody could connect");
+    }
+    let mut listeners = Vec::new();
+    let mut taken = Taken::default();
+    if admin.explicit {
+        taken.binds.push((admin.bind.clone(), "admin.bind".to_owned()));
+    }
+    for (path, node) in items {
+        let Some(section) = reader.open(node, &keys::LISTENER, &path, &first(node)) else {
+            continue;
+        };
+        listeners.extend(listener(reader, &section, clusters, &mut taken));
+    }
+    listeners
+}
+
+/// What earlier listeners have, and where.
+#[derive(Default)]
+struct Taken {
+    names: HashMap<String, String>,
+    binds: Vec<(Bind, String)>,
+}
+
+fn listener(
+    reader: &mut Reader<'_, '_>,
+    section: &Section<'_>,
+    clusters: &HashMap<&str, usize>,
+    taken: &mut Taken,
+) -> Option<Listener> {
+    let name = reader.value(section, "name", |text, _| values::name(text));
+    let bind = reader.value(section, "bind", bind);
+    let protocol = reader.value(section, "protocol", values::choice);
+    let cluster_of = |text: &str, _: &keys::Kind| find_cluster(text, clusters);
+    let cluster = reader.value(section, "cluster", cluster_of);
+    let redis = redis(reader, section);
+
+    if let (Some(bind), Some(field)) = (&bind, section.field("bind")) {
+        if let Some((other, path)) = taken.binds.iter().find(|(other, _)| clash(bind, other)) {
+            let message = format!("'{bind}' cannot be bound beside {path}, {other}");
+            reader.notes.error(&field.node.at, &field.path, message);
+        }
+        taken.binds.push((bind.clone(), field.path));
+    }
+    if let (Some(name), Some(field)) = (&name, section.field("name")) {
+        if let Some(path) = taken.names.get(name) {
+            let message = format!("'{name}' is the name of {path} already");
+            reader.notes.error(&field.node.at, &field.path, message);
+        } else {
+            taken.names.insert(name.clone(), section.path.clone());
+        }
+    }
+    protocol?;
+    let bind = bind?;
+    let name = name.unwrap_or_else(|| bind.to_string());
+    Some(Listener { name, bind, cluster: cluster?, redis })
+}
+
+fn find_cluster(text: &str, clusters: &HashMap<&str, usize>) -> Result<usize, Wrong> {
+    clusters.get(text).copied().ok_or_else(|| {
+        let mut names: Vec<&str> = clusters.keys().copied().collect();
+        names.sort_unstable();
+        let meant = nearest(text, names.iter().copied()).map(str::to_owned);
+        let known = match (&meant, names.as_slice()) {
+            (None, [_, ..]) if names.len() <= 10 => format!("; there is {}", names.join(", ")),
+            _ => String::new(),
+        };
+        Wrong::Value(format!("there is no cluster '{}'{known}", short(text)), meant)
+    })
+}
+
+fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
+    let section = reader.section(listener, "redis");
+    let redis = RedisListener {
+        password: reader.password(&section).map(Secret),
+        max_pipeline: reader.integer(&section, "max_pipeline").unwrap_or_default(),
+        max_bulk: reader.size(&section, "max_bulk").unwrap_or_default(),
+        client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),
+        allow: commands(reader, &section, "allow"),
+        deny: commands(reader, &section, "deny"),
+    };
+    if let Some(both) = redis.allow.iter().find(|command| redis.deny.contains(command))
+        && let Some(field) = section.field("deny")
+    {
+        let message = format!("{both} is in `allow` too; keep one of the two");
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
+    redis
+}
+
+fn commands(reader: &mut Reader<'_, '_>, section: &Section<'_>, name: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    for (path, node) in reader.items(section, name) {
+        let command =
+            reader.parse(node, &path, &keys::Kind::Command, |text, _| values::command(text));
+        commands.extend(command);
+    }
+    commands
+}
+
+/// True when the kernel would refuse the second: the same path, or the same port on the same
+/// address or on all addresses of that family. Port 0 is any free one.
+fn clash(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Tcp(a), Bind::Tcp(b)) => {
+            let all = a.ip().is_unspecified() || b.ip().is_unspecified();
+            let same = a.ip() == b.ip() || all && a.is_ipv4() == b.is_ipv4();
+            a.port() != 0 && a.port() == b.port() && same
+        }
+        (Bind::Unix(a), Bind::Unix(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// Where an item of a list begins.
+pub(super) fn first(node: &Node) -> std::ops::Range<usize> {
+    node.at.start..node.at.start + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_clash_as_the_kernel_says() {
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("[::]:1", "0.0.0.0:1", false),
+            ("[::]:1", "[::1]:1", true),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("unix:/a", "unix:/a", true),
+            ("unix:/a", "127.0.0.1:1", false),
+        ] {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(clash(&one, &other), expected, "{one} {other}");
+        }
+    }
+}

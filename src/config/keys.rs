@@ -1,0 +1,594 @@
+//! Every key a configuration may have, as data: what it takes, its default, what it is for. The
+//! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read this
+//! table. Not the reading itself.
+
+use super::words;
+use std::time::Duration;
+
+/// A map with a known set of keys.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) keys: &'static [Key],
+    /// Of each of these groups one key must be written.
+    pub(super) required: &'static [&'static [&'static str]],
+}
+
+/// One key of a scope.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As it would be written; empty when there is none.
+    pub(super) default: &'static str,
+    /// What it is for, one sentence.
+    pub(super) doc: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Designed, and for a later version.
+    Later,
+    /// Any text but the empty one.
+    Text,
+    /// A name: see [`is_name`].
+    Name,
+    /// A password.
+    Secret,
+    /// A file.
+    Path,
+    /// Where to accept.
+    Bind,
+    /// Where a backend lives.
+    Address,
+    /// The name of a cluster of this file.
+    Cluster,
+    /// `info`, or `info,sluice=debug`.
+    LogLevel,
+    /// A command or `COMMAND|SUBCOMMAND`.
+    Command,
+    /// A duration in this range; `or_none`: 0 too, for none.
+    Duration { min: Duration, max: Duration, or_none: bool },
+    /// A number of bytes; `auto`: that word too.
+    Size { min: u64, max: u64, auto: bool },
+    /// A whole number; `auto`: that word too.
+    Integer { min: i64, max: i64, auto: bool },
+    /// One of some words; `later` are for a later version.
+    Choice { now: &'static [&'static str], later: &'static [&'static str] },
+    /// A map with these keys.
+    Map(&'static Scope),
+    /// A map from names to maps with these keys.
+    Named(&'static Scope),
+    /// A list with up to so many of these.
+    List(&'static Kind, usize),
+    /// An address, or a map with these keys.
+    AddressOr(&'static Scope),
+}
+
+/// The most characters of a name.
+pub(super) const MAX_NAME: usize = 64;
+/// The most shards of a cluster; as many as Redis Cluster's recommended limit of nodes.
+pub(super) const MAX_SHARDS: usize = 1_024;
+/// The most members of a shard, its primary included: a pick keeps what it tried in 64 bits.
+pub(super) const MAX_MEMBERS: usize = 64;
+/// The most listeners and clusters; an operator's slip, not a need.
+pub(super) const MAX_LISTENERS: usize = 1_024;
+/// The most entries of `allow`, `deny`; there are about 400 commands.
+const MAX_COMMANDS: usize = 1_024;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+impl Scope {
+    /// The key of that name.
+    pub(super) fn find(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The keys that work in this version.
+    pub(super) fn now(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().filter(|key| !matches!(key.kind, Kind::Later))
+    }
+}
+
+/// True for 1 to 64 of `A-Z a-z 0-9 _ . -`: names become labels, paths and parts of URLs.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, doc }
+}
+
+const fn later(name: &'static str) -> Key {
+    Key { name, kind: Kind::Later, default: "", doc: "" }
+}
+
+const fn between(min: Duration, max: Duration) -> Kind {
+    Kind::Duration { min, max, or_none: false }
+}
+
+const fn up_to(max: Duration) -> Kind {
+    Kind::Duration { min: Duration::from_millis(1), max, or_none: true }
+}
+
+const fn whole(min: i64, max: i64) -> Kind {
+    Kind::Integer { min, max, auto: false }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const MS_10: Duration = Duration::from_millis(10);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) static ROOT: Scope = Scope {
+    required: &[&["listeners"], &["clusters"]],
+    keys: &[
+        key(
+            "workers",
+            Kind::Integer { min: 1, max: 1_024, auto: true },
+            "auto",
+            "Worker threads; auto: one per core.",
+        ),
+        key("admin", Kind::Map(&ADMIN), "", "Where status and metrics are served."),
+        key("log", Kind::Map(&LOG), "", "What is logged and how."),
+        key("limits", Kind::Map(&LIMITS), "", "Bounds of the whole process."),
+        key("shutdown", Kind::Map(&SHUTDOWN), "", "How the process ends after SIGTERM."),
+        key(
+            "listeners",
+            Kind::List(&Kind::Map(&LISTENER), MAX_LISTENERS),
+            "",
+            "The addresses we accept on.",
+        ),
+        key("clusters", Kind::Named(&CLUSTER), "", "The groups of backends by name."),
+        later("watch"),
+        later("users"),
+        later("access_log"),
+        later("slow_log"),
+        later("trusted"),
+    ],
+};
+
+pub(super) static ADMIN: Scope = Scope {
+    required: &[],
+    keys: &[
+        key(
+            "bind",
+            Kind::Bind,
+            "127.0.0.1:9900",
+            "Where status and metrics are served; when not given, a taken port is only a warning.",
+        ),
+        later("socket"),
+        later("token"),
+        later("token_file"),
+        later("tls"),
+    ],
+};
+
+pub(super) static LOG: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("format", choice(words::LOG_FORMAT_WORDS), "text", "One line of text or of JSON."),
+        key(
+            "level",
+            Kind::LogLevel,
+            "info",
+            "off, error, warn, info, debug or trace, also by target: info,sluice=debug; the variable SLUICE_LOG wins.",
+        ),
+    ],
+};
+
+pub(super) static LIMITS: Scope = Scope {
+    required: &[],
+    keys: &[
+        key(
+            "max_connections",
+            Kind::Integer { min: 1, max: 100_000_000, auto: true },
+            "auto",
+            "Clients at once; auto: from the descriptor limit.",
+        ),
+        key(
+            "memory",
+            Kind::Size { min: MIB, max: 1_024 * TIB, auto: true },
+            "auto",
+            "Buffered bytes; auto: from the cgroup when it has a limit, else none.",
+        ),
+    ],
+};
+
+pub(super) static SHUTDOWN: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("pre_stop_delay", up_to(HOUR), "0", "How long to go on accepting after SIGTERM."),
+        key(
+            "drain_timeout",
+            between(Duration::ZERO, DAY),
+            "25s",
+            "When clients that are still there are closed by force.",
+        ),
+        later("mode"),
+    ],
+};
+
+pub(super) static LISTENER: Scope = Scope {
+    required: &[&["bind"], &["protocol"], &["cluster", "routes"]],
+    keys: &[
+        key("name", Kind::Name, "", "Its name in metrics and logs; when not given, its bind."),
+        key("bind", Kind::Bind, "", "host:port, [::]:port or unix:/path."),
+        key(
+            "protocol",
+            Kind::Choice { now: &["redis"], later: &["http", "tcp"] },
+            "",
+            "What clients speak.",
+        ),
+        key("cluster", Kind::Cluster, "", "The cluster that answers."),
+        key("redis", Kind::Map(&LISTENER_REDIS), "", "What only the protocol redis has."),
+        later("routes"),
+        later("tls"),
+        later("users"),
+        later("max_connections"),
+        later("per_client"),
+        later("rate"),
+        later("proxy_protocol"),
+        later("trusted"),
+        later("access_log"),
+        later("http"),
+        later("tcp"),
+        later("idle_timeout"),
+    ],
+};
+
+pub(super) static LISTENER_REDIS: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("password", Kind::Secret, "", "What clients must send with AUTH or HELLO."),
+        key("password_file", Kind::Path, "", "A file that holds the password."),
+        key("max_pipeline", whole(1, 1_000_000), "1024", "Requests of one client in flight."),
+        key(
+            "max_bulk",
+            Kind::Size { min: KIB, max: 4 * GIB, auto: false },
+            "512MiB",
+            "The largest argument.",
+        ),
+        key(
+            "client_output_limit",
+            Kind::Size { min: 64 * KIB, max: TIB, auto: false },
+            "32MiB",
+            "Bytes a client may leave unread before it is closed.",
+        ),
+        key(
+            "allow",
+            Kind::List(&Kind::Command, MAX_COMMANDS),
+            "",
+            "Commands allowed in spite of being refused by default: DEBUG, \"CONFIG|SET\".",
+        ),
+        key("deny", Kind::List(&Kind::Command, MAX_COMMANDS), "", "Commands refused, likewise."),
+        later("users"),
+        later("auth"),
+        later("multi"),
+        later("cross_shard_multi"),
+        later("multi_max_commands"),
+        later("multi_max_bytes"),
+        later("strict_order"),
+        later("split_writes"),
+        later("mget_partial"),
+        later("cluster_spoof"),
+        later("keyless_shard"),
+        later("keys_max"),
+        later("slow_client_grace"),
+        later("script_shebang_reads"),
+    ],
+};
+
+pub(super) static CLUSTER: Scope = Scope {
+    required: &[&SOURCES],
+    keys: &[
+        key(
+            "shards",
+            Kind::List(&Kind::Map(&SHARD), MAX_SHARDS),
+            "",
+            "The shards in order; the slots are split evenly over them.",
+        ),
+        key("sharding", Kind::Map(&SHARDING), "", "Which shard owns a key."),
+        key("reads", Kind::Map(&READS), "", "Where reads go."),
+        key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
+        key("timeouts", Kind::Map(&TIMEOUTS), "", "How long to wait for what."),
+        key("upstream", Kind::Map(&UPSTREAM), "", "Who we are to the backends."),
+        key("redis", Kind::Map(&CLUSTER_REDIS), "", "What only the protocol redis has."),
+        key(
+            "on_shard_down",
+            Kind::Choice { now: &["fail_fast"], later: &["replica_reads", "miss", "rehash"] },
+            "fail_fast",
+            "What requests for a dead shard get; fail_fast: an error at once.",
+        ),
+        later("backends"),
+        later("sentinel"),
+        later("redis_cluster"),
+        later("dns"),
+        later("file"),
+        later("kubernetes"),
+        later("balance"),
+        later("sticky"),
+        later("mirror"),
+        later("coalesce"),
+        later("failover_wait"),
+        later("fail_open"),
+        later("failback"),
+        later("init_state"),
+        later("on_unhealthy"),
+        later("outlier"),
+        later("passive"),
+        later("retry"),
+        later("queue"),
+        later("max_connections"),
+        later("max_in_flight"),
+        later("slow_start"),
+        later("shard_key"),
+        later("tls"),
+        later("dedicated"),
+        later("pool"),
+        later("send_proxy"),
+        later("idle_timeout"),
+        later("strict_order"),
+        later("http"),
+        later("protocol"),
+    ],
+};
+
+/// Of these a cluster has exactly one.
+pub(super) const SOURCES: [&str; 7] =
+    ["backends", "shards", "sentinel", "redis_cluster", "dns", "file", "kubernetes"];
+
+pub(super) static SHARD: Scope = Scope {
+    required: &[&["primary"]],
+    keys: &[
+        key("name", Kind::Name, "", "Its name in metrics and logs; when not given, s0, s1, ..."),
+        key("primary", Kind::AddressOr(&MEMBER), "", "The backend that takes writes."),
+        key(
+            "replicas",
+            Kind::List(&Kind::AddressOr(&MEMBER), MAX_MEMBERS - 1),
+            "",
+            "The backends that copy the primary.",
+        ),
+        later("weight"),
+        later("range"),
+        later("keys"),
+    ],
+};
+
+pub(super) static MEMBER: Scope = Scope {
+    required: &[&["address"]],
+    keys: &[
+        key("address", Kind::Address, "", "host:port or unix:/path."),
+        key("weight", whole(1, 1_000), "1", "Its share of the reads beside the others'."),
+        later("id"),
+        later("tier"),
+        later("admin"),
+        later("max_connections"),
+        later("max_in_flight"),
+    ],
+};
+
+pub(super) static SHARDING: Scope = Scope {
+    required: &[],
+    keys: &[
+        key(
+            "by",
+            Kind::Choice {
+                now: &["slots"],
+                later: &["ketama", "maglev", "jump", "modulo", "range", "directory"],
+            },
+            "slots",
+            "slots: CRC16 over 16,384 slots, as Redis Cluster.",
+        ),
+        key(
+            "hash_tag",
+            Kind::Choice { now: &["{}"], later: &[] },
+            "{}",
+            "The part of a key that is hashed; for slots it is Redis's own rule.",
+        ),
+        later("hash"),
+        later("separator"),
+        later("bounds"),
+        later("keys"),
+        later("default"),
+    ],
+};
+
+pub(super) static READS: Scope = Scope {
+    required: &[],
+    keys: &[
+        key(
+            "from",
+            choice(words::READ_FROM_WORDS),
+            "primary",
+            "primary; prefer_replica: the primary when no replica is ready; replica: else an error; any: all alike.",
+        ),
+        key(
+            "balance",
+            Kind::Choice {
+                now: words::STRATEGY_WORDS,
+                later: &["peak_ewma", "maglev", "failover"],
+            },
+            "p2c",
+            "How one of several is picked; p2c: the less busy of two drawn.",
+        ),
+        key(
+            "consistency",
+            Kind::Choice { now: &["eventual"], later: &["session", "key", "window"] },
+            "eventual",
+            "What a read of a replica promises; eventual: nothing.",
+        ),
+        later("max_lag"),
+        later("overrides"),
+        later("scripts_declare_keys"),
+    ],
+};
+
+pub(super) static CHECK: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("interval", between(MS_10, HOUR), "2s", "Between two probes of a healthy backend."),
+        key(
+            "fast_interval",
+            between(MS_10, HOUR),
+            "500ms",
+            "Between two probes while rising, falling or unknown.",
+        ),
+        key("down_interval", between(MS_10, HOUR), "1s", "Between two probes while unhealthy."),
+        key("timeout", between(MS, MINUTE), "1s", "After which a probe has failed."),
+        key("rise", whole(1, 100), "2", "Passed probes in a row that make a backend healthy."),
+        key("fall", whole(1, 100), "3", "Failed probes in a row that make it unhealthy."),
+        key(
+            "startup_grace",
+            between(Duration::ZERO, HOUR),
+            "5s",
+            "How long traffic waits for the first round of probes.",
+        ),
+        later("http"),
+        later("tcp"),
+        later("redis"),
+        later("jitter"),
+    ],
+};
+
+pub(super) static TIMEOUTS: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("connect", between(MS, HOUR), "1s", "For a new connection to a backend."),
+        key("request", up_to(DAY), "30s", "For a request with all its tries; 0: none."),
+        key("fan_out", up_to(DAY), "30s", "For a request that goes to every shard; 0: none."),
+        key(
+            "stall",
+            between(Duration::from_millis(100), DAY),
+            "",
+            "A connection silent this long with requests outstanding is closed; when not given, the larger of 5 x request and 10s (with request: 0, 1d).",
+        ),
+        key("client_idle", up_to(DAY), "0", "A client silent this long is closed; 0: never."),
+        later("script"),
+        later("queue"),
+        later("read"),
+        later("write"),
+    ],
+};
+
+pub(super) static UPSTREAM: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("user", Kind::Text, "", "The ACL user; when not given, the default user."),
+        key("password", Kind::Secret, "", "The password we send."),
+        key("password_file", Kind::Path, "", "A file that holds the password."),
+        key(
+            "mode",
+            Kind::Choice { now: &["shared"], later: &["dedicated"] },
+            "shared",
+            "shared: the clients of a worker share one connection per backend.",
+        ),
+        later("tls"),
+    ],
+};
+
+pub(super) static CLUSTER_REDIS: Scope = Scope {
+    required: &[],
+    keys: &[key(
+        "commands",
+        Kind::Named(&COMMAND),
+        "",
+        "Commands that we do not know or should see otherwise.",
+    )],
+};
+
+/// One of a command's key positions.
+pub(super) static POSITION: Kind = whole(-1_000_000, 1_000_000);
+
+pub(super) static COMMAND: Scope = Scope {
+    required: &[&["access"]],
+    keys: &[
+        key("access", choice(words::ACCESS_WORDS), "", "read or write."),
+        key(
+            "keys",
+            Kind::List(&POSITION, 3),
+            "",
+            "First key, last key (negative: from the end), step; when not given, no keys.",
+        ),
+    ],
+};
+
+const fn choice(now: &'static [&'static str]) -> Kind {
+    Kind::Choice { now, later: &[] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::{Period, Size};
+
+    /// Every scope reachable from the root.
+    fn scopes(kind: &'static Kind, found: &mut Vec<&'static Scope>) {
+        match kind {
+            Kind::Map(scope) | Kind::Named(scope) | Kind::AddressOr(scope) => {
+                if found.iter().any(|known| std::ptr::eq(*known, *scope)) {
+                    return;
+                }
+                found.push(scope);
+                scope.keys.iter().for_each(|key| scopes(&key.kind, found));
+            }
+            Kind::List(item, _) => scopes(item, found),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_tables_are_sound() {
+        let mut found = Vec::new();
+        static WHOLE: Kind = Kind::Map(&ROOT);
+        scopes(&WHOLE, &mut found);
+        assert_eq!(found.len(), 17);
+        for key in found.iter().flat_map(|scope| scope.keys) {
+            assert_eq!(key.doc.is_empty(), matches!(key.kind, Kind::Later), "{}", key.name);
+        }
+        for scope in found {
+            let mut names: Vec<&str> = scope.keys.iter().map(|key| key.name).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{names:?}");
+        }
+        for source in SOURCES {
+            assert!(CLUSTER.find(source).is_some());
+        }
+    }
+
+    #[test]
+    fn every_default_is_of_its_kind_and_in_its_range() {
+        let mut found = Vec::new();
+        static WHOLE: Kind = Kind::Map(&ROOT);
+        scopes(&WHOLE, &mut found);
+        for key in found.iter().flat_map(|scope| scope.keys).filter(|key| !key.default.is_empty()) {
+            let good = match &key.kind {
+                Kind::Duration { min, max, or_none } => {
+                    let Period(value) = key.default.parse().unwrap();
+                    value.is_zero() && *or_none || (*min..=*max).contains(&value)
+                }
+                Kind::Size { auto: true, .. } | Kind::Integer { auto: true, .. } => {
+                    key.default == "auto"
+                }
+                Kind::Size { min, max, .. } => {
+                    (*min..=*max).contains(&key.default.parse::<Size>().unwrap().0)
+                }
+                Kind::Integer { min, max, .. } => {
+                    (*min..=*max).contains(&key.default.parse().unwrap())
+                }
+                Kind::Choice { now, .. } => now.contains(&key.default),
+                Kind::Bind => key.default.parse::<crate::net::addr::Bind>().is_ok(),
+                Kind::LogLevel => key.default == "info",
+                _ => false,
+            };
+            assert!(good, "{}", key.name);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! A configuration as YAML again, with its defaults written out. Not a copy of the file: comments
+//! are gone, variables are replaced, and passwords are shown as `(set)`.
+
+use super::{
+    Check, Cluster, Config, CustomCommand, Listener, Member, Shard, default_stall,
+    keys::{self, Scope},
+    units::{Period, Size},
+    words::{self, word},
+};
+use std::{fmt::Display, time::Duration};
+
+/// The configuration as YAML; without `defaults` only what differs from them.
+pub(super) fn yaml(config: &Config, defaults: bool) -> String {
+    let mut text = String::new();
+    root(config, defaults).write(&mut text, 0);
+    text
+}
+
+/// A value to print.
+enum Out {
+    /// A scalar, quoted where YAML needs it.
+    Text(String),
+    /// Nothing set; printed as a comment that names the key.
+    Unset,
+    /// A list of scalars, on one line.
+    Row(Vec<String>),
+    List(Vec<Out>),
+    Map(Vec<(String, Out)>),
+}
+
+/// Fills one map by the table of its keys.
+struct Entries {
+    scope: &'static Scope,
+    defaults: bool,
+    list: Vec<(String, Out)>,
+}
+
+impl Entries {
+    fn new(scope: &'static Scope, defaults: bool) -> Self {
+        Self { scope, defaults, list: Vec::new() }
+    }
+
+    /// A scalar; left out when it is the default of its key.
+    fn text(&mut self, name: &str, value: impl Display) -> &mut Self {
+        let value = value.to_string();
+        let default = self.scope.find(name).map_or("", |key| key.default);
+        if self.defaults || default != value {
+            self.list.push((name.to_owned(), Out::Text(value)));
+        }
+        self
+    }
+
+    fn period(&mut self, name: &str, value: Duration) -> &mut Self {
+        self.text(name, Period(value))
+    }
+
+    fn auto(&mut self, name: &str, value: Option<impl Display>) -> &mut Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self.text(name, "auto"),
+        }
+    }
+
+    /// A scalar that has no default.
+    fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.list.push((name.to_owned(), Out::Text(value.to_owned()))),
+            None if self.defaults => self.list.push((name.to_owned(), Out::Unset)),
+            None => {}
+        }
+        self
+    }
+
+    fn row(&mut self, name: &str, values: &[String]) -> &mut Self {
+        if self.defaults || !values.is_empty() {
+            self.list.push((name.to_owned(), Out::Row(values.to_vec())));
+        }
+        self
+    }
+
+    /// A map; left out when nothing is in it.
+    fn map(&mut self, name: &str, entries: Self) -> &mut Self {
+        if !entries.list.is_empty() {
+            self.list.push((name.to_owned(), Out::Map(entries.list)));
+        }
+        self
+    }
+
+    fn push(&mut self, name: &str, value: Out) -> &mut Self {
+        self.list.push((name.to_owned(), value));
+        self
+    }
+}
+
+fn root(config: &Config, defaults: bool) -> Out {
+    let mut admin = Entries::new(&keys::ADMIN, defaults);
+    if defaults || config.admin.explicit {
+        admin.text("bind", &config.admin.bind);
+    }
+    let mut log = Entries::new(&keys::LOG, defaults);
+    log.text("format", word(words::LOG_FORMAT, &config.log.format));
+    log.text("level", &config.log.level);
+    let mut limits = Entries::new(&keys::LIMITS, defaults);
+    limits.auto("max_connections", config.limits.max_connections);
+    limits.auto("memory", config.limits.memory.map(Size));
+    let mut shutdown = Entries::new(&keys::SHUTDOWN, defaults);
+    shutdown.period("pre_stop_delay", config.shutdown.pre_stop_delay);
+    shutdown.period("drain_timeout", config.shutdown.drain_timeout);
+
+    let listeners = config.listeners.iter().map(|one| listener(config, one, defaults)).collect();
+    let clusters = config.clusters.iter().map(|one| (one.name.clone(), cluster(one, defaults)));
+    let mut root = Entries::new(&keys::ROOT, defaults);
+    root.auto("workers", config.workers)
+        .map("admin", admin)
+        .map("log", log)
+        .map("limits", limits)
+        .map("shutdown", shutdown)
+        .push("listeners", Out::List(listeners))
+        .push("clusters", Out::Map(clusters.collect()));
+    Out::Map(root.list)
+}
+
+fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
+    let mut redis = Entries::new(&keys::LISTENER_REDIS, defaults);
+    redis
+        .optional("password", listener.redis.password.as_ref().map(|_| SET))
+        .text("max_pipeline", listener.redis.max_pipeline)
+        .text("max_bulk", Size(listener.redis.max_bulk))
+        .text("client_output_limit", Size(listener.redis.client_output_limit))
+        .row("allow", &listener.redis.allow)
+        .row("deny", &listener.redis.deny);
+    let mut entries = Entries::new(&keys::LISTENER, defaults);
+    // The default name is its bind, which is no name that could be written.
+    let name = Some(&*listener.name).filter(|name| keys::is_name(name));
+    entries
+        .optional("name", name)
+        .text("bind", &listener.bind)
+        .text("protocol", "redis")
+        .optional("cluster", config.clusters.get(listener.cluster).map(|one| &*one.name))
+        .map("redis", redis);
+    Out::Map(entries.list)
+}
+
+fn cluster(cluster: &Cluster, defaults: bool) -> Out {
+    let mut sharding = Entries::new(&keys::SHARDING, defaults);
+    sharding.text("by", "slots").text("hash_tag", "{}");
+    let mut reads = Entries::new(&keys::READS, defaults);
+    reads
+        .text("from", word(words::READ_FROM, &cluster.reads.from))
+        .text("balance", word(words::STRATEGY, &cluster.reads.balance))
+        .text("consistency", "eventual");
+    let timeouts = &cluster.timeouts;
+    let mut times = Entries::new(&keys::TIMEOUTS, defaults);
+    times
+        .period("connect", timeouts.connect)
+        .period("request", timeouts.request)
+        .period("fan_out", timeouts.fan_out);
+    if defaults || timeouts.stall != default_stall(timeouts.request) {
+        times.period("stall", timeouts.stall);
+    }
+    times.period("client_idle", timeouts.client_idle);
+    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+    upstream
+        .optional("user", cluster.upstream.user.as_deref())
+        .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
+        .text("mode", "shared");
+    let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
+    let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
+    let commands: Vec<_> = commands.collect();
+    if defaults || !commands.is_empty() {
+        redis.push("commands", Out::Map(commands));
+    }
+    let shards = cluster.shards.iter().enumerate();
+    let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
+
+    let mut entries = Entries::new(&keys::CLUSTER, defaults);
+    entries
+        .push("shards", Out::List(shards))
+        .map("sharding", sharding)
+        .map("reads", reads)
+        .map("check", check(&cluster.check, defaults))
+        .map("timeouts", times)
+        .map("upstream", upstream)
+        .map("redis", redis)
+        .text("on_shard_down", "fail_fast");
+    Out::Map(entries.list)
+}
+
+fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {
+    let mut entries = Entries::new(&keys::SHARD, defaults);
+    if defaults || shard.name != format!("s{index}") {
+        entries.text("name", &shard.name);
+    }
+    entries.push("primary", member(&shard.primary, defaults));
+    if defaults || !shard.replicas.is_empty() {
+        let replicas = shard.replicas.iter().map(|one| member(one, defaults)).collect();
+        entries.push("replicas", Out::List(replicas));
+    }
+    Out::Map(entries.list)
+}
+
+fn member(member: &Member, defaults: bool) -> Out {
+    let mut entries = Entries::new(&keys::MEMBER, defaults);
+    entries.text("address", &member.address).text("weight", member.weight);
+    match entries.list.len() {
+        1 => Out::Text(member.address.to_string()),
+        _ => Out::Map(entries.list),
+    }
+}
+
+fn check(check: &Check, defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::CHECK, defaults);
+    entries
+        .period("interval", check.interval)
+        .period("fast_interval", check.fast_interval)
+        .period("down_interval", check.down_interval)
+        .period("timeout", check.timeout)
+        .text("rise", check.rise)
+        .text("fall", check.fall)
+        .period("startup_grace", check.startup_grace);
+    entries
+}
+
+fn command(command: &CustomCommand) -> Out {
+    let mut entries = Entries::new(&keys::COMMAND, true);
+    entries.text("access", word(words::ACCESS, &command.access));
+    if let Some((first, last, step)) = command.keys {
+        entries.row("keys", &[first, last, step].map(|position| position.to_string()));
+    }
+    Out::Map(entries.list)
+}
+
+/// What stands for a password.
+const SET: &str = "(set)";
+
+impl Out {
+    fn write(&self, text: &mut String, depth: usize) {
+        let indent = "  ".repeat(depth);
+        match self {
+            Self::Map(entries) => {
+                for (name, value) in entries {
+                    let name = quoted(name);
+                    match value {
+                        Self::Unset => *text += &format!("{indent}# {name}: not set\n"),
+                        Self::Map(inner) if inner.is_empty() => {
+                            *text += &format!("{indent}{name}: {{}}\n");
+                        }
+                        Self::List(inner) if inner.is_empty() => {
+                            *text += &format!("{indent}{name}: []\n");
+                        }
+                        Self::Map(_) | Self::List(_) => {
+                            *text += &format!("{indent}{name}:\n");
+                            value.write(text, depth + 1);
+                        }
+                        Self::Text(_) | Self::Row(_) => {
+                            *text += &format!("{indent}{name}: ");
+                            value.write(text, depth);
+                            text.push('\n');
+                        }
+                    }
+                }
+            }
+            Self::List(items) => {
+                for item in items {
+                    // The item is written as a block of its own, then its first line gets the dash.
+                    let mut block = String::new();
+                    item.write(&mut block, depth + 1);
+                    *text += &format!("{indent}- {}\n", block.trim());
+                }
+            }
+            Self::Text(value) => *text += &quoted(value),
+            Self::Row(values) => {
+                let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+                *text += &format!("[{}]", values.join(", "));
+            }
+            Self::Unset => {}
+        }
+    }
+}
+
+/// Plain when nothing in it means something to YAML or to us, else in double quotes.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | ':' | '-');
+    let starts_well = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/');
+    let null = value.eq_ignore_ascii_case("null");
+    if value.chars().all(plain) && value.starts_with(starts_well) && !value.ends_with(':') && !null
+    {
+        return value.to_owned();
+    }
+    // JSON's escapes are YAML's.
+    let value = value.replace("${", "$${");
+    serde_json::Value::String(value).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Env;
+
+    fn parsed(text: &str) -> Config {
+        let (config, findings) = Config::parse(text, "f.yaml", Env::empty());
+        config.unwrap_or_else(|| panic!("{findings}\n{text}"))
+    }
+
+    const SMALL: &str = "listeners: [{ bind: 127.0.0.1:1, protocol: redis, cluster: a }]\n\
+        clusters: { a: { shards: [{ primary: 127.0.0.1:2 }] } }\n";
+
+    const LARGE: &str = r#"
+workers: 3
+admin: { bind: "[::1]:99" }
+log: { format: json, level: "info,sluice=debug" }
+limits: { max_connections: 10, memory: 1GiB }
+shutdown: { pre_stop_delay: 1s, drain_timeout: 2s }
+listeners:
+  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, allow: [debug, "config|set"], deny: [keys] } }
+clusters:
+  other: { shards: [{ primary: a:1 }], redis: { commands: { "A.B": { access: write } } } }
+  "null":
+    shards:
+      - { name: one, primary: { address: "[::1]:1", weight: 3 }, replicas: [b:2, { address: c:3, weight: 2 }] }
+      - { primary: d:4 }
+    reads: { from: any, balance: random }
+    check: { interval: 10ms, fast_interval: 20ms, down_interval: 30ms, timeout: 40ms, rise: 5, fall: 6, startup_grace: 0 }
+    timeouts: { connect: 2s, request: 3s, fan_out: 4s, stall: 5s, client_idle: 6s }
+    upstream: { user: "u ser", password: "(set)" }
+    redis: { commands: { my.get: { access: read, keys: [1, -1, 2] } } }
+"#;
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same() {
+        for text in [SMALL, LARGE] {
+            let config = parsed(text);
+            for defaults in [false, true] {
+                let printed = config.to_yaml(defaults);
+                let mut back = parsed(&printed);
+                back.admin.explicit = config.admin.explicit;
+                for (ours, theirs) in back.listeners.iter_mut().zip(&config.listeners) {
+                    ours.redis.password.clone_from(&theirs.redis.password);
+                }
+                assert_eq!(back, config, "{printed}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_is_visible_with_defaults_and_none_without() {
+        let all = parsed(SMALL).to_yaml(true);
+        let mut scopes = vec![&keys::ROOT];
+        while let Some(scope) = scopes.pop() {
+            for key in scope.now() {
+                let name = key.name;
+                // The file's password is shown under `password`; no command is configured.
+                if name != "password_file" && !std::ptr::eq(scope, &keys::COMMAND) {
+                    assert!(all.contains(&format!("{name}:")), "{name}\n{all}");
+                }
+                match key.kind {
+                    keys::Kind::Map(scope) | keys::Kind::Named(scope) => scopes.push(scope),
+                    keys::Kind::List(keys::Kind::Map(scope), _) => scopes.push(scope),
+                    _ => {}
+                }
+            }
+        }
+        let few = "listeners:\n  - bind: 127.0.0.1:1\n    protocol: redis\n    cluster: a\nclusters:\n  a:\n    shards:\n      - primary: 127.0.0.1:2\n";
+        assert_eq!(parsed(SMALL).to_yaml(false), few);
+    }
+
+    #[test]
+    fn passwords_are_never_printed() {
+        let config = parsed(&LARGE.replace("(set)", "hunter2"));
+        assert_eq!(config.clusters[1].upstream.password.as_deref(), Some("hunter2"));
+        for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
+            assert!(!text.contains("hunter2") && !text.contains("${p"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The words of the closed sets, in the order in which they are listed to users. Not their
+//! meaning: that is with the types.
+
+use super::LogFormat;
+use crate::policy::{access::Access, balance::Strategy, reads::ReadFrom};
+
+/// Words and what they stand for.
+pub(super) type Words<T> = &'static [(&'static str, T)];
+
+pub(super) const LOG_FORMAT: Words<LogFormat> =
+    &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const LOG_FORMAT_WORDS: &[&str] = &names::<2, _>(LOG_FORMAT);
+
+pub(super) const READ_FROM: Words<ReadFrom> = &[
+    ("primary", ReadFrom::Primary),
+    ("prefer_replica", ReadFrom::PreferReplica),
+    ("replica", ReadFrom::Replica),
+    ("any", ReadFrom::Any),
+];
+pub(super) const READ_FROM_WORDS: &[&str] = &names::<4, _>(READ_FROM);
+
+pub(super) const STRATEGY: Words<Strategy> = &[
+    ("p2c", Strategy::P2c),
+    ("round_robin", Strategy::RoundRobin),
+    ("least_connections", Strategy::LeastConnections),
+    ("random", Strategy::Random),
+    ("client_ip", Strategy::ClientIp),
+];
+pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
+
+pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
+pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);
+
+/// The word for a value; empty for a value without one.
+pub(super) fn word<T: PartialEq>(words: Words<T>, value: &T) -> &'static str {
+    words.iter().find(|(_, other)| other == value).map_or("", |(word, _)| word)
+}
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler; const has no get")]
+const fn names<const N: usize, T>(words: &[(&'static str, T)]) -> [&'static str; N] {
+    assert!(words.len() == N);
+    let mut names = [""; N];
+    let mut i = 0;
+    while i < N {
+        names[i] = words[i].0;
+        i += 1;
+    }
+    names
+}

@@ -1,0 +1,52 @@
+//! What control's tasks share: the table of backends, the workers' counters and the state of the
+//! process. One thread owns it; nothing in it is held over an await.
+
+use super::{process::ProcessState, pulse::Pulse, table::Table};
+use crate::{config::Config, telemetry::metrics::WorkerMetrics, topology::Topology};
+use std::{cell::RefCell, sync::Arc};
+use tokio::time::Instant;
+
+/// Shared by reference between the tasks of control's thread.
+#[derive(Debug)]
+pub(super) struct Plane {
+    pub(super) topology: Arc<Topology>,
+    pub(super) listeners: Vec<Listener>,
+    /// Names of `WorkerMetrics::commands`.
+    pub(super) commands: Vec<String>,
+    pub(super) workers: Vec<Arc<WorkerMetrics>>,
+    pub(super) state: Arc<ProcessState>,
+    pub(super) table: RefCell<Table>,
+    pub(super) pulse: RefCell<Pulse>,
+    pub(super) started: Instant,
+}
+
+/// What the pages say of a listener beside its counters.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) name: String,
+    pub(super) bind: String,
+    pub(super) cluster: String,
+}
+
+impl Plane {
+    /// Milliseconds since control started; the clock of every machine in the table.
+    pub(super) fn now_ms(&self) -> u64 {
+        super::events::millis(self.started.elapsed())
+    }
+
+    /// # Errors
+    /// Which worker's loop does not turn.
+    pub(super) fn alive(&self) -> Result<(), String> {
+        self.pulse.borrow().alive(self.now_ms())
+    }
+}
+
+/// The listeners of `config`, as the pages show them.
+pub(super) fn listeners(config: &Config) -> Vec<Listener> {
+    let each = config.listeners.iter().map(|listener| Listener {
+        name: listener.name.clone(),
+        bind: listener.bind.to_string(),
+        cluster: config.clusters.get(listener.cluster).map(|c| c.name.clone()).unwrap_or_default(),
+    });
+    each.collect()
+}

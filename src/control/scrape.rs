@@ -1,0 +1,203 @@
+//! The metrics page: what every worker counted and what control knows, summed when asked for.
+//! Nothing here is on the request path.
+
+use super::{
+    plane::Plane,
+    process::Stage,
+    sheet::Sheet,
+    usage,
+    watch::{Watch, serves},
+};
+use crate::{
+    policy::{
+        access::Access,
+        gate::{Role, State},
+    },
+    telemetry::{
+        metrics::{
+            BackendMetrics, ClusterMetrics, Counter, ListenerMetrics, RequestMetrics, WorkerMetrics,
+        },
+        names,
+    },
+};
+use std::time::UNIX_EPOCH;
+
+/// The whole page in Prometheus's text format.
+pub(super) fn page(plane: &Plane) -> Vec<u8> {
+    let mut sheet = Sheet::new();
+    process(&mut sheet, plane);
+    workers(&mut sheet, plane);
+    listeners(&mut sheet, plane);
+    clusters(&mut sheet, plane);
+    for watch in plane.table.borrow().watches() {
+        backend(&mut sheet, watch);
+    }
+    sheet.text()
+}
+
+fn process(sheet: &mut Sheet, plane: &Plane) {
+    sheet.count(names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let stage = plane.state.stage().as_str();
+    sheet.one_of(names::STATE, &[], "state", Stage::ALL.map(Stage::as_str), stage);
+    let started = plane.state.started_at().duration_since(UNIX_EPOCH).unwrap_or_default();
+    sheet.count(names::CONFIG_RELOAD_SUCCESSFUL, &[], 1);
+    sheet.add(names::CONFIG_RELOAD_TIME, &[], started.as_secs_f64());
+    sheet.add(names::PROCESS_START, &[], started.as_secs_f64());
+    let usage = usage::read();
+    if let Some(seconds) = usage.cpu_seconds {
+        sheet.add(names::PROCESS_CPU, &[], seconds);
+    }
+    for (name, value) in [
+        (names::PROCESS_MEMORY, usage.resident_bytes),
+        (names::PROCESS_FDS, usage.open_fds),
+        (names::PROCESS_MAX_FDS, usage.max_fds),
+    ] {
+        if let Some(value) = value {
+            sheet.count(name, &[], value);
+        }
+    }
+    sheet.count(names::EVENTS, &[], plane.table.borrow().events().total());
+}
+
+fn workers(sheet: &mut Sheet, plane: &Plane) {
+    for (i, worker) in plane.workers.iter().enumerate() {
+        let labels = [("worker", &*i.to_string())];
+        sheet.count(names::WORKER_CLIENTS, &labels, worker.clients.get());
+        sheet.count(names::WORKER_TURNS, &labels, worker.turns.get());
+        sheet.count(names::BUFFERED, &labels, worker.buffered.get());
+    }
+    sheet.count(names::PANICS, &[], sum(plane, |worker| Some(&worker.panics)));
+    for (i, command) in plane.commands.iter().enumerate() {
+        let count = sum(plane, |worker| worker.commands.get(i));
+        // 400 rows of nothing help nobody.
+        if count > 0 {
+            sheet.count(names::REDIS_COMMANDS, &[("command", command)], count);
+        }
+    }
+}
+
+fn listeners(sheet: &mut Sheet, plane: &Plane) {
+    for (i, listener) in plane.listeners.iter().enumerate() {
+        let name = ("listener", &*listener.name);
+        let total = |pick: fn(&ListenerMetrics) -> &Counter| {
+            sum(plane, |worker| worker.listeners.get(i).map(pick))
+        };
+        sheet.count(names::LISTENER_ACCEPTED, &[name], total(|l| &l.accepted));
+        sheet.count(names::LISTENER_ACTIVE, &[name], total(|l| &l.active));
+        let rejected = names::LISTENER_REJECTED;
+        sheet.count(rejected, &[name, ("reason", "limit")], total(|l| &l.rejected_limit));
+        sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
+        let bytes = names::LISTENER_BYTES;
+        sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
+        sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
+    }
+}
+
+fn clusters(sheet: &mut Sheet, plane: &Plane) {
+    for (i, cluster) in plane.topology.clusters.iter().enumerate() {
+        let name = ("cluster", &*cluster.name);
+        let total = |pick: fn(&ClusterMetrics) -> &Counter| {
+            sum(plane, |worker| worker.clusters.get(i).map(pick))
+        };
+        sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
+        sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
+        sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        let members = cluster.shards.iter().flat_map(|shard| &shard.members);
+        let in_flight = members.map(|backend| backend.in_flight()).sum();
+        sheet.count(names::REQUESTS_IN_FLIGHT, &[name], in_flight);
+        let of_worker = |worker, access| requests_of(worker, i, access);
+        for access in [Access::Read, Access::Write] {
+            let labels = [name, ("access", access.as_str())];
+            let total = |pick: fn(&RequestMetrics) -> &Counter| {
+                sum(plane, |worker| of_worker(worker, access).map(pick))
+            };
+            for (result, count) in [
+                ("ok", total(|m| &m.ok)),
+                ("backend_error", total(|m| &m.backend_errors)),
+                ("proxy_error", total(|m| &m.proxy_errors)),
+            ] {
+                let [cluster, access] = labels;
+                sheet.count(names::REQUESTS, &[cluster, access, ("result", result)], count);
+            }
+            sheet.count(names::RETRIES, &labels, total(|m| &m.retries));
+            let durations = plane.workers.iter().filter_map(|worker| of_worker(worker, access));
+            sheet.histogram(names::REQUEST_DURATION, &labels, durations.map(|m| &m.duration));
+        }
+    }
+}
+
+fn requests_of(worker: &WorkerMetrics, cluster: usize, access: Access) -> Option<&RequestMetrics> {
+    let cluster = worker.clusters.get(cluster)?;
+    Some(match access {
+        Access::Read => &cluster.reads,
+        Access::Write => &cluster.writes,
+    })
+}
+
+fn backend(sheet: &mut Sheet, watch: &Watch) {
+    let backend = watch.backend();
+    let labels =
+        [("cluster", &*backend.cluster), ("shard", &*backend.shard), ("backend", &*backend.name)];
+    let with = |name, value| {
+        let [cluster, shard, backend] = labels;
+        [cluster, shard, backend, (name, value)]
+    };
+    let total = |pick: fn(&BackendMetrics) -> &Counter| -> u64 {
+        backend.cells.iter().map(|cell| pick(cell).get()).sum()
+    };
+    let (state, role) = (backend.state(), backend.role());
+    sheet.count(names::BACKEND_UP, &labels, u64::from(serves(backend.gate())));
+    let states = State::ALL.map(State::as_str);
+    sheet.one_of(names::BACKEND_STATE, &labels, "state", states, state.as_str());
+    let roles = Role::ALL.map(Role::as_str);
+    sheet.one_of(names::BACKEND_ROLE, &labels, "role", roles, role.as_str());
+    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight));
+    sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
+    sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
+    let (reads, writes, failed) =
+        (total(|c| &c.reads), total(|c| &c.writes), total(|c| &c.failures));
+    let ok = reads.saturating_add(writes).saturating_sub(failed);
+    for (name, label, values) in [
+        (
+            names::BACKEND_CONNECTS,
+            "result",
+            [("ok", total(|c| &c.connects_ok)), ("failed", total(|c| &c.connects_failed))],
+        ),
+        (names::BACKEND_REQUESTS, "result", [("ok", ok), ("failed", failed)]),
+        (names::BACKEND_ACCESS, "access", [("read", reads), ("write", writes)]),
+        (
+            names::BACKEND_BYTES,
+            "direction",
+            [("in", total(|c| &c.bytes_in)), ("out", total(|c| &c.bytes_out))],
+        ),
+        (
+            names::BACKEND_CHECKS,
+            "result",
+            [("passed", watch.checks().passed), ("failed", watch.checks().failed)],
+        ),
+    ] {
+        for (value, count) in values {
+            sheet.count(name, &with(label, value), count);
+        }
+    }
+    let durations = std::iter::once(&watch.checks().durations);
+    sheet.histogram(names::BACKEND_CHECK_DURATION, &labels, durations);
+    for (state, count) in State::ALL.iter().zip(watch.changes()) {
+        sheet.count(names::BACKEND_CHANGES, &with("to", state.as_str()), *count);
+    }
+    for (reason, count) in watch.ejections() {
+        sheet.count(names::BACKEND_EJECTIONS, &with("reason", reason), count);
+    }
+    if let Some(lag) = watch.lag() {
+        sheet.count(names::BACKEND_LAG_BYTES, &labels, lag.bytes);
+        if let Some(ms) = lag.ms {
+            let seconds = std::time::Duration::from_millis(ms).as_secs_f64();
+            sheet.add(names::BACKEND_LAG_SECONDS, &labels, seconds);
+        }
+    }
+}
+
+/// The sum over the workers that have such a counter.
+fn sum<'a>(plane: &'a Plane, pick: impl Fn(&'a WorkerMetrics) -> Option<&'a Counter>) -> u64 {
+    plane.workers.iter().filter_map(|worker| pick(worker)).map(Counter::get).sum()
+}

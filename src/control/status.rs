@@ -1,0 +1,223 @@
+//! `/api/v1/status`: the whole process as one JSON document. The shapes here are the API; they
+//! gain fields and never lose one.
+
+use super::{
+    events::{Event, millis},
+    plane::Plane,
+    watch::{Probed, Watch},
+};
+use crate::{policy::slot::SLOTS, telemetry::metrics::BackendMetrics, topology::Cluster};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: &'static str,
+    state: &'static str,
+    uptime_ms: u64,
+    workers: Vec<Worker>,
+    listeners: Vec<Listener<'a>>,
+    clusters: Vec<ClusterStatus<'a>>,
+    /// The newest 256, oldest first.
+    events: Vec<&'a Event>,
+}
+
+#[derive(Serialize)]
+struct Worker {
+    clients: u64,
+    buffered_bytes: u64,
+    turns: u64,
+}
+
+#[derive(Serialize)]
+struct Listener<'a> {
+    name: &'a str,
+    bind: &'a str,
+    cluster: &'a str,
+    accepted: u64,
+    active: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+#[derive(Serialize)]
+struct ClusterStatus<'a> {
+    name: &'a str,
+    requests: Requests,
+    shards: Vec<ShardStatus<'a>>,
+}
+
+#[derive(Default, Serialize)]
+struct Requests {
+    reads: u64,
+    writes: u64,
+    backend_errors: u64,
+    proxy_errors: u64,
+    retries: u64,
+}
+
+#[derive(Serialize)]
+struct ShardStatus<'a> {
+    name: &'a str,
+    /// First and last slot of each run.
+    slots: Vec<(u16, u16)>,
+    /// The part of all slots that it owns, 0 to 1.
+    slot_share: f64,
+    backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct BackendStatus<'a> {
+    name: &'a str,
+    role: &'static str,
+    state: &'static str,
+    weight: u32,
+    in_flight: u64,
+    reads: u64,
+    writes: u64,
+    failures: u64,
+    connections: u64,
+    lag_bytes: Option<u64>,
+    lag_ms: Option<u64>,
+    redis_version: Option<&'a str>,
+    worst_case_detection_ms: u64,
+    /// The newest ten, oldest first.
+    probes: Vec<ProbeStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProbeStatus<'a> {
+    time_ms: u64,
+    code: &'static str,
+    duration_us: u64,
+    text: &'a str,
+}
+
+/// The document.
+pub(super) fn page(plane: &Plane) -> Vec<u8> {
+    let table = plane.table.borrow();
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        state: plane.state.stage().as_str(),
+        uptime_ms: millis(plane.state.uptime()),
+        workers: plane
+            .workers
+            .iter()
+            .map(|worker| Worker {
+                clients: worker.clients.get(),
+                buffered_bytes: worker.buffered.get(),
+                turns: worker.turns.get(),
+            })
+            .collect(),
+        listeners: listeners(plane),
+        clusters: plane
+            .topology
+            .clusters
+            .iter()
+            .map(|c| cluster(plane, c, table.watches()))
+            .collect(),
+        events: table.events().newest().collect(),
+    };
+    serde_json::to_vec(&status).expect("strings and numbers are always JSON")
+}
+
+fn listeners(plane: &Plane) -> Vec<Listener<'_>> {
+    let each = plane.listeners.iter().enumerate().map(|(i, listener)| {
+        let counted = || plane.workers.iter().filter_map(|worker| worker.listeners.get(i));
+        Listener {
+            name: &listener.name,
+            bind: &listener.bind,
+            cluster: &listener.cluster,
+            accepted: counted().map(|l| l.accepted.get()).sum(),
+            active: counted().map(|l| l.active.get()).sum(),
+            bytes_in: counted().map(|l| l.bytes_in.get()).sum(),
+            bytes_out: counted().map(|l| l.bytes_out.get()).sum(),
+        }
+    });
+    each.collect()
+}
+
+fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> ClusterStatus<'a> {
+    let mut requests = Requests::default();
+    for counted in plane.workers.iter().filter_map(|worker| worker.clusters.get(cluster.id)) {
+        for access in [&counted.reads, &counted.writes] {
+            requests.backend_errors += access.backend_errors.get();
+            requests.proxy_errors += access.proxy_errors.get();
+            requests.retries += access.retries.get();
+        }
+        requests.reads += all(&counted.reads);
+        requests.writes += all(&counted.writes);
+    }
+    let shards = cluster.shards.iter().zip(0u16..).map(|(shard, index)| {
+        let slots = runs(&cluster.slots, index);
+        let owned: u32 = slots.iter().map(|(first, last)| u32::from(last - first) + 1).sum();
+        let members = shard
+            .members
+            .iter()
+            .filter_map(|member| watches.iter().find(|watch| watch.backend().id == member.id));
+        ShardStatus {
+            name: &shard.name,
+            slot_share: f64::from(owned) / f64::from(SLOTS),
+            slots,
+            backends: members.map(backend).collect(),
+        }
+    });
+    ClusterStatus { name: &cluster.name, requests, shards: shards.collect() }
+}
+
+fn all(counted: &crate::telemetry::metrics::RequestMetrics) -> u64 {
+    counted.ok.get() + counted.backend_errors.get() + counted.proxy_errors.get()
+}
+
+fn backend(watch: &Watch) -> BackendStatus<'_> {
+    let backend = watch.backend();
+    let sum = |pick: fn(&BackendMetrics) -> u64| backend.cells.iter().map(pick).sum();
+    BackendStatus {
+        name: &backend.name,
+        role: backend.role().as_str(),
+        state: backend.state().as_str(),
+        weight: backend.weight,
+        in_flight: backend.in_flight(),
+        reads: sum(|cell| cell.reads.get()),
+        writes: sum(|cell| cell.writes.get()),
+        failures: sum(|cell| cell.failures.get()),
+        connections: sum(|cell| cell.connections.get()),
+        lag_bytes: watch.lag().map(|lag| lag.bytes),
+        lag_ms: watch.lag().and_then(|lag| lag.ms),
+        redis_version: watch.redis_version(),
+        worst_case_detection_ms: watch.worst_case_ms(),
+        probes: watch.probes().map(probe).collect(),
+    }
+}
+
+fn probe(probed: &Probed) -> ProbeStatus<'_> {
+    ProbeStatus {
+        time_ms: probed.time_ms,
+        code: probed.code,
+        duration_us: probed.duration_us,
+        text: &probed.text,
+    }
+}
+
+/// The runs of slots that shard `index` owns.
+fn runs(slots: &[u16], index: u16) -> Vec<(u16, u16)> {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for (slot, _) in (0u16..).zip(slots).filter(|(_, owner)| **owner == index) {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == slot => *last = slot,
+            _ => runs.push((slot, slot)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn slots_are_told_as_runs() {
+        assert_eq!(runs(&[0, 0, 1, 1, 0, 2], 0), [(0, 1), (4, 4)]);
+        assert_eq!(runs(&[0, 0, 1, 1, 0, 2], 2), [(5, 5)]);
+        assert_eq!(runs(&[0, 0], 3), []);
+    }
+}

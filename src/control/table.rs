@@ -1,0 +1,427 @@
+//! Every backend that control watches, shard by shard: takes what probes and workers bring, moves
+//! the machines of policy, and publishes what follows. It does no I/O and reads no clock but for
+//! the time of an event.
+
+use super::{
+    events::{Event, Events, wall_clock_ms},
+    health::{SUSPECT_PROBES, SUSPECT_TIMEOUT},
+    lag::Offsets,
+    watch::{PASSED, Probed, Watch, serves, totals},
+};
+use crate::{
+    config::{Check, Config},
+    net::addr::Address,
+    policy::{
+        gate::{Axes, Health, Passive, Role, State, derive},
+        health::jitter,
+        outlier::{self, Cause, may_eject},
+        reads::ReadFrom,
+    },
+    proto::redis::probe::{Code, ProbeError, Report},
+    topology::{Credentials, Outcome, Report as Told, Topology},
+};
+use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// All backends by index, in the order of the configuration.
+pub(super) struct Table {
+    watches: Vec<Watch>,
+    groups: Vec<Group>,
+    credentials: Vec<Credentials>,
+    by_id: HashMap<u32, usize>,
+    events: Events,
+    on_change: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// One shard's members: whom ejection bounds count, and who is its primary.
+#[derive(Debug)]
+struct Group {
+    members: Vec<usize>,
+    /// The configured or last known primary: while it says so itself, no other one gets writes.
+    holder: usize,
+    reads: ReadFrom,
+    /// Index of the cluster.
+    cluster: usize,
+    offsets: Offsets,
+}
+
+/// What a task needs to probe a backend.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) address: Address,
+    pub(super) credentials: Credentials,
+    pub(super) check: Check,
+    pub(super) wake: Rc<Notify>,
+}
+
+/// The result of one probe.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    pub(super) result: Result<Report, ProbeError>,
+    pub(super) sent_ms: u64,
+    pub(super) took: Duration,
+}
+
+/// What the table wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Probe this backend twice with a short timeout, and say how that ended.
+    Suspect(usize),
+}
+
+/// Why a state is about to change.
+struct Trigger {
+    index: usize,
+    cause: &'static str,
+    detail: String,
+    /// One more half-open permit, though no state changes.
+    refill: bool,
+}
+
+impl Table {
+    pub(super) fn new(
+        config: &Config,
+        topology: &Topology,
+        on_change: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let mut table = Self {
+            watches: Vec::new(),
+            groups: Vec::new(),
+            credentials: Vec::new(),
+            by_id: HashMap::new(),
+            events: Events::default(),
+            on_change,
+        };
+        for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
+            table.credentials.push(cluster.credentials.clone());
+            for shard in &cluster.shards {
+                let first = table.watches.len();
+                for member in &shard.members {
+                    table.by_id.insert(member.id, table.watches.len());
+                    let group = table.groups.len();
+                    table.watches.push(Watch::new(Arc::clone(member), written.check, group));
+                }
+                table.groups.push(Group {
+                    members: (first..table.watches.len()).collect(),
+                    holder: first,
+                    reads: cluster.reads,
+                    cluster: table.credentials.len() - 1,
+                    offsets: Offsets::default(),
+                });
+            }
+        }
+        table
+    }
+
+    pub(super) fn watches(&self) -> &[Watch] {
+        &self.watches
+    }
+
+    pub(super) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Whether every backend was probed at least once.
+    pub(super) fn all_probed(&self) -> bool {
+        self.watches.iter().all(|watch| watch.probes().next().is_some())
+    }
+
+    pub(super) fn target(&self, index: usize) -> Option<Target> {
+        let watch = self.watches.get(index)?;
+        let group = self.groups.get(watch.group)?;
+        Some(Target {
+            address: watch.backend.address.clone(),
+            credentials: self.credentials.get(group.cluster)?.clone(),
+            check: watch.check,
+            wake: Rc::clone(&watch.wake),
+        })
+    }
+
+    /// Takes the result of a scheduled probe; gives the pause before the next one.
+    pub(super) fn probed(
+        &mut self,
+        index: usize,
+        evidence: Evidence,
+        now_ms: u64,
+        draw: u64,
+    ) -> Duration {
+        let Some(watch) = self.watches.get_mut(index) else { return Duration::MAX };
+        let Evidence { result, sent_ms, took } = evidence;
+        let (passed, code, text) = match &result {
+            Ok(report) => (true, PASSED, report.to_string()),
+            Err(error) => (false, error.code.as_str(), format!("{}: {}", error.phase, error.what)),
+        };
+        let detail = match (passed, watch.health.health()) {
+            (true, Health::Unknown) => text.clone(),
+            (true, _) => format!("{} probes passed: {text}", watch.check.rise.max(1)),
+            (false, _) => format!("{} probes failed: {text}", watch.check.fall.max(1)),
+        };
+        let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        watch.keep(Probed { time_ms: wall_clock_ms(), code, duration_us, text });
+        watch.health = watch.health.observe(passed).0;
+        let Check { interval, fast_interval, down_interval, .. } = watch.check;
+        let next = watch.health.next_interval(interval, fast_interval, down_interval);
+        let (group, speaks) = (watch.group, sent_ms >= watch.tripped_ms);
+        if let Ok(report) = result {
+            watch.report = Some(report);
+        }
+        let trigger = Trigger { index, cause: "probe", detail, refill: false };
+        self.settle(group, Some(trigger));
+        self.measure_lag(index, sent_ms, now_ms);
+        if speaks {
+            self.passive(index, outlier::Event::Probe { passed }, now_ms, draw);
+        }
+        jitter(next, draw).saturating_sub(took)
+    }
+
+    /// Takes what a worker reported.
+    pub(super) fn reported(&mut self, told: Told, now_ms: u64, draw: u64) -> Option<Ask> {
+        let index = *self.by_id.get(&told.backend)?;
+        match told.outcome {
+            Outcome::LocalFailure => {
+                self.passive(index, outlier::Event::LocalFailure, now_ms, draw);
+            }
+            Outcome::Error => self.passive(index, outlier::Event::Error, now_ms, draw),
+            Outcome::RoleMismatch => self.watches.get(index)?.wake.notify_one(),
+            Outcome::Suspect => return self.suspect(index),
+        }
+        None
+    }
+
+    /// How two probes on suspicion ended: the last failure, or `None` when one was answered.
+    pub(super) fn suspicion_over(
+        &mut self,
+        index: usize,
+        failure: Option<ProbeError>,
+        now_ms: u64,
+        draw: u64,
+    ) {
+        let Some(watch) = self.watches.get_mut(index) else { return };
+        watch.suspected = false;
+        if let Some(error) = failure {
+            // Whether or not it may be ejected, its ordinary probe is due now.
+            watch.wake.notify_one();
+            let why = (error.code != Code::Timeout).then(|| error.what.clone());
+            self.passive_with(index, outlier::Event::Trip(Cause::Hung), now_ms, draw, why);
+        }
+    }
+
+    /// What time alone brings.
+    pub(super) fn tick(&mut self, now_ms: u64, draw: u64) {
+        for index in 0..self.watches.len() {
+            self.passive(index, outlier::Event::Tick, now_ms, draw);
+        }
+    }
+
+    fn suspect(&mut self, index: usize) -> Option<Ask> {
+        let watch = self.watches.get_mut(index)?;
+        let holder = self.groups.get(watch.group)?.holder == index;
+        if holder || watch.role() == Role::Primary {
+            // A long script looks the same: the ordinary probes decide about a primary.
+            watch.wake.notify_one();
+            return None;
+        }
+        let known = watch.health.health() == Health::Unhealthy
+            || watch.passive.passive() == Passive::Ejected;
+        if watch.suspected || known {
+            return None;
+        }
+        watch.suspected = true;
+        Some(Ask::Suspect(index))
+    }
+
+    fn passive(&mut self, index: usize, event: outlier::Event, now_ms: u64, draw: u64) {
+        self.passive_with(index, event, now_ms, draw, None);
+    }
+
+    /// Moves the passive machine by what the counters say and then by `event`.
+    fn passive_with(
+        &mut self,
+        index: usize,
+        event: outlier::Event,
+        now_ms: u64,
+        draw: u64,
+        why: Option<String>,
+    ) {
+        let allowed = self.may_eject(index);
+        let Some(watch) = self.watches.get_mut(index) else { return };
+        let (ok_total, failed_total) = totals(&watch.backend);
+        let sample = outlier::Event::Sample { ok_total, failed_total };
+        let mut moved = None;
+        for event in [sample, event] {
+            let (next, transition) = watch.passive.observe(now_ms, event, allowed, draw);
+            watch.passive = next;
+            moved = transition.or(moved);
+        }
+        let Some(outlier::Transition { to, cause, .. }) = moved else { return };
+        let mut detail = why.unwrap_or_else(|| say(cause));
+        if to == Passive::Ejected {
+            watch.tripped_ms = now_ms;
+            watch.count_ejection(cause.as_str());
+            watch.wake.notify_one();
+            let for_ms = watch.passive.until_ms().unwrap_or(now_ms).saturating_sub(now_ms);
+            detail = format!("{detail}; out for {for_ms}ms");
+        }
+        let refill = to == Passive::HalfOpen;
+        let group = watch.group;
+        self.settle(group, Some(Trigger { index, cause: cause.as_str(), detail, refill }));
+    }
+
+    /// The word of the group of `index` (core.md, "Passive ejection").
+    fn may_eject(&self, index: usize) -> bool {
+        let Some(watch) = self.watches.get(index) else { return false };
+        let Some(group) = self.groups.get(watch.group) else { return false };
+        let members = || group.members.iter().filter_map(|member| self.watches.get(*member));
+        let out = members().filter(|member| member.passive.passive() != Passive::Closed).count();
+        // Ready to do what this one does: writes need the primary, and reads can go there too
+        // unless the operator wants replicas only.
+        let (primary, replicas_only) =
+            (watch.role() == Role::Primary, group.reads == ReadFrom::Replica);
+        let ready = members().map(|member| member.backend.gate()).filter(|gate| {
+            let fits = if primary { gate.primary() } else { gate.replica() || !replicas_only };
+            serves(*gate) && fits
+        });
+        may_eject(group.members.len(), out, ready.count())
+    }
+
+    fn measure_lag(&mut self, index: usize, sent_ms: u64, now_ms: u64) {
+        let Some(watch) = self.watches.get_mut(index) else { return };
+        let Some(group) = self.groups.get_mut(watch.group) else { return };
+        let report = watch.report.as_ref();
+        let offset = report.and_then(|report| report.offset);
+        let id = report.and_then(|report| report.replication_id.as_deref());
+        match (watch.role(), offset) {
+            (Role::Primary, Some(offset)) if group.holder == index => {
+                group.offsets.record(id, offset, sent_ms);
+                watch.lag = None;
+            }
+            (Role::Replica | Role::ReplicaLinkDown, Some(offset)) => {
+                watch.lag = group.offsets.lag(id, offset, now_ms);
+            }
+            _ => watch.lag = None,
+        }
+        watch.backend.publish_lag(watch.lag.map(|lag| lag.bytes));
+    }
+
+    /// Publishes what the machines of a shard's members say now, and tells what changed.
+    fn settle(&mut self, group: usize, trigger: Option<Trigger>) {
+        let Some(group) = self.groups.get_mut(group) else { return };
+        group.holder = elect(group, &self.watches);
+        let mut changed = false;
+        for index in &group.members {
+            let Some(watch) = self.watches.get_mut(*index) else { continue };
+            let why = trigger.as_ref().filter(|trigger| trigger.index == *index);
+            let role = watch.role();
+            let disputed = role == Role::Primary && *index != group.holder;
+            let (state, gate) = derive(Axes {
+                health: watch.health.health(),
+                passive: watch.passive.passive(),
+                role: if disputed { Role::Unknown } else { role },
+                ..Axes::default()
+            });
+            let backend = &watch.backend;
+            let refill = why.is_some_and(|trigger| trigger.refill);
+            let before = (backend.state(), backend.gate(), backend.role());
+            if before != (state, gate, role) || refill {
+                backend.publish(state, gate, role, u32::from(state == State::HalfOpen));
+                changed |= before.1 != gate || refill;
+            }
+            let (old_state, _, old_role) = before;
+            if old_state != state {
+                let (cause, detail) = match why {
+                    Some(trigger) => (trigger.cause, trigger.detail.clone()),
+                    None => ("shard", "another member of its shard changed".to_owned()),
+                };
+                watch.count_change(state);
+                let good = better(old_state, state);
+                let words = [old_state.as_str(), state.as_str(), cause];
+                self.events.push(event(watch, words, detail, good));
+            } else if old_role != role && old_role != Role::Unknown {
+                let good =
+                    role == Role::Primary || (role == Role::Replica && old_role != Role::Primary);
+                let words = [old_role.as_str(), role.as_str(), "role"];
+                let detail = "as its newest probe says".to_owned();
+                self.events.push(event(watch, words, detail, good));
+            }
+            if disputed && !watch.disputed {
+                let words = [role.as_str(), role.as_str(), "split_brain"];
+                let detail = "another member of its shard is the primary; no writes go here";
+                self.events.push(event(watch, words, detail.to_owned(), false));
+            }
+            watch.disputed = disputed;
+        }
+        if changed {
+            (self.on_change)();
+        }
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("watches", &self.watches).finish_non_exhaustive()
+    }
+}
+
+/// Who gets a shard's writes: the last known primary while it may still be that, else the first
+/// healthy one that says it is (redis.md, T44).
+fn elect(group: &Group, watches: &[Watch]) -> usize {
+    let claims = |index: usize, roles: &[Role]| {
+        watches.get(index).is_some_and(|watch| {
+            watch.health.health() != Health::Unhealthy && roles.contains(&watch.role())
+        })
+    };
+    if claims(group.holder, &[Role::Primary, Role::Unknown]) {
+        return group.holder;
+    }
+    let heir = group.members.iter().find(|index| claims(**index, &[Role::Primary]));
+    heir.copied().unwrap_or(group.holder)
+}
+
+fn event(watch: &Watch, [from, to, cause]: [&'static str; 3], detail: String, good: bool) -> Event {
+    let backend = &watch.backend;
+    Event {
+        time_ms: wall_clock_ms(),
+        cluster: Arc::clone(&backend.cluster),
+        shard: Arc::clone(&backend.shard),
+        backend: Arc::clone(&backend.name),
+        from,
+        to,
+        cause,
+        detail,
+        good,
+    }
+}
+
+/// Whether a change of state is good news, or the operator's own wish.
+const fn better(from: State, to: State) -> bool {
+    match to {
+        State::Ready | State::HalfOpen | State::Drain | State::Disabled => true,
+        State::Ejected => matches!(from, State::Unhealthy),
+        State::Unknown | State::Unhealthy => false,
+    }
+}
+
+fn say(cause: Cause) -> String {
+    match cause {
+        Cause::LocalFailures => format!(
+            "{} requests in a row failed (connect, timeout, reset or garbage)",
+            outlier::LOCAL_FAILURES
+        ),
+        Cause::Errors => {
+            format!("{} errors in a row (LOADING, MASTERDOWN, CLUSTERDOWN)", outlier::ERRORS)
+        }
+        Cause::SuccessRatio => {
+            format!("less than 1 of {} requests of 10s succeeded", outlier::RATIO_DIVISOR)
+        }
+        Cause::Hung => {
+            format!("no answer to {SUSPECT_PROBES} probes of {}ms", SUSPECT_TIMEOUT.as_millis())
+        }
+        Cause::TrialFailed => "the trial request failed".to_owned(),
+        Cause::TimeOver => "its time is over and a probe passed; one trial request".to_owned(),
+        Cause::TrialLost => "the trial request was lost; one more".to_owned(),
+        Cause::TrialPassed => "the trial request succeeded".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Stories of one shard, told as probes and reports, with the clock as an argument.
+
+use super::*;
+use crate::{
+    config::{Admin, Cluster, Limits, Log, LogFormat, Member, Reads, Shard, Shutdown},
+    policy::gate::Gate,
+    proto::redis::probe::Phase,
+    topology::{Backend, Timeouts},
+};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A shard of one primary and `replicas` replicas, and how often workers were told of a change.
+struct Story {
+    table: Table,
+    changes: Arc<AtomicUsize>,
+    now_ms: u64,
+}
+
+fn config(replicas: u16, from: ReadFrom) -> Config {
+    let member = |port: u16| Member {
+        address: Address::Tcp { host: "10.0.0.1".to_owned(), port },
+        weight: 1,
+    };
+    Config {
+        workers: None,
+        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: false },
+        log: Log { format: LogFormat::Text, level: "info".to_owned() },
+        limits: Limits { max_connections: None, memory: None },
+        shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: Duration::ZERO },
+        listeners: Vec::new(),
+        clusters: vec![Cluster {
+            name: "cache".to_owned(),
+            shards: vec![Shard {
+                name: "s0".to_owned(),
+                primary: member(1),
+                replicas: (2..2 + replicas).map(member).collect(),
+            }],
+            reads: Reads { from, ..Reads::default() },
+            check: Check::default(),
+            timeouts: Timeouts::default(),
+            upstream: Credentials::default(),
+            commands: Vec::new(),
+        }],
+    }
+}
+
+impl Story {
+    /// All members probed once and well: 0 is the primary.
+    fn ready(replicas: u16) -> Self {
+        let mut story = Self::new(replicas, ReadFrom::PreferReplica);
+        for index in 0..=usize::from(replicas) {
+            story.pass(index, if index == 0 { Role::Primary } else { Role::Replica });
+        }
+        story
+    }
+
+    fn new(replicas: u16, from: ReadFrom) -> Self {
+        let config = config(replicas, from);
+        let topology = crate::control::build::build(&config, 1);
+        let changes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&changes);
+        let on_change = Arc::new(move || {
+            counted.fetch_add(1, Relaxed);
+        });
+        Self { table: Table::new(&config, &topology, on_change), changes, now_ms: 1_000 }
+    }
+
+    fn pass(&mut self, index: usize, role: Role) {
+        self.probe(index, Ok(Report::of(role)));
+    }
+
+    fn fail(&mut self, index: usize) {
+        self.probe(index, Err(failure()));
+    }
+
+    fn probe(&mut self, index: usize, result: Result<Report, ProbeError>) {
+        let evidence = Evidence { result, sent_ms: self.now_ms, took: Duration::from_millis(1) };
+        self.table.probed(index, evidence, self.now_ms, 7);
+    }
+
+    fn report(&mut self, index: usize, outcome: Outcome) -> Option<Ask> {
+        let backend = self.backend(index).id;
+        self.table.reported(Told { backend, outcome }, self.now_ms, 7)
+    }
+
+    fn hang(&mut self, index: usize) {
+        assert_eq!(self.report(index, Outcome::Suspect), Some(Ask::Suspect(index)));
+        self.table.suspicion_over(index, Some(failure()), self.now_ms, 7);
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.table.tick(self.now_ms, 7);
+    }
+
+    fn backend(&self, index: usize) -> &Backend {
+        self.table.watches()[index].backend()
+    }
+
+    fn states(&self) -> Vec<State> {
+        self.table.watches().iter().map(|watch| watch.backend().state()).collect()
+    }
+
+    fn gate(&self, index: usize) -> Gate {
+        self.backend(index).gate()
+    }
+
+    fn newest(&self) -> String {
+        let event = self.table.events().newest().last().unwrap();
+        format!("{}: {} -> {}: {}", event.backend, event.from, event.to, event.cause)
+    }
+}
+
+fn failure() -> ProbeError {
+    ProbeError {
+        address: "10.0.0.1:1".to_owned(),
+        phase: Phase::Ping,
+        code: Code::Timeout,
+        what: "no answer within 250ms".to_owned(),
+    }
+}
+
+use State::{Ejected, HalfOpen, Ready, Unhealthy, Unknown};
+
+#[test]
+fn the_first_round_makes_a_shard_ready() {
+    let mut story = Story::new(1, ReadFrom::PreferReplica);
+    assert!(!story.table.all_probed());
+    story.pass(0, Role::Primary);
+    story.fail(1);
+    assert!(story.table.all_probed(), "a failed probe counts: the round is over");
+    assert_eq!(story.states(), [Ready, Unknown]);
+    assert!(story.gate(0).open() && story.gate(0).primary() && !story.gate(1).open());
+    assert_eq!(story.changes.load(Relaxed), 1);
+    assert_eq!(story.newest(), "10.0.0.1:1: unknown -> ready: probe");
+}
+
+#[test]
+fn three_failures_take_a_backend_out_and_two_passes_bring_it_back_with_one_event_each() {
+    let mut story = Story::ready(2);
+    let before = story.table.events().total();
+    for _ in 0..5 {
+        story.fail(2);
+    }
+    assert_eq!(story.states(), [Ready, Ready, Unhealthy]);
+    assert!(story.gate(2).evict());
+    assert_eq!(story.newest(), "10.0.0.1:3: ready -> unhealthy: probe");
+    let detail = &story.table.events().newest().last().unwrap().detail;
+    assert_eq!(detail, "3 probes failed: ping: no answer within 250ms");
+    story.pass(2, Role::Replica);
+    assert_eq!(story.states()[2], Unhealthy);
+    story.pass(2, Role::Replica);
+    assert_eq!(story.newest(), "10.0.0.1:3: unhealthy -> ready: probe");
+    assert_eq!(story.table.events().total() - before, 2);
+    assert_eq!(story.table.watches()[2].checks().failed, 5);
+}
+
+#[test]
+fn a_hung_replica_is_ejected_once_and_comes_back_through_half_open() {
+    let mut story = Story::ready(2);
+    assert_eq!(story.report(1, Outcome::Suspect), Some(Ask::Suspect(1)));
+    assert_eq!(story.report(1, Outcome::Suspect), None, "two reports are one suspicion");
+    story.table.suspicion_over(1, Some(failure()), story.now_ms, 7);
+    assert_eq!(story.states(), [Ready, Ejected, Ready]);
+    assert!(story.gate(1).evict() && !story.gate(1).open());
+    assert_eq!(story.newest(), "10.0.0.1:2: ready -> ejected: hung");
+    assert_eq!(story.report(1, Outcome::Suspect), None, "it is known");
+    // The time is over, but no probe passed since.
+    story.wait(6_000);
+    assert_eq!(story.states()[1], Ejected);
+    story.pass(1, Role::Replica);
+    assert_eq!(story.states()[1], HalfOpen);
+    assert!(story.backend(1).take_permit() && !story.backend(1).take_permit());
+    story.backend(1).cells[0].reads.add(1);
+    story.wait(100);
+    assert_eq!(story.states()[1], Ready);
+    assert_eq!(story.newest(), "10.0.0.1:2: half_open -> ready: trial_passed");
+    let ejections: Vec<_> = story.table.watches()[1].ejections().collect();
+    assert_eq!(ejections, [("hung", 1)]);
+}
+
+#[test]
+fn a_suspicion_that_is_answered_changes_nothing() {
+    let mut story = Story::ready(2);
+    let before = story.table.events().total();
+    story.report(1, Outcome::Suspect);
+    story.table.suspicion_over(1, None, story.now_ms, 7);
+    assert_eq!(story.states(), [Ready; 3]);
+    assert_eq!(story.table.events().total(), before);
+    assert_eq!(story.report(1, Outcome::Suspect), Some(Ask::Suspect(1)), "and may come again");
+}
+
+#[test]
+fn a_primary_is_never_ejected_on_suspicion_or_failures() {
+    let mut story = Story::ready(2);
+    assert_eq!(story.report(0, Outcome::Suspect), None);
+    for _ in 0..20 {
+        story.report(0, Outcome::LocalFailure);
+        story.report(0, Outcome::Error);
+    }
+    assert_eq!(story.states(), [Ready; 3]);
+}
+
+#[test]
+fn at_most_half_of_a_shard_is_ejected_and_never_its_last_reader() {
+    let mut story = Story::ready(4);
+    for index in 1..5 {
+        story.hang(index);
+    }
+    // Five members: three at most.
+    assert_eq!(story.states(), [Ready, Ejected, Ejected, Ejected, Ready]);
+
+    let mut replicas_only = Story::new(1, ReadFrom::Replica);
+    replicas_only.pass(0, Role::Primary);
+    replicas_only.pass(1, Role::Replica);
+    replicas_only.hang(1);
+    assert_eq!(replicas_only.states(), [Ready, Ready], "reads have nowhere else to go");
+}
+
+#[test]
+fn failures_in_a_row_eject_and_a_success_between_them_forgives() {
+    let mut story = Story::ready(2);
+    story.report(1, Outcome::LocalFailure);
+    story.report(1, Outcome::LocalFailure);
+    story.backend(1).cells[0].reads.add(1);
+    story.report(1, Outcome::LocalFailure);
+    assert_eq!(story.states()[1], Ready);
+    story.report(1, Outcome::LocalFailure);
+    story.report(1, Outcome::LocalFailure);
+    assert_eq!(story.newest(), "10.0.0.1:2: ready -> ejected: local_failures");
+}
+
+#[test]
+fn a_lost_role_closes_the_gate_for_writes_and_a_new_primary_gets_them() {
+    let mut story = Story::ready(2);
+    story.pass(0, Role::Replica);
+    assert!(!story.gate(0).primary() && story.gate(0).replica());
+    assert_eq!(story.newest(), "10.0.0.1:1: primary -> replica: role");
+    story.pass(1, Role::Primary);
+    assert!(story.gate(1).primary());
+    assert_eq!(story.newest(), "10.0.0.1:2: replica -> primary: role");
+}
+
+#[test]
+fn two_that_claim_to_be_the_primary_are_told_apart_by_who_was_first() {
+    let mut story = Story::ready(2);
+    story.pass(1, Role::Primary);
+    assert!(story.gate(0).primary() && !story.gate(1).primary());
+    assert_eq!(story.newest(), "10.0.0.1:2: primary -> primary: split_brain");
+    let told = story.table.events().total();
+    story.pass(1, Role::Primary);
+    assert_eq!(story.table.events().total(), told, "said once");
+    // The first one dies: the other one is what is left.
+    (0..3).for_each(|_| story.fail(0));
+    assert!(story.gate(1).primary());
+    // It comes back as it was: now it is the one that is too many.
+    (0..2).for_each(|_| story.pass(0, Role::Primary));
+    assert!(story.gate(1).primary() && !story.gate(0).primary());
+}
+
+#[test]
+fn before_its_first_probe_the_configured_primary_keeps_its_place() {
+    let mut story = Story::new(1, ReadFrom::PreferReplica);
+    story.pass(1, Role::Primary);
+    assert!(!story.gate(1).primary(), "a stray empty server must not get the writes");
+    story.pass(0, Role::Primary);
+    assert!(story.gate(0).primary() && !story.gate(1).primary());
+}
+
+#[test]
+fn lag_is_published_in_bytes() {
+    let mut story = Story::ready(1);
+    let at = |role, offset| {
+        let replication_id = Some("a".to_owned());
+        Ok(Report { offset: Some(offset), replication_id, ..Report::of(role) })
+    };
+    story.probe(0, at(Role::Primary, 500));
+    story.probe(1, at(Role::Replica, 420));
+    assert_eq!(story.backend(1).lag_bytes(), Some(80));
+    assert_eq!(story.backend(0).lag_bytes(), None);
+    story.probe(1, at(Role::Syncing, 0));
+    assert_eq!(story.backend(1).lag_bytes(), None);
+}

@@ -1,0 +1,432 @@
+//! One client's connection as sessions and upstream connections share it: its line of places and
+//! its socket. Whoever has a reply writes it here and now; the client's own task is woken only
+//! when the socket takes no more.
+
+use super::{gather::Gather, hub::Hub, line::Line};
+use crate::net::stream::Stream;
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// A client of this worker.
+#[derive(Debug)]
+pub struct Client {
+    /// Process-wide; what `CLIENT ID` answers.
+    pub id: u64,
+    pub listener: usize,
+    output_limit: usize,
+    max_pipeline: usize,
+    inner: RefCell<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Gone once the session has ended; replies that come later are dropped.
+    stream: Option<Stream>,
+    line: Line,
+    /// Bytes of `line.out` already written.
+    sent: usize,
+    waker: Option<Waker>,
+    /// The upstream that paused because this client reads too slowly.
+    paused: Option<Waker>,
+    /// In the list of an upstream's turn already.
+    touched: bool,
+    /// The session has requests that wait for places.
+    stalled: bool,
+    /// How to end when all replies are written.
+    closing: Option<End>,
+    /// How it ended.
+    end: Option<End>,
+    window: usize,
+    window_hit: bool,
+    largest: usize,
+    /// Input bytes that the session holds.
+    input_held: usize,
+    charged: usize,
+    active_us: u64,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client closed or vanished.
+    Client,
+    /// QUIT.
+    Quit,
+    /// What it sent is not Redis protocol.
+    Protocol,
+    /// It read too slowly: `redis.client_output_limit`.
+    OutputLimit,
+    /// `limits.memory`.
+    Memory,
+    /// `timeouts.client_idle`.
+    Idle,
+    /// We are stopping.
+    Shutdown,
+    /// A reply was cut in the middle by a backend.
+    ReplyCut,
+}
+
+/// What a session waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes were appended to the input.
+    Bytes,
+    /// There is room for requests read earlier.
+    Room,
+    /// The client sends no more.
+    Eof,
+    /// Over.
+    End(End),
+}
+
+impl Client {
+    pub fn new(id: u64, listener: usize, stream: Stream, limits: Limits) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            listener,
+            output_limit: limits.output,
+            max_pipeline: limits.pipeline,
+            inner: RefCell::new(Inner {
+                stream: Some(stream),
+                line: Line::default(),
+                sent: 0,
+                waker: None,
+                paused: None,
+                touched: false,
+                stalled: false,
+                closing: None,
+                end: None,
+                window: FIRST_WINDOW.min(limits.pipeline),
+                window_hit: false,
+                largest: 0,
+                input_held: 0,
+                charged: 0,
+                active_us: 0,
+            }),
+        })
+    }
+
+    /// Waits for the next event. With `read` false no bytes are taken from the socket.
+    pub fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+        input: &mut Vec<u8>,
+        read: bool,
+    ) -> Poll<Event> {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        if let Some(end) = inner.end {
+            return Poll::Ready(Event::End(end));
+        }
+        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+        while inner.backlog() > 0 {
+            inner.write(hub, self);
+            if let Some(end) = inner.end {
+                return Poll::Ready(Event::End(end));
+            }
+            if inner.backlog() == 0 {
+                break;
+            }
+            let Some(stream) = &inner.stream else { break };
+            match stream.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Client)),
+                Poll::Pending => break,
+            }
+        }
+        if inner.stalled && inner.has_room() {
+            inner.stalled = false;
+            return Poll::Ready(Event::Room);
+        }
+        let settled = inner.line.is_empty() && inner.backlog() == 0;
+        if settled {
+            if let Some(end) = inner.closing {
+                return Poll::Ready(Event::End(end));
+            }
+            if hub.is_draining() && read && input.is_empty() {
+                return Poll::Ready(Event::End(End::Shutdown));
+            }
+        }
+        if !read || inner.closing.is_some() || inner.stalled {
+            return Poll::Pending;
+        }
+        let Some(stream) = &mut inner.stream else {
+            return Poll::Ready(Event::End(End::Client));
+        };
+        if input.capacity() == 0 {
+            *input = hub.buffers.take();
+        } else if input.capacity() - input.len() < MIN_READ {
+            input.reserve(MIN_READ);
+        }
+        let result = tokio_util::io::poll_read_buf(Pin::new(stream), cx, input);
+        match result {
+            Poll::Ready(Ok(0)) => Poll::Ready(Event::Eof),
+            Poll::Ready(Ok(n)) => {
+                if let Some(listener) = hub.metrics.listeners.get(self.listener) {
+                    listener.bytes_in.add(n as u64);
+                }
+                Poll::Ready(Event::Bytes)
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Event::End(End::Client)),
+            Poll::Pending => {
+                if input.is_empty() {
+                    hub.buffers.give(std::mem::take(input));
+                    inner.line.shrink();
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether one more request may be under way; else the session is woken when there is.
+    pub fn has_room(&self) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let room = inner.has_room();
+        if !room {
+            inner.stalled = true;
+            inner.window_hit = true;
+        }
+        room
+    }
+
+    /// Opens a place for one reply.
+    pub fn open(&self) -> u32 {
+        self.inner.borrow_mut().line.open()
+    }
+
+    /// Opens a place for a reply put together from several.
+    pub fn open_gather(&self, gather: Gather) -> u32 {
+        self.inner.borrow_mut().line.open_gather(gather)
+    }
+
+    /// A reply of our own, behind all that wait.
+    pub fn reply(&self, hub: &Hub, bytes: &[u8]) {
+        let mut inner = self.inner.borrow_mut();
+        inner.borrow_out(hub);
+        inner.line.reply(bytes);
+    }
+
+    /// Answers a place. True when the client was not in this turn's list of touched ones yet:
+    /// then the caller puts it there and calls [`Self::flush`] at the end of its turn.
+    pub fn answer(&self, hub: &Hub, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.stream.is_none() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.answer(seq, part, from, bytes);
+        inner.largest = inner.largest.max(bytes.len());
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// Answers a place from the client's own batch, which flushes at its end.
+    pub fn answer_now(&self, hub: &Hub, seq: u32, part: u16, from: &str, bytes: &[u8]) {
+        let mut inner = self.inner.borrow_mut();
+        inner.borrow_out(hub);
+        inner.line.answer(seq, part, from, bytes);
+    }
+
+    /// Whether the reply of `seq` may be passed on piece by piece.
+    pub fn takes_pieces(&self, seq: u32) -> bool {
+        let inner = self.inner.borrow();
+        inner.stream.is_none() || inner.line.is_plain_head(seq)
+    }
+
+    /// Passes on a piece of the reply at the front of the line, and writes it.
+    pub fn stream(&self, hub: &Hub, bytes: &[u8]) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.stream.is_some() {
+            inner.borrow_out(hub);
+            inner.line.stream(bytes);
+            inner.flush(hub, self);
+        }
+    }
+
+    /// Writes what is ready, after a batch or an upstream's turn.
+    pub fn flush(&self, hub: &Hub) {
+        let mut inner = self.inner.borrow_mut();
+        inner.touched = false;
+        inner.flush(hub, self);
+    }
+
+    /// Bytes that the client has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.inner.borrow().backlog()
+    }
+
+    /// Has `waker` woken when the client has taken most of its backlog.
+    pub fn wake_when_drained(&self, waker: &Waker) {
+        self.inner.borrow_mut().paused = Some(waker.clone());
+    }
+
+    /// Ends the session once every reply is written; nothing more is read.
+    pub fn close_after_replies(&self, end: End) {
+        self.inner.borrow_mut().closing.get_or_insert(end);
+    }
+
+    /// Ends the session now.
+    pub fn kill(&self, end: End) {
+        let mut inner = self.inner.borrow_mut();
+        inner.end.get_or_insert(end);
+        inner.wake();
+    }
+
+    /// Makes the session look around.
+    pub fn wake(&self) {
+        self.inner.borrow().wake();
+    }
+
+    /// Counts what the client holds. `input` is what its session holds, `now_us` when it last did
+    /// something.
+    pub fn charge(&self, hub: &Hub, input: usize, now_us: u64) {
+        let mut inner = self.inner.borrow_mut();
+        inner.input_held = input;
+        inner.active_us = now_us;
+        inner.charge(hub);
+    }
+
+    /// Bytes held for this client.
+    pub fn held(&self) -> usize {
+        self.inner.borrow().charged
+    }
+
+    /// When it last sent something, if nothing of it is under way.
+    pub fn idle_since(&self) -> Option<u64> {
+        let inner = self.inner.borrow();
+        (inner.line.is_empty() && inner.backlog() == 0).then_some(inner.active_us)
+    }
+
+    /// The session is over: the socket is closed now, replies still under way are dropped.
+    pub fn close(&self, hub: &Hub) {
+        let mut inner = self.inner.borrow_mut();
+        inner.stream = None;
+        inner.line = Line::default();
+        inner.sent = 0;
+        inner.input_held = 0;
+        inner.waker = None;
+        inner.charge(hub);
+        if let Some(paused) = inner.paused.take() {
+            paused.wake();
+        }
+    }
+}
+
+/// What a listener allows each of its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes a client may leave unread.
+    pub output: usize,
+    /// Requests under way.
+    pub pipeline: usize,
+}
+
+impl Inner {
+    fn backlog(&self) -> usize {
+        self.line.out.len() - self.sent
+    }
+
+    /// The window starts small and doubles with every round that fills it, as long as what is
+    /// under way stays within 1 MiB by the largest reply seen (redis.md, T33).
+    fn has_room(&mut self) -> bool {
+        let waiting = self.line.len();
+        if waiting <= self.window / 2 && std::mem::take(&mut self.window_hit) {
+            self.window *= 2;
+        }
+        if waiting == 0 {
+            self.largest /= 2;
+        }
+        let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
+        waiting < self.window.min(by_size) && self.backlog() < SOFT_BACKLOG
+    }
+
+    fn borrow_out(&mut self, hub: &Hub) {
+        if self.line.out.capacity() == 0 {
+            self.line.out = hub.buffers.take();
+        }
+    }
+
+    fn flush(&mut self, hub: &Hub, client: &Client) {
+        if self.backlog() > 0 {
+            self.write(hub, client);
+        }
+        if self.backlog() > 0 || self.end.is_some() {
+            if self.backlog() > client.output_limit {
+                self.end.get_or_insert(End::OutputLimit);
+            }
+            self.wake();
+        } else if self.closing.is_some() || hub.is_draining() {
+            self.wake();
+        } else if self.stalled && self.line.len() <= self.window / 2 {
+            self.wake();
+        }
+        self.window = self.window.min(client.max_pipeline);
+        self.charge(hub);
+    }
+
+    /// Writes until all is written or the socket takes no more.
+    fn write(&mut self, hub: &Hub, client: &Client) {
+        let Some(stream) = &self.stream else { return };
+        let listener = hub.metrics.listeners.get(client.listener);
+        while let Some(rest) = self.line.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match stream.try_write(rest) {
+                Ok(n) if n > 0 => {
+                    self.sent += n;
+                    if let Some(listener) = listener {
+                        listener.bytes_out.add(n as u64);
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Ok(_) | Err(_) => {
+                    self.end = Some(End::Client);
+                    return;
+                }
+            }
+        }
+        if self.backlog() == 0 {
+            hub.buffers.give(std::mem::take(&mut self.line.out));
+            self.sent = 0;
+        } else if self.sent >= COMPACT && self.sent >= self.backlog() {
+            self.line.out.drain(..self.sent);
+            self.sent = 0;
+        }
+        if self.backlog() < RESUME_BACKLOG
+            && let Some(paused) = self.paused.take()
+        {
+            paused.wake();
+        }
+    }
+
+    fn charge(&mut self, hub: &Hub) {
+        let held = self.line.held() + self.input_held;
+        if held != self.charged {
+            hub.charge(self.charged, held);
+            self.charged = held;
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// redis.md, T32/T33: a session starts with 64 requests in flight ...
+const FIRST_WINDOW: usize = 64;
+/// ... and may grow while in flight x largest recent reply stays within 1 MiB.
+const ROUND_BYTES: usize = 1024 * 1024;
+/// redis.md, T33: stop reading a client that has more than 8 MiB pending.
+const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
+/// A paused upstream goes on below this.
+const RESUME_BACKLOG: usize = 512 * 1024;
+/// Room for a read: what is left of a buffer below this is not worth a system call.
+const MIN_READ: usize = 4 * 1024;
+/// Written bytes are dropped from the front of a backlog in steps of at least this.
+const COMPACT: usize = 256 * 1024;

@@ -1,0 +1,273 @@
+//! One request: look its command up, check that it may run, and forward it, split it, ask all
+//! shards, answer it here, or say why not.
+
+use super::{
+    args::Args,
+    client::{Client, End},
+    entry::{Entry, Owner},
+    fan_out,
+    frame::{Decoder, Frame, Limits},
+    hub::Hub,
+    inline,
+    keys::{self, KeyIndexes, Keys},
+    local, reply, route,
+    session::{Settings, State},
+    split,
+    table::{Command, Commands, FanOut, Kind, Local},
+    upstream::requests,
+};
+use crate::{
+    policy::{access::Access, reads::ReadFrom},
+    topology::{Backend, Cluster},
+};
+use std::{rc::Rc, sync::Arc};
+
+/// What a request meets: its session, its cluster and the time its batch was read.
+pub(super) struct Scene<'a> {
+    pub hub: &'a Rc<Hub>,
+    pub client: &'a Rc<Client>,
+    pub cluster: &'a Cluster,
+    pub commands: &'a Commands,
+    pub settings: &'a Settings,
+    pub state: &'a mut State,
+    pub now_us: u64,
+    pub out_of_memory: bool,
+}
+
+/// Whether the session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    Close(End),
+}
+
+impl<'a> Scene<'a> {
+    /// A request as a person types it: converted, then as any other.
+    pub fn inline(&mut self, line: &[u8]) -> Flow {
+        let Ok(args) = inline::parse(line) else {
+            self.reply(reply::UNBALANCED_QUOTES);
+            return Flow::Close(End::Protocol);
+        };
+        if args.is_empty() {
+            return Flow::Continue;
+        }
+        let mut frame = Vec::new();
+        inline::to_resp(&args, &mut frame);
+        let mut decoder = Decoder::default();
+        let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
+        match decoder.decode(&frame, &limits) {
+            Ok(Frame::Request(_)) => self.request(Args { frame: &frame, spans: decoder.spans() }),
+            _ => Flow::Continue,
+        }
+    }
+
+    /// A request in RESP.
+    pub fn request(&mut self, args: Args<'_>) -> Flow {
+        let Some(command) = self.commands.find(args) else {
+            return self.unknown(args);
+        };
+        self.count(usize::from(command.index));
+        if !self.state.authenticated && !before_auth(command) {
+            self.reply(reply::NO_AUTH);
+            return self.cross_protocol(command);
+        }
+        if !command.arity_ok(args.len()) {
+            return self.say(|out| reply::wrong_arity(out, command.name));
+        }
+        if self.out_of_memory {
+            self.reply(reply::OUT_OF_MEMORY);
+            return Flow::Continue;
+        }
+        let mut kind = command.kind;
+        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+            kind = Kind::Disabled;
+        } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
+            kind = allowed(command);
+        }
+        match kind {
+            Kind::Keyed if command.blocking && command.blocks(args) => {
+                self.say(|out| reply::not_yet(out, command.name))
+            }
+            Kind::Keyed => self.keyed(command, args),
+            Kind::Split(merge) => split::split(self, command, merge, args),
+            Kind::Local(local) => local::answer(self, local, args),
+            Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
+            Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
+            Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
+            Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
+            Kind::CrossProtocol => self.cross_protocol(command),
+        }
+    }
+
+    /// Forwards to the shard that owns all keys.
+    fn keyed(&mut self, command: &Command, args: Args<'_>) -> Flow {
+        if let Keys::First(at) = command.keys {
+            let key = args.get(at as usize).unwrap_or_default();
+            return self.forward(route::shard_of(self.cluster, key), command, args.frame);
+        }
+        // Where the keys are not what they must be, the server says so in its own words.
+        let found = keys::keys(command, args).unwrap_or_default();
+        match self.shard_of_all(found, args) {
+            Some(_) if self.has_foreign_pattern(command, args) => {
+                self.say(|out| reply::foreign_pattern(out, command.name))
+            }
+            Some(shard) => self.forward(shard, command, args.frame),
+            None => {
+                self.reply(reply::CROSS_SLOT);
+                Flow::Continue
+            }
+        }
+    }
+
+    /// The one shard of all keys; the first shard when there are none.
+    fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
+        let mut shards =
+            found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
+        let Some(first) = shards.next() else { return Some(0) };
+        shards.all(|shard| shard == first).then_some(first)
+    }
+
+    /// SORT with a BY or GET pattern reads keys that may lie on any shard.
+    fn has_foreign_pattern(&self, command: &Command, args: Args<'_>) -> bool {
+        self.cluster.shards.len() > 1 && keys::pattern_keys(command, args).next().is_some()
+    }
+
+    /// Forwards a request unchanged to the backend of its shard that may take it.
+    pub fn forward(&mut self, shard: usize, command: &Command, frame: &[u8]) -> Flow {
+        self.send(shard, command.access, !command.replica_ok, frame)
+    }
+
+    /// Forwards a request unchanged.
+    pub fn send(&mut self, shard: usize, access: Access, at_primary: bool, frame: &[u8]) -> Flow {
+        let Some(backend) = self.pick(shard, access, at_primary) else {
+            let text = self.why_not(shard, access, at_primary);
+            return self.refuse(access, |out| reply::cluster_down(out, &text));
+        };
+        let owner = Owner::Client(Rc::clone(self.client));
+        let entry =
+            Entry::new(owner, self.client.open(), access, self.now_us).at_primary(at_primary);
+        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
+            upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
+        });
+        Flow::Continue
+    }
+
+    /// The backend that takes a request for `shard` now.
+    pub fn pick(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<&'a Arc<Backend>> {
+        let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
+        let hub = self.hub;
+        let cluster = self.cluster;
+        let shard = cluster.shards.get(shard)?;
+        route::select(shard, access, from, &mut self.state.picker, 0, || hub.draw())
+    }
+
+    /// Why [`Self::pick`] found nobody.
+    pub fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
+        let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
+        self.cluster
+            .shards
+            .get(shard)
+            .map_or_else(|| "no such shard".to_owned(), |shard| route::why_not(shard, access, from))
+    }
+
+    /// A command nobody told us about: with one shard a write with its key at argument 1.
+    fn unknown(&mut self, args: Args<'_>) -> Flow {
+        self.count(usize::MAX);
+        let name = args.get(0).unwrap_or_default();
+        if !self.state.authenticated {
+            self.reply(reply::NO_AUTH);
+            return Flow::Continue;
+        }
+        let denied = |word: &String| word.as_bytes().eq_ignore_ascii_case(name);
+        if self.settings.deny.iter().any(denied) {
+            return self.say(|out| reply::disabled(out, &reply::printable(name)));
+        }
+        if self.cluster.shards.len() == 1 {
+            return self.send(0, Access::Write, true, args.frame);
+        }
+        self.say(|out| reply::unknown_command(out, name))
+    }
+
+    /// A browser was made to send HTTP here: close, as Redis does (T30).
+    fn cross_protocol(&self, command: &Command) -> Flow {
+        if command.kind != Kind::CrossProtocol {
+            return Flow::Continue;
+        }
+        if let Some(metrics) = self.hub.metrics.listeners.get(self.settings.listener) {
+            if metrics.rejected_protocol.get() == 0 {
+                tracing::warn!(
+                    listener = %self.settings.name,
+                    "possible cross protocol attack: a client sent an HTTP request and was closed \
+                     (said once)"
+                );
+            }
+            metrics.rejected_protocol.add(1);
+        }
+        self.client.kill(End::Protocol);
+        Flow::Close(End::Protocol)
+    }
+
+    /// Answers with an error of ours that counts as a failed request.
+    pub fn refuse(&self, access: Access, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+        if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
+            requests(metrics, access).proxy_errors.add(1);
+        }
+        let mut text = Vec::new();
+        write(&mut text);
+        self.client.reply(self.hub, &text);
+        Flow::Continue
+    }
+
+    /// Answers here with what `write` writes.
+    pub fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+        let mut text = Vec::new();
+        write(&mut text);
+        self.reply(&text);
+        Flow::Continue
+    }
+
+    /// Answers here.
+    pub fn reply(&self, bytes: &[u8]) {
+        if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
+            metrics.local.add(1);
+        }
+        self.client.reply(self.hub, bytes);
+    }
+
+    fn count(&self, index: usize) {
+        let commands = &self.hub.metrics.commands;
+        if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
+            counter.add(1);
+        }
+    }
+}
+
+/// What an allowed command becomes.
+fn allowed(command: &Command) -> Kind {
+    match command.kind {
+        // A shared connection cannot become a stream.
+        Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
+        Kind::Disabled if command.keys == Keys::None => Kind::FanOut(FanOut::AllOk),
+        Kind::Disabled => Kind::Keyed,
+        Kind::NotYet if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
+        other => other,
+    }
+}
+
+/// Whether a list names a command: whole, by its container, or by its subcommand.
+fn named(list: &[String], name: &str) -> bool {
+    let container = name.split('|').next().unwrap_or(name);
+    list.iter().any(|word| word == name || word == container)
+}
+
+fn before_auth(command: &Command) -> bool {
+    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit))
+}
+
+/// Commands that turn a connection into a stream.
+const STREAMS: &[&str] = &["MONITOR", "SYNC", "PSYNC", "REPLCONF"];

@@ -1,0 +1,95 @@
+//! What an upstream connection remembers of each request it has sent: whose it is, where its
+//! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
+
+use super::client::Client;
+use crate::policy::access::Access;
+use std::rc::Rc;
+
+/// One request under way on an upstream connection, in the order of its replies.
+#[derive(Debug)]
+pub struct Entry {
+    pub owner: Owner,
+    /// The place in the client's line.
+    pub seq: u32,
+    /// Which part of a gather this is.
+    pub part: u16,
+    pub access: Access,
+    /// Only the primary may answer it, although it may be a read.
+    pub at_primary: bool,
+    pub reach: Reach,
+    /// Microseconds on the worker's clock when its batch was read.
+    pub start_us: u64,
+    /// Where its bytes begin in the connection's stream, and how many they are.
+    pub offset: u64,
+    pub len: u32,
+    /// Set when a piece of its reply was passed on.
+    pub streamed: bool,
+    /// Where it has been before.
+    pub tried: Option<Box<Tried>>,
+}
+
+/// Who waits for a reply.
+#[derive(Debug)]
+pub enum Owner {
+    Client(Rc<Client>),
+    /// Nobody any more: the reply is swallowed.
+    Tombstone,
+    /// The worker itself asked `COMMAND`.
+    Commands,
+}
+
+/// How a request counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// One backend answers it.
+    One,
+    /// A part of one that several shards answer.
+    Part,
+    /// A part of one that all shards answer.
+    All,
+}
+
+/// The tries a request has behind it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    /// Bit i: member i of the shard.
+    pub members: u64,
+    pub attempts: u8,
+}
+
+impl Entry {
+    /// A request that begins now; the connection fills in where its bytes lie.
+    pub fn new(owner: Owner, seq: u32, access: Access, start_us: u64) -> Self {
+        Self {
+            owner,
+            seq,
+            part: 0,
+            access,
+            at_primary: access == Access::Write,
+            reach: Reach::One,
+            start_us,
+            offset: 0,
+            len: 0,
+            streamed: false,
+            tried: None,
+        }
+    }
+
+    /// Keeps it at the primary.
+    pub fn at_primary(mut self, at_primary: bool) -> Self {
+        self.at_primary |= at_primary;
+        self
+    }
+
+    /// One part of a gather.
+    pub fn part(mut self, part: u16, reach: Reach) -> Self {
+        self.part = part;
+        self.reach = reach;
+        self
+    }
+
+    /// Whether it may be sent to another backend after its bytes left.
+    pub fn is_movable(&self) -> bool {
+        self.access == Access::Read && !self.streamed && matches!(self.owner, Owner::Client(_))
+    }
+}

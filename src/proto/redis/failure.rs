@@ -1,0 +1,258 @@
+//! What becomes of requests that fail: moved to another backend when that is safe, else answered
+//! with words that say what is known. A write whose bytes left is never sent again.
+
+use super::{
+    client::{Client, End},
+    entry::{Entry, Owner, Reach, Tried},
+    hub::Hub,
+    reply,
+    route::{self, Picker},
+    upstream::{Phase, Upstream, UpstreamError, requests},
+};
+use crate::{
+    policy::{
+        access::Access,
+        gate::State,
+        reads::ReadFrom,
+        retry::{Effect, Verdict, decide},
+    },
+    topology::Outcome,
+};
+use std::rc::Rc;
+
+/// The connection is over: everything on it is moved or answered.
+pub fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &UpstreamError) {
+    hub.forget_upstream(upstream);
+    let (fifo, written) = {
+        let mut inner = upstream.inner();
+        (std::mem::take(&mut inner.fifo), inner.outbox.written())
+    };
+    hub.cell(&upstream.backend).iter().for_each(|c| {
+        c.in_flight.sub(fifo.len() as u64);
+        c.failures.add(fifo.len() as u64);
+    });
+    let idle_close = fifo.is_empty() && error.phase == Phase::Read;
+    if !idle_close && error.phase != Phase::Evicted {
+        hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
+    }
+    if error.phase == Phase::Protocol {
+        tracing::warn!(cluster = %upstream.backend.cluster, "{error}; its connection is closed");
+    } else {
+        tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
+    }
+    let mut touched = Vec::new();
+    for entry in fifo {
+        let sent = entry.offset < written;
+        lost(hub, upstream, entry, sent, error, &mut touched);
+    }
+    upstream.inner().discharge(hub);
+    flush(hub, touched);
+}
+
+/// Control took the backend out of rotation: reads without an answer go elsewhere at once; of an
+/// unhealthy backend the connection is closed too, which answers the writes.
+pub fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
+    let moved: Vec<Entry> = {
+        let mut inner = upstream.inner();
+        let begun = usize::from(inner.partial > 0);
+        inner
+            .fifo
+            .iter_mut()
+            .skip(begun)
+            .filter(|entry| entry.is_movable())
+            .map(|entry| Entry {
+                owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
+                tried: entry.tried.take(),
+                ..*entry
+            })
+            .collect()
+    };
+    let mut touched = Vec::new();
+    for entry in moved {
+        let error = upstream.error(Phase::Evicted, upstream.backend.state().as_str());
+        lost(hub, upstream, entry, true, &error, &mut touched);
+    }
+    flush(hub, touched);
+    if upstream.backend.state() == State::Unhealthy {
+        upstream.end(Phase::Evicted, "unhealthy");
+    }
+}
+
+/// Answers what has waited longer than its timeout; late replies are swallowed.
+pub fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
+    let timeouts = upstream.timeouts;
+    let mut expired = Vec::new();
+    for entry in &mut upstream.inner().fifo {
+        let timeout = match entry.reach {
+            Reach::All => timeouts.fan_out,
+            Reach::One | Reach::Part => timeouts.request,
+        };
+        let age = u128::from(now_us.saturating_sub(entry.start_us));
+        if timeout.is_zero() || age < timeout.as_micros() {
+            continue;
+        }
+        if let Owner::Client(client) = std::mem::replace(&mut entry.owner, Owner::Tombstone) {
+            expired.push((client, entry.seq, entry.part, entry.access, entry.streamed));
+        }
+    }
+    let mut touched = Vec::new();
+    for (client, seq, part, access, streamed) in expired {
+        if streamed {
+            client.kill(End::ReplyCut);
+            continue;
+        }
+        let mut text = Vec::new();
+        reply::timed_out(&mut text, &upstream.backend.shard);
+        answer_error(hub, upstream, client, (seq, part, access), &text, &mut touched);
+    }
+    flush(hub, touched);
+}
+
+/// A backend answered with an error. The transient ones say that nothing was executed: reads then
+/// go to another backend. Every other error is the client's.
+pub fn error_reply(
+    hub: &Rc<Hub>,
+    upstream: &Rc<Upstream>,
+    entry: Entry,
+    error: &[u8],
+    touched: &mut Vec<Rc<Client>>,
+) {
+    let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
+    let outcome = match code {
+        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
+        b"-READONLY" => Some(Outcome::RoleMismatch),
+        _ => None,
+    };
+    let entry = match outcome {
+        Some(outcome) => {
+            hub.reporter.report(&upstream.backend, outcome);
+            hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
+            match retry(hub, upstream, entry, false) {
+                Ok(()) => return,
+                Err(entry) => entry,
+            }
+        }
+        None => entry,
+    };
+    let Owner::Client(client) = entry.owner else { return };
+    if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
+        requests(metrics, entry.access).backend_errors.add(1);
+    }
+    if client.answer(hub, entry.seq, entry.part, &upstream.backend.shard, error) {
+        touched.push(client);
+    }
+}
+
+fn lost(
+    hub: &Rc<Hub>,
+    upstream: &Rc<Upstream>,
+    entry: Entry,
+    sent: bool,
+    error: &UpstreamError,
+    touched: &mut Vec<Rc<Client>>,
+) {
+    if entry.streamed {
+        if let Owner::Client(client) = entry.owner {
+            client.kill(End::ReplyCut);
+        }
+        return;
+    }
+    let entry = match retry(hub, upstream, entry, sent) {
+        Ok(()) => return,
+        Err(entry) => entry,
+    };
+    let attempts = entry.tried.as_ref().map_or(1, |tried| tried.attempts);
+    let place = (entry.seq, entry.part, entry.access);
+    let Owner::Client(client) = entry.owner else { return };
+    let mut text = Vec::new();
+    match decide(sent, entry.access, attempts) {
+        Verdict::Fail(Effect::Unknown) => reply::unknown_result(&mut text, &upstream.backend.shard),
+        Verdict::Fail(Effect::None) | Verdict::Retry => reply::cluster_down(
+            &mut text,
+            &format!("shard {}: {error}; tried {attempts}", upstream.backend.shard),
+        ),
+    }
+    answer_error(hub, upstream, client, place, &text, touched);
+}
+
+/// Sends the request to another backend of its shard, or to the same one over a new connection
+/// when there is no other. Gives the entry back when that is not allowed or nobody is ready.
+fn retry(
+    hub: &Rc<Hub>,
+    upstream: &Rc<Upstream>,
+    mut entry: Entry,
+    sent: bool,
+) -> Result<(), Entry> {
+    if !matches!(entry.owner, Owner::Client(_)) {
+        return Err(entry);
+    }
+    let mut topology = hub.topology();
+    let Some((cluster, shard, member)) =
+        topology.snapshot().clusters.get(upstream.cluster).and_then(|c| {
+            c.shards.iter().find_map(|shard| {
+                let member = shard.members.iter().position(|b| b.id == upstream.backend.id)?;
+                Some((c, shard, member))
+            })
+        })
+    else {
+        return Err(entry);
+    };
+    let mut tried = entry.tried.as_deref().copied().unwrap_or_default();
+    tried.members |= 1 << member;
+    tried.attempts += 1;
+    let attempts = tried.attempts;
+    entry.tried = Some(Box::new(Tried { ..tried }));
+    if decide(sent, entry.access, attempts) != Verdict::Retry {
+        return Err(entry);
+    }
+    let Some(bytes) =
+        upstream.inner().outbox.request(entry.offset, entry.len as usize).map(<[u8]>::to_vec)
+    else {
+        return Err(entry);
+    };
+    let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
+    let mut picker = Picker { cursor: u32::try_from(hub.draw() >> 32).unwrap_or(0), key: 0 };
+    let other = route::select(shard, entry.access, from, &mut picker, tried.members, || hub.draw());
+    let target = match other {
+        Some(backend) => backend,
+        None if upstream.backend.gate().open() && attempts == 1 && !is_open(hub, upstream) => {
+            &upstream.backend
+        }
+        None => return Err(entry),
+    };
+    if !hub.try_retry(upstream.cluster) {
+        return Err(entry);
+    }
+    if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
+        requests(metrics, entry.access).retries.add(1);
+    }
+    hub.upstream(cluster, target, upstream.db, |next| next.send_owned(hub, entry, bytes));
+    Ok(())
+}
+
+/// Whether this very connection still serves: then the same backend would be asked on it again.
+fn is_open(hub: &Hub, upstream: &Rc<Upstream>) -> bool {
+    hub.upstreams().iter().any(|open| Rc::ptr_eq(open, upstream))
+}
+
+fn answer_error(
+    hub: &Hub,
+    upstream: &Upstream,
+    client: Rc<Client>,
+    (seq, part, access): (u32, u16, Access),
+    text: &[u8],
+    touched: &mut Vec<Rc<Client>>,
+) {
+    if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
+        requests(metrics, access).proxy_errors.add(1);
+    }
+    if client.answer(hub, seq, part, &upstream.backend.shard, text) {
+        touched.push(client);
+    }
+}
+
+fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
+    for client in touched {
+        client.flush(hub);
+    }
+}

@@ -1,0 +1,112 @@
+//! Commands that concern every shard: asked of every primary, answered as if there were one.
+
+use super::{
+    args::Args,
+    cursor::{self, Cursor},
+    dispatch::{Flow, Scene},
+    entry::{Entry, Owner, Reach},
+    gather::{Gather, Merge},
+    reply, route,
+    table::{Command, FanOut},
+};
+use crate::policy::access::Access;
+use std::rc::Rc;
+
+/// Asks all shards; with one shard the request passes unchanged.
+pub(super) fn fan_out(
+    scene: &mut Scene<'_>,
+    command: &Command,
+    how: FanOut,
+    args: Args<'_>,
+) -> Flow {
+    if scene.cluster.shards.len() == 1 {
+        return scene.forward(0, command, args.frame);
+    }
+    let merge = match how {
+        FanOut::Sum => Merge::Sum,
+        FanOut::AllOk => Merge::AllOk,
+        FanOut::Concat => Merge::Concat,
+        FanOut::Min => Merge::Min,
+        FanOut::Scan => return scan(scene, command, args),
+        FanOut::RandomKey => return random_key(scene, command),
+    };
+    ask_all(scene, command.name, command.access, merge, args.frame)
+}
+
+/// Sends `frame` to every primary.
+pub(super) fn ask_all(
+    scene: &mut Scene<'_>,
+    name: &'static str,
+    access: Access,
+    merge: Merge,
+    frame: &[u8],
+) -> Flow {
+    let shards = scene.cluster.shards.len();
+    let count = u16::try_from(shards).unwrap_or(u16::MAX);
+    let seq = scene.client.open_gather(Gather::new(name, merge, count));
+    for (part, shard) in (0..count).zip(0..shards) {
+        ask(scene, access, (seq, part), shard, frame);
+    }
+    Flow::Continue
+}
+
+fn ask(scene: &mut Scene<'_>, access: Access, (seq, part): (u32, u16), shard: usize, frame: &[u8]) {
+    let (hub, client, cluster, db) = (scene.hub, scene.client, scene.cluster, scene.state.db);
+    let now_us = scene.now_us;
+    let Some(backend) = scene.pick(shard, access, true) else {
+        let text = scene.why_not(shard, access, true);
+        let mut error = Vec::new();
+        reply::cluster_down(&mut error, &text);
+        let name = cluster.shards.get(shard).map_or("", |shard| &shard.name);
+        client.answer_now(hub, seq, part, name, &error);
+        return;
+    };
+    let entry = Entry::new(Owner::Client(Rc::clone(client)), seq, access, now_us)
+        .at_primary(true)
+        .part(part, Reach::All);
+    hub.upstream(cluster, backend, db, |upstream| {
+        upstream.send(hub, entry, |out| out.extend_from_slice(frame));
+    });
+}
+
+/// One shard is scanned after the other; the cursor says which.
+fn scan(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
+    let only = pattern(args)
+        .and_then(cursor::fixed_tag)
+        .map(|tag| route::shard_of(scene.cluster, tag))
+        .and_then(|shard| u32::try_from(shard).ok());
+    let shards = u32::try_from(scene.cluster.shards.len()).unwrap_or(u32::MAX);
+    let Some(at) = Cursor::parse(args.get(1).unwrap_or_default(), shards, only) else {
+        scene.reply(reply::INVALID_CURSOR);
+        return Flow::Continue;
+    };
+    let mut frame = Vec::new();
+    reply::array_header(&mut frame, args.len());
+    reply::bulk(&mut frame, b"SCAN");
+    reply::bulk(&mut frame, itoa::Buffer::new().format(at.node).as_bytes());
+    args.iter().skip(2).for_each(|arg| reply::bulk(&mut frame, arg));
+    let seq = scene.client.open_gather(Gather::new(command.name, Merge::Scan(at), 1));
+    ask(scene, Access::Read, (seq, 0), at.shard as usize, &frame);
+    Flow::Continue
+}
+
+/// The argument of `MATCH`.
+fn pattern(args: Args<'_>) -> Option<&[u8]> {
+    let at = (2..args.len())
+        .step_by(2)
+        .find(|i| args.get(*i).is_some_and(|word| word.eq_ignore_ascii_case(b"MATCH")))?;
+    args.get(at + 1)
+}
+
+/// A key of a shard drawn by size: every shard tells its size and one of its keys.
+fn random_key(scene: &mut Scene<'_>, command: &Command) -> Flow {
+    let shards = scene.cluster.shards.len();
+    let parts = u16::try_from(2 * shards).unwrap_or(u16::MAX);
+    let merge = Merge::RandomKey { draw: scene.hub.draw() };
+    let seq = scene.client.open_gather(Gather::new(command.name, merge, parts));
+    for (part, shard) in (0..parts).step_by(2).zip(0..shards) {
+        ask(scene, Access::Read, (seq, part), shard, b"*1\r\n$6\r\nDBSIZE\r\n");
+        ask(scene, Access::Read, (seq, part + 1), shard, b"*1\r\n$9\r\nRANDOMKEY\r\n");
+    }
+    Flow::Continue
+}

@@ -1,0 +1,101 @@
+//! What is said on an upstream connection before it serves: who we are and which database.
+
+use super::{reply, scan::Scanner};
+use crate::topology::Credentials;
+use std::{io, time::Duration};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// AUTH and SELECT, as far as they are needed; nothing is sent when neither is.
+///
+/// # Errors
+/// The server refused (its own words, without the password), or did not answer in `timeout`.
+pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    credentials: &Credentials,
+    db: u8,
+    timeout: Duration,
+) -> io::Result<()> {
+    let mut request = Vec::new();
+    let mut asked = Vec::new();
+    if let Some(password) = &credentials.password {
+        asked.push("AUTH");
+        let user = credentials.user.as_deref();
+        reply::array_header(&mut request, 2 + usize::from(user.is_some()));
+        reply::bulk(&mut request, b"AUTH");
+        user.iter().for_each(|user| reply::bulk(&mut request, user.as_bytes()));
+        reply::bulk(&mut request, password.as_bytes());
+    }
+    if db > 0 {
+        asked.push("SELECT");
+        reply::array_header(&mut request, 2);
+        reply::bulk(&mut request, b"SELECT");
+        reply::bulk(&mut request, db.to_string().as_bytes());
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let talk = async {
+        stream.write_all(&request).await?;
+        for word in asked {
+            let answer = read_reply(stream).await?;
+            if answer != reply::OK {
+                let answer = String::from_utf8_lossy(&answer);
+                return Err(io::Error::other(format!("{word}: {}", answer.trim_end())));
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(timeout, talk).await.unwrap_or_else(|_| {
+        let text = format!("no answer after {}ms", timeout.as_millis());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
+}
+
+/// One short reply, byte by byte, so that nothing behind it is taken.
+async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while bytes.len() < LONGEST_REPLY {
+        bytes.push(stream.read_u8().await?);
+        if bytes.last() == Some(&b'\n') {
+            let whole = Scanner::default().measure(&bytes).map_err(io::Error::other)?;
+            if whole.is_some() {
+                return Ok(bytes);
+            }
+        }
+    }
+    Err(io::Error::other("the answer is too long"))
+}
+
+/// `+OK` or an error line.
+const LONGEST_REPLY: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn greeted(answers: &'static [u8]) -> (io::Result<()>, Vec<u8>) {
+        let (mut ours, mut theirs) = tokio::io::duplex(1024);
+        theirs.write_all(answers).await.unwrap();
+        let credentials =
+            Credentials { user: Some("app".to_owned()), password: Some("secret".to_owned()) };
+        let result = greet(&mut ours, &credentials, 3, Duration::from_millis(50)).await;
+        drop(ours);
+        let mut said = Vec::new();
+        theirs.read_to_end(&mut said).await.unwrap();
+        (result, said)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_who_and_where_and_tells_a_refusal() {
+        let (result, said) = greeted(b"+OK\r\n+OK\r\n").await;
+        result.unwrap();
+        let expected =
+            "*3\r\n$4\r\nAUTH\r\n$3\r\napp\r\n$6\r\nsecret\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n";
+        assert_eq!(String::from_utf8(said).unwrap(), expected);
+        let refused = greeted(b"-WRONGPASS invalid\r\n").await.0.unwrap_err().to_string();
+        assert_eq!(refused, "AUTH: -WRONGPASS invalid");
+        let silent = greeted(b"").await.0.unwrap_err().to_string();
+        assert_eq!(silent, "no answer after 50ms");
+        greeted(b"garbage\r\n").await.0.unwrap_err();
+    }
+}

@@ -1,0 +1,243 @@
+//! What all sessions of one worker share: the snapshot's reader, the upstream connections, the
+//! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
+
+use super::{client::Client, table::Commands, upstream::Upstream};
+use crate::{
+    net::{buffer::Buffers, spawn::Spawn},
+    policy::retry::Budget,
+    telemetry::metrics::{BackendMetrics, WorkerMetrics},
+    topology::{Backend, Cluster, Reader, Reporter},
+};
+use foldhash::{HashMap, HashMapExt};
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Hub {
+    worker: usize,
+    pub buffers: Buffers,
+    pub metrics: Arc<WorkerMetrics>,
+    pub reporter: Reporter,
+    pub memory: Memory,
+    spawn: Spawn,
+    topology: RefCell<Reader>,
+    /// By backend id, then database.
+    upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    /// By cluster.
+    budgets: RefCell<Vec<Budget>>,
+    /// By cluster.
+    commands: RefCell<Vec<Rc<Commands>>>,
+    draining: Cell<bool>,
+    epoch: Instant,
+    random: Cell<u64>,
+    ids: Arc<AtomicU64>,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub worker: usize,
+    pub metrics: Arc<WorkerMetrics>,
+    pub reporter: Reporter,
+    pub memory: Memory,
+    pub spawn: Spawn,
+    pub topology: Reader,
+    /// The commands of each cluster.
+    pub commands: Vec<Commands>,
+    pub seed: u64,
+    /// Client ids already given out in the process.
+    pub ids: Arc<AtomicU64>,
+}
+
+/// The process-wide bound on buffered bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub limit: Option<u64>,
+    pub workers: Arc<[Arc<WorkerMetrics>]>,
+}
+
+impl Memory {
+    /// Bytes buffered by all workers.
+    pub fn used(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.buffered.get()).sum()
+    }
+
+    /// Whether `percent` of the limit is in use; false without a limit.
+    pub fn above(&self, percent: u64) -> bool {
+        self.limit.is_some_and(|limit| self.used() >= limit / 100 * percent)
+    }
+}
+
+impl Hub {
+    pub fn new(parts: Parts) -> Rc<Self> {
+        let clusters = parts.commands.len();
+        Rc::new(Self {
+            worker: parts.worker,
+            buffers: Buffers::default(),
+            metrics: parts.metrics,
+            reporter: parts.reporter,
+            memory: parts.memory,
+            spawn: parts.spawn,
+            topology: RefCell::new(parts.topology),
+            upstreams: RefCell::default(),
+            clients: RefCell::new(HashMap::new()),
+            budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
+            commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
+            draining: Cell::new(false),
+            epoch: Instant::now(),
+            random: Cell::new(parts.seed | 1),
+            ids: parts.ids,
+        })
+    }
+
+    /// Microseconds since the worker started.
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// A fresh random number (xorshift64*; for balancing, not for secrets).
+    pub fn draw(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// The reader of the snapshot. Take it once per batch and let go before anything awaits.
+    pub fn topology(&self) -> RefMut<'_, Reader> {
+        self.topology.borrow_mut()
+    }
+
+    /// A client id that no other client of the process has.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// This worker's cell of a backend.
+    pub fn cell<'b>(&self, backend: &'b Backend) -> Option<&'b BackendMetrics> {
+        backend.cells.get(self.worker)
+    }
+
+    /// The commands of a cluster.
+    pub fn commands(&self, cluster: usize) -> Option<Rc<Commands>> {
+        self.commands.borrow().get(cluster).map(Rc::clone)
+    }
+
+    /// Puts what a backend's `COMMAND` told in force for a cluster.
+    pub fn learn_commands(&self, cluster: usize, reply: &[u8]) {
+        if let Some(slot) = self.commands.borrow_mut().get_mut(cluster) {
+            let mut commands = Commands::clone(slot);
+            let learned = commands.learn(reply);
+            if learned > 0 {
+                tracing::debug!(cluster, learned, "commands learned from a backend");
+                *slot = Rc::new(commands);
+            }
+        }
+    }
+
+    /// Runs `with` on the shared connection to a backend, opening one when there is none.
+    pub fn upstream<T>(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        db: u8,
+        with: impl FnOnce(&Rc<Upstream>) -> T,
+    ) -> T {
+        let (id, db_index) = (backend.id as usize, usize::from(db));
+        let table = self.upstreams.borrow();
+        if let Some(Some(open)) = table.get(id).and_then(|dbs| dbs.get(db_index)) {
+            return with(open);
+        }
+        drop(table);
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), db);
+        let mut table = self.upstreams.borrow_mut();
+        if table.len() <= id {
+            table.resize_with(id + 1, Vec::new);
+        }
+        if let Some(dbs) = table.get_mut(id) {
+            if dbs.len() <= db_index {
+                dbs.resize_with(db_index + 1, || None);
+            }
+            if let Some(slot) = dbs.get_mut(db_index) {
+                *slot = Some(Rc::clone(&upstream));
+            }
+        }
+        drop(table);
+        with(&upstream)
+    }
+
+    /// Forgets a connection that ended; the next request opens a new one.
+    pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
+        for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
+            if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The connections that are open or being opened.
+    pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
+        self.upstreams.borrow().iter().flatten().flatten().map(Rc::clone).collect()
+    }
+
+    pub fn register(&self, client: &Rc<Client>) {
+        self.clients.borrow_mut().insert(client.id, Rc::clone(client));
+    }
+
+    pub fn unregister(&self, id: u64) {
+        self.clients.borrow_mut().remove(&id);
+    }
+
+    /// Every client of this worker.
+    pub fn clients(&self) -> Vec<Rc<Client>> {
+        self.clients.borrow().values().map(Rc::clone).collect()
+    }
+
+    /// Whether clients are to be closed as soon as nothing of theirs is under way.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// From now on clients are closed as soon as nothing of theirs is under way.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.clients().iter().for_each(|client| client.wake());
+    }
+
+    /// Counts requests for the retry budget of a cluster.
+    pub fn on_requests(&self, cluster: usize, now_us: u64, n: u64) {
+        if let Some(budget) = self.budgets.borrow_mut().get_mut(cluster) {
+            budget.on_request(now_us / 1000, n);
+        }
+    }
+
+    /// Whether the budget of a cluster has room for one more retry.
+    pub fn try_retry(&self, cluster: usize) -> bool {
+        let now_ms = self.now_us() / 1000;
+        self.budgets.borrow_mut().get_mut(cluster).is_some_and(|budget| budget.try_retry(now_ms))
+    }
+
+    pub(super) fn start(&self, task: impl Future<Output = ()> + 'static) {
+        self.spawn.start(task);
+    }
+
+    /// Moves this worker's count of buffered bytes from `before` to `after`.
+    pub fn charge(&self, before: usize, after: usize) {
+        if after > before {
+            self.metrics.buffered.add((after - before) as u64);
+        } else if before > after {
+            self.metrics.buffered.sub((before - after) as u64);
+        }
+    }
+}

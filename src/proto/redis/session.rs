@@ -1,0 +1,214 @@
+//! One client's session: read a batch, find the requests, dispatch each, write what is ready.
+//! Not what a request means or where it goes: that is [`super::dispatch`].
+
+use super::{
+    args::Args,
+    client::{Client, End, Event},
+    dispatch::{Flow, Scene},
+    frame::{self, Decoder, Frame},
+    hub::Hub,
+    reply,
+    route::Picker,
+};
+use crate::net::stream::Stream;
+use std::{hash::BuildHasher, net::IpAddr, rc::Rc, sync::Arc};
+
+/// What a listener asks of its clients and gives them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The listener's place in the metrics.
+    pub listener: usize,
+    pub name: Arc<str>,
+    /// The cluster's place in the snapshot.
+    pub cluster: usize,
+    pub password: Option<String>,
+    pub max_bulk: u64,
+    pub limits: super::client::Limits,
+    /// Commands allowed although refused by default, upper case, `CONFIG|SET` for a subcommand.
+    pub allow: Vec<String>,
+    /// Commands refused, likewise.
+    pub deny: Vec<String>,
+}
+
+/// What a session remembers of its client.
+#[derive(Debug)]
+pub(super) struct State {
+    pub authenticated: bool,
+    pub db: u8,
+    pub name: Vec<u8>,
+    pub picker: Picker,
+}
+
+/// Serves one client until it ends. `peer` is its address, when it has one.
+pub async fn serve(
+    hub: Rc<Hub>,
+    settings: Rc<Settings>,
+    stream: Stream,
+    peer: Option<IpAddr>,
+) -> End {
+    let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
+    hub.register(&client);
+    let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
+    let mut session = Session {
+        guard: Guard { hub, client },
+        state: State {
+            authenticated: settings.password.is_none(),
+            db: 0,
+            name: Vec::new(),
+            picker: Picker { cursor, key: peer.map_or(0, key_of) },
+        },
+        settings,
+        decoder: Decoder::default(),
+        input: Vec::new(),
+        start: 0,
+        eof: false,
+    };
+    loop {
+        match session.next_event().await {
+            Event::End(end) => return end,
+            Event::Eof => session.end_of_input(),
+            Event::Bytes | Event::Room => session.batch(),
+        }
+    }
+}
+
+struct Session {
+    guard: Guard,
+    settings: Rc<Settings>,
+    state: State,
+    decoder: Decoder,
+    input: Vec<u8>,
+    /// Bytes of `input` already dispatched.
+    start: usize,
+    eof: bool,
+}
+
+/// Whatever ends a session, its socket is closed and nothing of it stays behind.
+struct Guard {
+    hub: Rc<Hub>,
+    client: Rc<Client>,
+}
+
+impl Session {
+    async fn next_event(&mut self) -> Event {
+        std::future::poll_fn(|cx| {
+            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof)
+        })
+        .await
+    }
+
+    /// The client sends no more: what was sent is answered, then the session ends (T51).
+    fn end_of_input(&mut self) {
+        self.eof = true;
+        self.guard.client.close_after_replies(End::Client);
+    }
+
+    /// Dispatches every complete request of the input, as far as there is room for its reply.
+    fn batch(&mut self) {
+        let Guard { hub, client } = &self.guard;
+        let now_us = hub.now_us();
+        let mut topology = hub.topology();
+        let snapshot = topology.snapshot();
+        let (Some(cluster), Some(commands)) =
+            (snapshot.clusters.get(self.settings.cluster), hub.commands(self.settings.cluster))
+        else {
+            return client.kill(End::Shutdown);
+        };
+        let mut scene = Scene {
+            hub,
+            client,
+            cluster,
+            commands: &commands,
+            settings: &self.settings,
+            state: &mut self.state,
+            now_us,
+            out_of_memory: hub.memory.above(100),
+        };
+        let mut requests = 0;
+        let mut flow = Flow::Continue;
+        while flow == Flow::Continue && self.start < self.input.len() && client.has_room() {
+            let bytes = self.input.get(self.start..).unwrap_or_default();
+            let limits = frame::Limits {
+                bulk: self.settings.max_bulk,
+                args: MAX_ARGS,
+                authenticated: scene.state.authenticated,
+            };
+            match self.decoder.decode(bytes, &limits) {
+                Ok(Frame::Incomplete) => break,
+                Ok(Frame::Nothing(len)) => self.start += len,
+                Ok(Frame::Inline { len, line }) => {
+                    flow = scene.inline(bytes.get(..line).unwrap_or_default());
+                    self.start += len;
+                    requests += 1;
+                }
+                Ok(Frame::Request(len)) => {
+                    let frame = bytes.get(..len).unwrap_or_default();
+                    flow = scene.request(Args { frame, spans: self.decoder.spans() });
+                    self.start += len;
+                    requests += 1;
+                }
+                Err(error) => {
+                    tracing::debug!(client = client.id, listener = %self.settings.name, "protocol error: {error}");
+                    let mut text = Vec::new();
+                    reply::protocol_error(&mut text, error);
+                    client.reply(hub, &text);
+                    flow = Flow::Close(End::Protocol);
+                }
+            }
+            self.decoder.reset();
+        }
+        drop(topology);
+        hub.on_requests(self.settings.cluster, now_us, requests);
+        if let Flow::Close(end) = flow {
+            client.close_after_replies(end);
+        } else if self.input.len() > BIG_INPUT && hub.memory.above(100) {
+            client.reply(hub, reply::OUT_OF_MEMORY);
+            client.close_after_replies(End::Memory);
+        }
+        client.flush(hub);
+        self.compact();
+        self.guard.client.charge(&self.guard.hub, self.input.capacity(), now_us);
+    }
+
+    /// Gives the buffer back when all of it is dispatched, else keeps what is left.
+    fn compact(&mut self) {
+        if self.start >= self.input.len() {
+            self.guard.hub.buffers.give(std::mem::take(&mut self.input));
+            self.start = 0;
+        } else if self.start >= self.input.len() / 2 {
+            self.input.drain(..self.start);
+            self.start = 0;
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.hub.metrics.panics.add(1);
+            tracing::error!(client = self.client.id, "a session panicked and was closed");
+            for upstream in self.hub.upstreams() {
+                upstream.end_if_owned_by(&self.client);
+            }
+        }
+        self.client.close(&self.hub);
+        self.hub.unregister(self.client.id);
+    }
+}
+
+/// What `client_ip` pins: the address for IPv4, its /64 for IPv6.
+fn key_of(peer: IpAddr) -> u64 {
+    let hasher = foldhash::fast::FixedState::default();
+    match peer {
+        IpAddr::V4(ip) => hasher.hash_one(ip.octets()),
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => hasher.hash_one(ip.octets()),
+            None => hasher.hash_one(ip.octets().first_chunk::<8>()),
+        },
+    }
+}
+
+/// Redis takes INT_MAX arguments; nobody sends more than a million.
+const MAX_ARGS: u32 = 1024 * 1024;
+/// What an unfinished request may hold when the memory limit is reached.
+const BIG_INPUT: usize = 64 * 1024;

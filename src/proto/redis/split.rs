@@ -1,0 +1,142 @@
+//! MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several shards: one request per shard, in which
+//! order and duplicates are kept. Not the merging: that is [`super::gather`].
+
+use super::{
+    args::Args,
+    dispatch::{Flow, Scene},
+    entry::{Entry, Owner, Reach},
+    gather::{self, Gather},
+    keys::{self, Keys},
+    reply, route,
+    table::{Command, Merge},
+};
+use crate::policy::access::Access;
+use smallvec::SmallVec;
+use std::rc::Rc;
+
+/// Forwards the request whole when one shard owns every key, else in parts.
+pub(super) fn split(
+    scene: &mut Scene<'_>,
+    command: &Command,
+    merge: Merge,
+    args: Args<'_>,
+) -> Flow {
+    let step = match command.keys {
+        Keys::Range { step, .. } => step as usize,
+        _ => 1,
+    };
+    let keys = keys::keys(command, args).unwrap_or_default();
+    if step == 0 || (args.len() - 1) % step != 0 {
+        return scene.say(|out| reply::wrong_arity(out, command.name));
+    }
+    // The shard of each key, in order; and the shards in order of appearance: the parts.
+    let mut part_of: SmallVec<[u16; 32]> = SmallVec::new();
+    let mut parts: SmallVec<[Part; 8]> = SmallVec::new();
+    for key in keys.filter_map(|at| args.get(at)) {
+        let shard = route::shard_of(scene.cluster, key);
+        let part = parts.iter().position(|part| part.shard == shard).unwrap_or_else(|| {
+            parts.push(Part { shard, keys: 0 });
+            parts.len() - 1
+        });
+        if let Some(part) = parts.get_mut(part) {
+            part.keys += 1;
+        }
+        part_of.push(u16::try_from(part).unwrap_or(u16::MAX));
+    }
+    if let [only] = parts.as_slice() {
+        return scene.forward(only.shard, command, args.frame);
+    }
+    if let Some(metrics) = scene.hub.metrics.clusters.get(scene.cluster.id) {
+        metrics.split.add(1);
+    }
+    let merge = match (merge, command.access) {
+        (Merge::InOrder, _) => gather::Merge::ByPosition { order: part_of.to_vec() },
+        (Merge::AllOk, _) => gather::Merge::AllOk,
+        (Merge::Sum, Access::Read) => gather::Merge::Sum,
+        (Merge::Sum, Access::Write) => gather::Merge::SumOfWrites,
+    };
+    let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+    let seq = scene.client.open_gather(Gather::new(command.name, merge, count));
+    let order = by_part(&part_of, &parts);
+    let mut first = 0;
+    for (index, part) in (0..count).zip(&parts) {
+        let units = order.get(first..first + part.keys).unwrap_or_default();
+        first += part.keys;
+        send_part(scene, command, args, &Share { seq, index, shard: part.shard, units, step });
+    }
+    Flow::Continue
+}
+
+struct Part {
+    shard: usize,
+    keys: usize,
+}
+
+/// What one shard gets of a request.
+struct Share<'a> {
+    seq: u32,
+    index: u16,
+    shard: usize,
+    /// Which keys, by their order in the request.
+    units: &'a [u32],
+    /// Arguments per key.
+    step: usize,
+}
+
+fn send_part(scene: &mut Scene<'_>, command: &Command, args: Args<'_>, share: &Share<'_>) {
+    let at_primary = !command.replica_ok;
+    let (hub, client, cluster, db) = (scene.hub, scene.client, scene.cluster, scene.state.db);
+    let now_us = scene.now_us;
+    let Some(backend) = scene.pick(share.shard, command.access, at_primary) else {
+        let text = scene.why_not(share.shard, command.access, at_primary);
+        let mut error = Vec::new();
+        reply::cluster_down(&mut error, &text);
+        let name = cluster.shards.get(share.shard).map_or("", |shard| &shard.name);
+        client.answer_now(hub, share.seq, share.index, name, &error);
+        return;
+    };
+    let entry = Entry::new(Owner::Client(Rc::clone(client)), share.seq, command.access, now_us)
+        .at_primary(at_primary)
+        .part(share.index, Reach::Part);
+    hub.upstream(cluster, backend, db, |upstream| {
+        upstream.send(hub, entry, |out| {
+            reply::array_header(out, 1 + share.units.len() * share.step);
+            reply::bulk(out, args.get(0).unwrap_or_default());
+            for unit in share.units {
+                out.extend_from_slice(unit_bytes(args, *unit as usize, share.step));
+            }
+        });
+    });
+}
+
+/// The bytes of the `unit`-th key and what belongs to it, as the client sent them.
+fn unit_bytes(args: Args<'_>, unit: usize, step: usize) -> &[u8] {
+    let after = |index: usize| {
+        let span = args.spans.get(index)?;
+        Some(span.start as usize + span.len as usize + 2)
+    };
+    let bytes = || args.frame.get(after(unit * step)?..after((unit + 1) * step)?);
+    bytes().unwrap_or_default()
+}
+
+/// The keys' numbers, ordered by part and then as they came.
+fn by_part(part_of: &[u16], parts: &[Part]) -> Vec<u32> {
+    let mut next: SmallVec<[usize; 8]> = parts
+        .iter()
+        .scan(0, |start, part| {
+            let this = *start;
+            *start += part.keys;
+            Some(this)
+        })
+        .collect();
+    let mut order = vec![0; part_of.len()];
+    for (unit, part) in (0u32..).zip(part_of) {
+        if let Some(next) = next.get_mut(usize::from(*part))
+            && let Some(slot) = order.get_mut(*next)
+        {
+            *slot = unit;
+            *next += 1;
+        }
+    }
+    order
+}
