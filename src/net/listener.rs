@@ -3,7 +3,7 @@
 
 use super::{addr::Bind, stream::Stream};
 use socket2::{Domain, Socket, Type};
-use std::{io, os::unix::fs::FileTypeExt, time::Duration};
+use std::{io, net::IpAddr, os::unix::fs::FileTypeExt, time::Duration};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// A bound listening socket, tied to no event loop yet. A unix socket's file goes when it is dropped.
@@ -123,6 +123,14 @@ impl Acceptor {
 }
 
 impl Accepted {
+    /// The client's address, when it has one and is still there.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(socket) => socket.peer_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Ties the connection to the event loop of the calling thread.
     ///
     /// # Errors

@@ -12,9 +12,6 @@ pub mod reads;
 pub mod retry;
 pub mod shard;
 pub mod slot;
-<<<<<<< HEAD
 pub mod suspicion;
-=======
 pub mod window;
->>>>>>> control
 pub mod wrr;

@@ -1,14 +1,171 @@
-//! Assembles everything from a configuration and runs it. It contains no decision.
+//! Assembles everything from a configuration and runs it: binds, starts control and the workers,
+//! waits for a signal, drains. It contains no decision.
 
-use crate::config::Config;
+mod limits;
+mod signal;
+mod worker;
+
+use crate::{
+    config::{Config, LogFormat},
+    control::{self, build, process::ProcessState},
+    net::{addr::Bind, listener::Listener},
+    proto::redis::{
+        client,
+        hub::Memory,
+        session::Settings,
+        table::{Commands, Custom},
+    },
+    telemetry::{
+        log,
+        metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
+    },
+    topology::{self, Reporter},
+};
+use std::{
+    io,
+    num::NonZeroUsize,
+    sync::{Arc, atomic::AtomicU64},
+};
+use tokio_util::sync::CancellationToken;
+use worker::{Crew, Start};
 
 /// Why the process could not start or go on.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
+pub enum RunError {
+    #[error("listener {name}: bind {bind}")]
+    Bind { name: String, bind: Bind, source: io::Error },
+    #[error("{what}")]
+    Start { what: &'static str, source: io::Error },
+}
 
-/// Runs until it is told to stop.
+/// Runs until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// What kept it from starting: an address in use, mostly.
 pub fn run(config: Config) -> Result<(), RunError> {
-    drop(config);
-    Err(RunError("this build has no data plane yet".to_owned()))
+    let _log = log::start(config.log.format == LogFormat::Json, &config.log.level);
+    log::panics();
+    let descriptors = limits::raise_descriptors();
+    let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
+    let clients = limits::clients(&config, descriptors, workers);
+    let listeners = bind_all(&config)?;
+    let admin = control::admin::bind(&config.admin)
+        .map_err(|source| RunError::Start { what: "admin address", source })?;
+
+    let metrics = worker_metrics(&config, workers);
+    let (publisher, reader) = topology::channel(build::build(&config, workers));
+    let (reporter, reports) = Reporter::channel();
+    let state = Arc::new(ProcessState::new());
+    let stop = CancellationToken::new();
+    for (listener, configured) in listeners.iter().zip(&config.listeners) {
+        tracing::info!(
+            listener = %configured.name,
+            cluster = %cluster_name(&config, configured.cluster),
+            "listening on {}",
+            listener.local()
+        );
+    }
+    let crew = Crew::start(Start {
+        settings: config
+            .listeners
+            .iter()
+            .map(|l| settings(&config, l))
+            .enumerate()
+            .map(numbered)
+            .collect(),
+        listeners,
+        commands: config.clusters.iter().map(commands).collect(),
+        metrics: metrics.clone(),
+        memory: Memory { limit: limits::memory(&config), workers: metrics.clone().into() },
+        reporter,
+        reader,
+        clients,
+        ids: Arc::new(AtomicU64::new(0)),
+        state: Arc::clone(&state),
+        stop: stop.clone(),
+    })
+    .map_err(|source| RunError::Start { what: "worker threads", source })?;
+    let bell = crew.bell();
+    let inputs = control::Inputs {
+        commands: Commands::builtin().iter().map(|c| c.name.to_ascii_lowercase()).collect(),
+        config: config.clone(),
+        publisher,
+        reports,
+        workers: metrics,
+        admin,
+        on_change: Arc::new(move || bell.gates_changed()),
+        state: Arc::clone(&state),
+        shutdown: stop.clone(),
+    };
+    let control = control::start(inputs)
+        .map_err(|source| RunError::Start { what: "control thread", source })?;
+    state.set_listeners_bound();
+
+    let ended = signal::wait_and_drain(&config.shutdown, &state, &crew);
+    stop.cancel();
+    crew.join();
+    let _ = control.join();
+    ended.map_err(|source| RunError::Start { what: "signals", source })
+}
+
+fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
+    let bind = |l: &crate::config::Listener| {
+        Listener::bind(&l.bind).map_err(|source| RunError::Bind {
+            name: l.name.clone(),
+            bind: l.bind.clone(),
+            source,
+        })
+    };
+    config.listeners.iter().map(bind).collect()
+}
+
+fn settings(config: &Config, listener: &crate::config::Listener) -> Settings {
+    let redis = &listener.redis;
+    let timeouts = config.clusters.get(listener.cluster).map(|cluster| cluster.timeouts);
+    Settings {
+        listener: 0,
+        name: listener.name.as_str().into(),
+        cluster: listener.cluster,
+        password: redis.password.as_ref().map(|secret| secret.0.clone()),
+        max_bulk: redis.max_bulk,
+        limits: client::Limits {
+            output: usize::try_from(redis.client_output_limit).unwrap_or(usize::MAX),
+            pipeline: redis.max_pipeline,
+            idle: timeouts.unwrap_or_default().client_idle,
+        },
+        allow: redis.allow.clone(),
+        deny: redis.deny.clone(),
+    }
+}
+
+fn numbered((listener, settings): (usize, Settings)) -> Settings {
+    Settings { listener, ..settings }
+}
+
+fn commands(cluster: &crate::config::Cluster) -> Commands {
+    Commands::builtin().with_custom(cluster.commands.iter().map(|custom| Custom {
+        name: &custom.name,
+        access: custom.access,
+        keys: custom.keys,
+    }))
+}
+
+fn worker_metrics(config: &Config, workers: usize) -> Vec<Arc<WorkerMetrics>> {
+    // One more for commands that are not in the table.
+    let commands = Commands::builtin().len() + 1;
+    let one = || WorkerMetrics {
+        listeners: config.listeners.iter().map(|_| ListenerMetrics::default()).collect(),
+        clusters: config.clusters.iter().map(|_| ClusterMetrics::default()).collect(),
+        commands: (0..commands).map(|_| Counter::default()).collect(),
+        ..WorkerMetrics::default()
+    };
+    (0..workers).map(|_| Arc::new(one())).collect()
+}
+
+fn cluster_name(config: &Config, index: usize) -> &str {
+    config.clusters.get(index).map_or("", |cluster| &cluster.name)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

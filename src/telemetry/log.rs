@@ -11,6 +11,14 @@ pub struct LogGuard {
     _writer: WorkerGuard,
 }
 
+/// From now on a panic is one ERROR line that says where; the session it ends is closed by its
+/// worker.
+pub fn panics() {
+    std::panic::set_hook(Box::new(|info| {
+        tracing::error!("panic (a bug in sluice, please report it): {info}");
+    }));
+}
+
 /// A text that is not a log filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a log filter ({why}); write a level such as info, or sluice=debug")]

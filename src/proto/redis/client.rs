@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 /// A client of this worker.
@@ -17,8 +18,7 @@ pub struct Client {
     /// Process-wide; what `CLIENT ID` answers.
     pub id: u64,
     pub listener: usize,
-    output_limit: usize,
-    max_pipeline: usize,
+    limits: Limits,
     inner: RefCell<Inner>,
 }
 
@@ -88,8 +88,7 @@ impl Client {
         Rc::new(Self {
             id,
             listener,
-            output_limit: limits.output,
-            max_pipeline: limits.pipeline,
+            limits,
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 line: Line::default(),
@@ -297,6 +296,11 @@ impl Client {
         self.inner.borrow().charged
     }
 
+    /// Microseconds of silence after which it is closed; 0: never.
+    pub fn idle_limit_us(&self) -> u64 {
+        u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// When it last sent something, if nothing of it is under way.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
@@ -325,6 +329,8 @@ pub struct Limits {
     pub output: usize,
     /// Requests under way.
     pub pipeline: usize,
+    /// Silence after which it is closed; zero: never.
+    pub idle: Duration,
 }
 
 impl Inner {
@@ -357,16 +363,17 @@ impl Inner {
             self.write(hub, client);
         }
         if self.backlog() > 0 || self.end.is_some() {
-            if self.backlog() > client.output_limit {
+            if self.backlog() > client.limits.output {
                 self.end.get_or_insert(End::OutputLimit);
             }
             self.wake();
-        } else if self.closing.is_some() || hub.is_draining() {
-            self.wake();
-        } else if self.stalled && self.line.len() <= self.window / 2 {
-            self.wake();
+        } else {
+            let resumes = self.stalled && self.line.len() <= self.window / 2;
+            if resumes || self.closing.is_some() || hub.is_draining() {
+                self.wake();
+            }
         }
-        self.window = self.window.min(client.max_pipeline);
+        self.window = self.window.min(client.limits.pipeline);
         self.charge(hub);
     }
 

@@ -4,7 +4,7 @@
 use super::{client::Client, table::Commands, upstream::Upstream};
 use crate::{
     net::{buffer::Buffers, spawn::Spawn},
-    policy::retry::Budget,
+    policy::{dice::Dice, retry::Budget},
     telemetry::metrics::{BackendMetrics, WorkerMetrics},
     topology::{Backend, Cluster, Reader, Reporter},
 };
@@ -36,9 +36,11 @@ pub struct Hub {
     budgets: RefCell<Vec<Budget>>,
     /// By cluster.
     commands: RefCell<Vec<Rc<Commands>>>,
+    /// By cluster: `COMMAND` was asked.
+    asked: RefCell<Vec<bool>>,
     draining: Cell<bool>,
     epoch: Instant,
-    random: Cell<u64>,
+    dice: Cell<Dice>,
     ids: Arc<AtomicU64>,
 }
 
@@ -92,9 +94,10 @@ impl Hub {
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
+            asked: RefCell::new(vec![false; clusters]),
             draining: Cell::new(false),
             epoch: Instant::now(),
-            random: Cell::new(parts.seed | 1),
+            dice: Cell::new(Dice::new(parts.seed)),
             ids: parts.ids,
         })
     }
@@ -104,14 +107,12 @@ impl Hub {
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// A fresh random number (xorshift64*; for balancing, not for secrets).
+    /// A fresh random number.
     pub fn draw(&self) -> u64 {
-        let mut x = self.random.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+        let mut dice = self.dice.get();
+        let drawn = dice.next();
+        self.dice.set(dice);
+        drawn
     }
 
     /// The reader of the snapshot. Take it once per batch and let go before anything awaits.
@@ -143,6 +144,17 @@ impl Hub {
                 tracing::debug!(cluster, learned, "commands learned from a backend");
                 *slot = Rc::new(commands);
             }
+        }
+    }
+
+    /// Whether a backend of the cluster was asked for its commands.
+    pub(super) fn has_asked_commands(&self, cluster: usize) -> bool {
+        self.asked.borrow().get(cluster).copied().unwrap_or(true)
+    }
+
+    pub(super) fn set_asked_commands(&self, cluster: usize) {
+        if let Some(asked) = self.asked.borrow_mut().get_mut(cluster) {
+            *asked = true;
         }
     }
 

@@ -5,6 +5,7 @@ pub mod client;
 pub mod commands_reply;
 mod cursor;
 mod dispatch;
+pub mod duty;
 mod entry;
 mod failure;
 mod fan_out;

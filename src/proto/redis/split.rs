@@ -26,7 +26,7 @@ pub(super) fn split(
         _ => 1,
     };
     let keys = keys::keys(command, args).unwrap_or_default();
-    if step == 0 || (args.len() - 1) % step != 0 {
+    if !(args.len() - 1).is_multiple_of(step) {
         return scene.say(|out| reply::wrong_arity(out, command.name));
     }
     // The shard of each key, in order; and the shards in order of appearance: the parts.

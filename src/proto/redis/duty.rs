@@ -1,0 +1,88 @@
+//! What a worker does beside serving: look at the clock some twenty times a second, and at the
+//! gates when control has changed one.
+
+use super::{
+    client::End,
+    entry::{Entry, Owner},
+    failure,
+    hub::Hub,
+    route,
+};
+use crate::policy::access::Access;
+use std::{rc::Rc, time::Duration};
+
+/// How often [`tick`] is to be called: a hung backend must be ejected within a second, of which
+/// the wait until it is suspect and two probes take 750ms.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Everything that time brings. `count` counts the calls.
+pub fn tick(hub: &Rc<Hub>, count: u64) {
+    hub.metrics.turns.add(1);
+    let now_us = hub.now_us();
+    for upstream in hub.upstreams() {
+        upstream.tick(hub, now_us);
+        failure::expire(hub, &upstream, now_us);
+        if count.is_multiple_of(DECAY) {
+            upstream.decay();
+        }
+    }
+    if count.is_multiple_of(SECOND) {
+        close_idle_clients(hub, now_us);
+        ask_commands(hub, now_us);
+    }
+    if hub.memory.above(100) {
+        close_largest_client(hub);
+    }
+}
+
+/// A gate has changed: what is under way on backends taken out is moved or answered.
+pub fn gates_changed(hub: &Rc<Hub>) {
+    for upstream in hub.upstreams() {
+        if upstream.backend.gate().evict() {
+            failure::evict(hub, &upstream);
+        }
+    }
+}
+
+fn close_idle_clients(hub: &Hub, now_us: u64) {
+    for client in hub.clients() {
+        let limit = client.idle_limit_us();
+        if limit > 0 && client.idle_since().is_some_and(|since| now_us - since.min(now_us) > limit)
+        {
+            client.kill(End::Idle);
+        }
+    }
+}
+
+/// Over `limits.memory`: the client that holds most goes first.
+fn close_largest_client(hub: &Hub) {
+    let largest = hub.clients().into_iter().max_by_key(|client| client.held());
+    if let Some(client) = largest.filter(|client| client.held() > 0) {
+        tracing::warn!(
+            client = client.id,
+            bytes = client.held(),
+            "limits.memory reached: the client holding most is closed"
+        );
+        client.kill(End::Memory);
+    }
+}
+
+/// Asks one primary of each cluster for the commands that we do not know, once.
+fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
+    let mut topology = hub.topology();
+    for cluster in &topology.snapshot().clusters {
+        if hub.has_asked_commands(cluster.id) {
+            continue;
+        }
+        let Some(primary) = cluster.shards.iter().find_map(route::primary) else { continue };
+        hub.set_asked_commands(cluster.id);
+        let entry = Entry::new(Owner::Commands, 0, Access::Read, now_us);
+        hub.upstream(cluster, primary, 0, |upstream| {
+            upstream.send(hub, entry, |out| out.extend_from_slice(b"*1\r\n$7\r\nCOMMAND\r\n"));
+        });
+    }
+}
+
+/// In ticks.
+const SECOND: u64 = 20;
+const DECAY: u64 = 10 * SECOND;

@@ -1,0 +1,381 @@
+//! The data threads: one single-threaded event loop each, with its own clients and its own
+//! connection to each backend. The only file of the data plane that names threads and runtimes.
+
+use crate::{
+    control::process::ProcessState,
+    net::{
+        listener::{Accepted, Acceptor, Listener},
+        spawn::Spawn,
+    },
+    proto::redis::{
+        duty,
+        hub::{Hub, Memory, Parts},
+        session::{self, Settings},
+        table::Commands,
+    },
+    telemetry::metrics::WorkerMetrics,
+    topology::{Reader, Reporter},
+};
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the workers are started with; vectors are by listener, cluster or worker.
+pub(super) struct Start {
+    pub settings: Vec<Settings>,
+    pub listeners: Vec<Listener>,
+    pub commands: Vec<Commands>,
+    pub metrics: Vec<Arc<WorkerMetrics>>,
+    pub memory: Memory,
+    pub reporter: Reporter,
+    pub reader: Reader,
+    /// `limits.max_connections`.
+    pub clients: usize,
+    pub ids: Arc<AtomicU64>,
+    pub state: Arc<ProcessState>,
+    pub stop: CancellationToken,
+}
+
+/// The running workers.
+pub(super) struct Crew {
+    threads: Vec<JoinHandle<()>>,
+    mailboxes: Arc<[Mailbox]>,
+    accepting: CancellationToken,
+}
+
+/// Tells the workers that a gate changed.
+pub(super) struct Bell(Arc<[Mailbox]>);
+
+/// One worker as others see it.
+struct Mailbox {
+    sender: mpsc::Sender<Ask>,
+    /// Clients given to it and not ended.
+    clients: Arc<AtomicUsize>,
+}
+
+/// What a worker can be asked.
+enum Ask {
+    NewClient(Newcomer),
+    GatesChanged,
+    Drain,
+}
+
+/// A connection on its way to its worker. Its place among `limits.max_connections` and in its
+/// worker's count is given back when it is dropped.
+struct Newcomer {
+    accepted: Accepted,
+    listener: usize,
+    ticket: Ticket,
+}
+
+struct Ticket {
+    _permit: OwnedSemaphorePermit,
+    clients: Arc<AtomicUsize>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Crew {
+    /// Starts one thread per entry of `metrics`.
+    ///
+    /// # Errors
+    /// When a thread or its event loop cannot be set up.
+    pub(super) fn start(start: Start) -> io::Result<Self> {
+        let accepting = start.stop.child_token();
+        let limit = Arc::new(Semaphore::new(start.clients.min(Semaphore::MAX_PERMITS)));
+        let count = start.metrics.len();
+        let (boxes, receivers): (Vec<_>, Vec<_>) = (0..count)
+            .map(|_| {
+                let (sender, receiver) = mpsc::channel(MAILBOX);
+                (Mailbox { sender, clients: Arc::default() }, receiver)
+            })
+            .unzip();
+        let mailboxes: Arc<[Mailbox]> = boxes.into();
+        let mut doors: Vec<Vec<(usize, Listener)>> = (0..count).map(|_| Vec::new()).collect();
+        for (index, listener) in start.listeners.into_iter().enumerate() {
+            if let Some(of_worker) = doors.get_mut(index % count) {
+                of_worker.push((index, listener));
+            }
+        }
+        let mut threads = Vec::new();
+        for (((index, metrics), receiver), listeners) in
+            start.metrics.iter().enumerate().zip(receivers).zip(doors)
+        {
+            let worker = Worker {
+                index,
+                listeners,
+                receiver,
+                mailboxes: Arc::clone(&mailboxes),
+                settings: start.settings.clone(),
+                commands: start.commands.clone(),
+                metrics: Arc::clone(metrics),
+                memory: start.memory.clone(),
+                reporter: start.reporter.clone(),
+                reader: start.reader.clone(),
+                limit: Arc::clone(&limit),
+                ids: Arc::clone(&start.ids),
+                state: Arc::clone(&start.state),
+                stop: start.stop.clone(),
+                accepting: accepting.clone(),
+            };
+            let (ready, started) = std::sync::mpsc::sync_channel(1);
+            let thread =
+                std::thread::Builder::new().name(format!("sluice-{index}")).spawn(move || {
+                    match Builder::new_current_thread()
+                        .enable_all()
+                        .build_local(LocalOptions::default())
+                    {
+                        Ok(runtime) => {
+                            let _ = ready.send(Ok(()));
+                            runtime.block_on(worker.run());
+                        }
+                        Err(error) => {
+                            let _ = ready.send(Err(error));
+                        }
+                    }
+                })?;
+            started.recv().map_err(io::Error::other)??;
+            threads.push(thread);
+        }
+        Ok(Self { threads, mailboxes, accepting })
+    }
+
+    /// A handle for control.
+    pub(super) fn bell(&self) -> Bell {
+        Bell(Arc::clone(&self.mailboxes))
+    }
+
+    /// Clients of all workers.
+    pub(super) fn clients(&self) -> usize {
+        self.mailboxes.iter().map(|mailbox| mailbox.clients.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Stops accepting; clients are closed as soon as nothing of theirs is under way.
+    pub(super) fn drain(&self) {
+        self.accepting.cancel();
+        for mailbox in &*self.mailboxes {
+            // A full mailbox holds newcomers; the worker sees the cancelled token as well.
+            let _ = mailbox.sender.try_send(Ask::Drain);
+        }
+    }
+
+    /// Waits for the threads; the stop token must have been cancelled.
+    pub(super) fn join(self) {
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Bell {
+    /// Wakes every worker to look at the gates. A full mailbox is no loss: what is in it wakes the
+    /// worker, and it looks at the gates then.
+    pub(super) fn gates_changed(&self) {
+        for mailbox in &*self.0 {
+            let _ = mailbox.sender.try_send(Ask::GatesChanged);
+        }
+    }
+}
+
+struct Worker {
+    index: usize,
+    listeners: Vec<(usize, Listener)>,
+    receiver: mpsc::Receiver<Ask>,
+    mailboxes: Arc<[Mailbox]>,
+    settings: Vec<Settings>,
+    commands: Vec<Commands>,
+    metrics: Arc<WorkerMetrics>,
+    memory: Memory,
+    reporter: Reporter,
+    reader: Reader,
+    limit: Arc<Semaphore>,
+    ids: Arc<AtomicU64>,
+    state: Arc<ProcessState>,
+    stop: CancellationToken,
+    accepting: CancellationToken,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let hub = Hub::new(Parts {
+            worker: self.index,
+            metrics: self.metrics,
+            reporter: self.reporter,
+            memory: self.memory,
+            spawn: Spawn::new(|task| drop(tokio::task::spawn_local(task))),
+            topology: self.reader,
+            commands: self.commands,
+            seed: RandomState::new().hash_one(self.index),
+            ids: self.ids,
+        });
+        let desk = Rc::new(Desk {
+            index: self.index,
+            hub: Rc::clone(&hub),
+            settings: self.settings.into_iter().map(Rc::new).collect(),
+            mailboxes: self.mailboxes,
+            limit: self.limit,
+        });
+        for (index, listener) in self.listeners {
+            let (desk, state, accepting) =
+                (Rc::clone(&desk), Arc::clone(&self.state), self.accepting.clone());
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    () = desk.accept(index, listener, &state) => {}
+                    () = accepting.cancelled() => {}
+                }
+            });
+        }
+        let mut ticks = tokio::time::interval(duty::TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = 0u64;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.accepting.cancelled(), if !hub.is_draining() => hub.drain(),
+                Some(ask) = self.receiver.recv() => {
+                    match ask {
+                        Ask::NewClient(newcomer) => desk.welcome(newcomer),
+                        Ask::GatesChanged => {}
+                        Ask::Drain => hub.drain(),
+                    }
+                    duty::gates_changed(&hub);
+                }
+                _ = ticks.tick() => {
+                    count += 1;
+                    duty::tick(&hub, count);
+                }
+            }
+        }
+    }
+}
+
+/// Where connections arrive: it accepts, chooses the worker, and starts sessions.
+struct Desk {
+    index: usize,
+    hub: Rc<Hub>,
+    settings: Vec<Rc<Settings>>,
+    mailboxes: Arc<[Mailbox]>,
+    limit: Arc<Semaphore>,
+}
+
+impl Desk {
+    async fn accept(&self, index: usize, listener: Listener, state: &ProcessState) {
+        let name = self.settings.get(index).map(|s| Arc::clone(&s.name)).unwrap_or_default();
+        let mut acceptor: Acceptor = match listener.register() {
+            Ok(acceptor) => acceptor,
+            Err(error) => {
+                tracing::error!(listener = %name, "cannot accept: {error}");
+                return;
+            }
+        };
+        state.wait_first_round().await;
+        loop {
+            let permit = self.permit(&name).await;
+            let accepted = acceptor
+                .accept(|error| {
+                    tracing::warn!(listener = %name, "cannot accept for now: {error}; the backlog waits");
+                })
+                .await;
+            self.assign(index, accepted, permit);
+        }
+    }
+
+    /// A place among `limits.max_connections`; at the limit the kernel's backlog waits.
+    async fn permit(&self, name: &str) -> OwnedSemaphorePermit {
+        if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
+            return permit;
+        }
+        tracing::warn!(listener = %name, "limits.max_connections reached: new clients wait");
+        loop {
+            match Arc::clone(&self.limit).acquire_owned().await {
+                Ok(permit) => return permit,
+                Err(_closed) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Keeps the connection when no worker has fewer clients, else passes it on.
+    fn assign(&self, listener: usize, accepted: Accepted, permit: OwnedSemaphorePermit) {
+        let load = |mailbox: &Mailbox| mailbox.clients.load(Ordering::Relaxed);
+        let own = self.mailboxes.get(self.index);
+        let least = self.mailboxes.iter().min_by_key(|mailbox| load(mailbox));
+        let chosen = match (own, least) {
+            (Some(own), Some(least)) if load(own) <= load(least) => own,
+            (_, Some(least)) => least,
+            (_, None) => return,
+        };
+        chosen.clients.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket { _permit: permit, clients: Arc::clone(&chosen.clients) };
+        let newcomer = Newcomer { accepted, listener, ticket };
+        if own.is_some_and(|own| std::ptr::eq(own, chosen)) {
+            self.welcome(newcomer);
+        } else if let Err(error) = chosen.sender.try_send(Ask::NewClient(newcomer))
+            && let Ask::NewClient(newcomer) = error.into_inner()
+        {
+            // Its mailbox is full: better served here than not at all.
+            self.welcome(newcomer);
+        }
+    }
+
+    /// Starts the session of a connection that is this worker's.
+    fn welcome(&self, newcomer: Newcomer) {
+        let Newcomer { accepted, listener, ticket } = newcomer;
+        let Some(settings) = self.settings.get(listener).map(Rc::clone) else { return };
+        let peer = accepted.peer();
+        let Ok(stream) = accepted.register() else { return };
+        let hub = Rc::clone(&self.hub);
+        tokio::task::spawn_local(async move {
+            let _ticket = ticket;
+            let metrics = Arc::clone(&hub.metrics);
+            let _counted = Counted::new(&metrics, listener);
+            let end = session::serve(hub, settings, stream, peer).await;
+            tracing::debug!(listener, ?end, "session ended");
+        });
+    }
+}
+
+/// A client in the listener's gauges, for as long as it lives.
+struct Counted<'a> {
+    metrics: &'a WorkerMetrics,
+    listener: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a WorkerMetrics, listener: usize) -> Self {
+        metrics.clients.add(1);
+        if let Some(listener) = metrics.listeners.get(listener) {
+            listener.accepted.add(1);
+            listener.active.add(1);
+        }
+        Self { metrics, listener }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.clients.sub(1);
+        if let Some(listener) = self.metrics.listeners.get(self.listener) {
+            listener.active.sub(1);
+        }
+    }
+}
+
+/// Newcomers that a busy worker may have waiting; more are served where they were accepted.
+const MAILBOX: usize = 1024;
