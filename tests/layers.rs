@@ -23,7 +23,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "src/proto",
-        "std::thread tokio::runtime crate::control crate::server crate::config crate::cli",
+        "thread::sleep thread::current tokio::runtime crate::control crate::server crate::config crate::cli",
     ),
     ("src/proto/redis", "proto::http proto::tcp super::http super::tcp"),
     (

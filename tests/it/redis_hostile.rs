@@ -51,7 +51,6 @@ fn malformed_requests_are_told_why_and_closed() {
     for (bytes, error) in [
         ("*1\r\n*1\r\n", "expected '$', got '*'"),
         ("*1\r\n:1\r\n", "expected '$', got ':'"),
-        ("*1\r\n\r\n", "expected '$', got '\r'"),
         ("*x\r\n", "invalid multibulk length"),
         ("*1 \r\n", "invalid multibulk length"),
         ("*+1\r\n", "invalid multibulk length"),
@@ -69,8 +68,7 @@ fn malformed_requests_are_told_why_and_closed() {
         ("*1\r\n$9223372036854775807\r\n", "invalid bulk length"),
         ("*1\r\n$18446744073709551620\r\n", "invalid bulk length"),
     ] {
-        // A carriage return inside an error would end its line.
-        assert_refused(&sluice, bytes.as_bytes(), &error.replace('\r', " "));
+        assert_refused(&sluice, bytes.as_bytes(), error);
     }
     assert_refused(&sluice, &[b'x'; 70 << 10], "too big inline request");
     let long_count = [b"*".to_vec(), vec![b'1'; 70 << 10]].concat();
@@ -309,7 +307,7 @@ fn a_hundred_thousand_commands_in_one_write() {
 fn a_hundred_and_twenty_eight_descriptors_and_four_hundred_clients() {
     let cluster = Cluster::start(2, 0);
     let sluice = cluster.sluice().descriptors(128).start();
-    sluice.expect_log("descriptor");
+    sluice.expect_log("max_connections");
     sluice.expect_log("accept");
     let base = sluice.process().rss_kb();
     let mut old = sluice.conn();
@@ -334,4 +332,6 @@ fn a_hundred_and_twenty_eight_descriptors_and_four_hundred_clients() {
     }
     drop(old);
     assert_bounded(&sluice, base, 24 * MIB);
+    let told = sluice.log().matches("max_connections").count();
+    assert!(told < 10, "the log tells {told} times of one crowd");
 }

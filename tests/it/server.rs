@@ -115,6 +115,7 @@ fn a_unix_socket_serves_as_well() {
 fn no_more_connections_than_the_file_allows() {
     let cluster = Cluster::start(1, 0);
     let sluice = cluster.sluice().workers(2).top("limits: { max_connections: 3 }").start();
+    sluice.expect_log("max_connections");
     let mut three: Vec<Conn> = (0..3).map(|_| sluice.conn()).collect();
     assert!(three.iter_mut().all(|conn| conn.cmd(&["PING"]) == "PONG"));
     // The kernel takes the fourth; it waits there.

@@ -25,10 +25,11 @@ impl Port {
         let low = 10_000;
         let span = ephemeral_start().clamp(low + 2_000, 60_000) - low;
         let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let start = clock.subsec_nanos() / 1_000 + std::process::id() * 7_919;
+        // Tests that start at once, each in a process of its own, begin in different places.
+        let start = u64::from(clock.subsec_micros()) + u64::from(std::process::id()) * 7_919;
         for _ in 0..span {
-            let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-            let number = low + u16::try_from((start + step) % u32::from(span)).unwrap();
+            let step = u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+            let number = low + u16::try_from((start + step) % u64::from(span)).unwrap();
             let Ok(held) = TcpListener::bind((RESERVED, number)) else { continue };
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
                 return Self { number, _held: held };
