@@ -137,7 +137,7 @@ impl ConfigCommand {
 fn load(file: File) -> Result<Config, ExitCode> {
     let (config, findings) = Config::load(&file.config, Env::process());
     report(&findings);
-    config.ok_or(ExitCode::from(EXIT_CONFIG))
+    config.ok_or_else(|| ExitCode::from(EXIT_CONFIG))
 }
 
 fn report(findings: &Findings) {

@@ -5,15 +5,9 @@
 //! side: a `Visitor` over `Spanned` ends at the first duplicate key, and reads `0x10` or `yes` as
 //! something other than what was written. The only file that knows the YAML crate.
 
-use super::finding::{Findings, Notes, Span};
+use super::finding::{Findings, Notes, Position, Span};
 use serde_yaml::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Tag};
-use std::{
-    borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
-    fs::File,
-    io::Read,
-    path::Path,
-};
+use std::{borrow::Cow, collections::HashMap, fs::File, io::Read, path::Path};
 
 /// The largest file read. A thousand shards with replicas need a tenth of it.
 pub(super) const MAX_FILE: usize = 1024 * 1024;
@@ -69,14 +63,14 @@ pub(super) fn load(path: &Path) -> Result<String, Findings> {
     if bytes.len() > MAX_FILE {
         return fail("the file is larger than 1MiB; is it a configuration?".to_owned());
     }
-    String::from_utf8(bytes).or_else(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let good = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(bytes.get(..good).unwrap_or_default());
         let mut notes = Notes::new(&name, &before);
         let byte = bytes.get(good).copied().unwrap_or_default();
         notes.error(&(good..good), "", format!("the byte 0x{byte:02x} is not UTF-8"));
-        Err(notes.finish())
+        notes.finish()
     })
 }
 
@@ -195,6 +189,7 @@ impl Builder<'_, '_> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag, &at);
                 let weight = NODE + text.len();
+                self.charge(weight, &at)?;
                 let null = style == ScalarStyle::Plain
                     && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if null { Value::Null } else { Value::Scalar(text.into_owned()) };
@@ -215,11 +210,26 @@ impl Builder<'_, '_> {
                     self.notes.error(&at, "", "an alias inside what it stands for never ends");
                     return None;
                 };
+                self.charge(built.weight, &at)?;
                 // Findings inside point to where the value is written.
                 self.add(built, 0)
             }
             _ => Some(()),
         }
+    }
+
+    /// Counts what is added to the tree.
+    fn charge(&mut self, weight: usize, at: &Span) -> Option<()> {
+        self.weight += weight;
+        if self.weight <= MAX_TREE {
+            return Some(());
+        }
+        self.notes.error(
+            at,
+            "",
+            "there are too many values, each alias counted as what it stands for",
+        );
+        None
     }
 
     fn refuse_tag(&mut self, tag: Option<Cow<'_, Tag>>, at: &Span) {
@@ -237,6 +247,7 @@ impl Builder<'_, '_> {
         if self.stack.len() >= MAX_DEPTH {
             return self.too_deep(&at);
         }
+        self.charge(NODE, &at)?;
         self.stack.push(Frame { at, anchor, depth: 0, weight: NODE, content });
         Some(())
     }
@@ -254,19 +265,15 @@ impl Builder<'_, '_> {
     }
 
     fn add(&mut self, built: Built, anchor: usize) -> Option<()> {
-        self.weight += built.weight;
-        if self.weight > MAX_TREE {
-            self.notes.error(&built.node.at, "", "the file is too large with its aliases expanded");
-            return None;
-        }
         if self.stack.len() + built.depth > MAX_DEPTH {
             return self.too_deep(&built.node.at);
         }
         if anchor != 0 {
-            self.weight += built.weight;
+            self.charge(built.weight, &built.node.at)?;
             self.anchors.insert(anchor, built.clone());
         }
         let Built { node, depth, weight } = built;
+        let duplicate = self.refuse_duplicate(&node);
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(node);
             return Some(());
@@ -276,12 +283,45 @@ impl Builder<'_, '_> {
         match &mut frame.content {
             Content::List(items) => items.push(node),
             Content::Map { entries, names, key } => match std::mem::replace(key, Expect::Key) {
+                Expect::Key if duplicate => *key = Expect::Nothing,
                 Expect::Key => *key = accept_key(node, names, self.notes),
                 Expect::Value(name) => entries.push((name, node)),
                 Expect::Nothing => {}
             },
         }
         Some(())
+    }
+
+    /// Tells a key that its map has already, with both places; true if it is one.
+    fn refuse_duplicate(&mut self, node: &Node) -> bool {
+        let Value::Scalar(name) = &node.value else { return false };
+        let first = match self.stack.last() {
+            Some(Frame { content: Content::Map { names, key: Expect::Key, .. }, .. }) => {
+                names.get(name).cloned()
+            }
+            _ => None,
+        };
+        let Some(first) = first else { return false };
+        if self.notes.full() {
+            self.notes.error(&node.at, "", "duplicate key");
+            return true;
+        }
+        let Position { line, column } = self.notes.position(first.start);
+        let message = format!(
+            "duplicate key `{}`: it is at line {line}, column {column} already",
+            short(name)
+        );
+        self.notes.error(&node.at, &join(&self.path(), name), message);
+        true
+    }
+
+    /// The path of what is open.
+    fn path(&self) -> String {
+        self.stack.iter().fold(String::new(), |path, frame| match &frame.content {
+            Content::List(items) => format!("{path}[{}]", items.len()),
+            Content::Map { key: Expect::Value(key), .. } => join(&path, &key.name),
+            Content::Map { .. } => path,
+        })
     }
 
     fn too_deep(&mut self, at: &Span) -> Option<()> {
@@ -297,24 +337,14 @@ fn accept_key(node: Node, names: &mut HashMap<String, Span>, notes: &mut Notes<'
         notes.error(&at, "", "a key is a word, not a list, a map or nothing");
         return Expect::Nothing;
     };
-    match names.entry(name) {
-        Entry::Vacant(entry) => {
-            let name = entry.key().clone();
-            entry.insert(at.clone());
-            Expect::Value(Key { at, name })
-        }
-        Entry::Occupied(entry) => {
-            let first = notes.position(entry.get().start);
-            let message = format!(
-                "duplicate key `{}`: it is at line {}, column {} already",
-                short(entry.key()),
-                first.line,
-                first.column
-            );
-            notes.error(&at, "", message);
-            Expect::Nothing
-        }
-    }
+    names.insert(name.clone(), at.clone());
+    Expect::Value(Key { at, name })
+}
+
+/// The path of a key under a path.
+pub(super) fn join(path: &str, name: &str) -> String {
+    let name = short(name);
+    if path.is_empty() { name.into_owned() } else { format!("{path}.{name}") }
 }
 
 /// A text short enough for a message.
@@ -399,8 +429,8 @@ mod tests {
         assert_eq!(
             findings(text),
             [
-                "2:12: duplicate key `c`: it is at line 2, column 6 already",
-                "3:1: duplicate key `a`: it is at line 1, column 1 already",
+                "2:12: b.c: duplicate key `c`: it is at line 2, column 6 already",
+                "3:1: a: duplicate key `a`: it is at line 1, column 1 already",
             ]
         );
     }
@@ -466,9 +496,9 @@ mod tests {
         let chain: String = (1..2_000).map(|i| format!("b{i}: &b{i} [*b{}]\n", i - 1)).collect();
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), "*a, ".repeat(1_000));
         for (text, part) in [
-            (laughs, "too large"),
+            (laughs, "too many values"),
             (format!("b0: &b0 x\n{chain}"), "nested more than"),
-            (long, "too large"),
+            (long, "too many values"),
             ("[".repeat(500_000), "nested more than"),
             ("{a: ".repeat(200_000), "nested more than"),
             ("- ".repeat(500_000), "nested more than"),

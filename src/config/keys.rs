@@ -60,7 +60,7 @@ pub(super) enum Kind {
     /// A map from names to maps with these keys.
     Named(&'static Scope),
     /// A list with up to so many of these.
-    List(&'static Kind, usize),
+    List(&'static Self, usize),
     /// An address, or a map with these keys.
     AddressOr(&'static Scope),
 }
@@ -71,8 +71,10 @@ pub(super) const MAX_NAME: usize = 64;
 pub(super) const MAX_SHARDS: usize = 1_024;
 /// The most members of a shard, its primary included: a pick keeps what it tried in 64 bits.
 pub(super) const MAX_MEMBERS: usize = 64;
-/// The most listeners and clusters; an operator's slip, not a need.
+/// The most listeners; an operator's slip, not a need.
 pub(super) const MAX_LISTENERS: usize = 1_024;
+/// The most clusters, likewise.
+pub(super) const MAX_CLUSTERS: usize = 1_024;
 /// The most entries of `allow`, `deny`; there are about 400 commands.
 const MAX_COMMANDS: usize = 1_024;
 

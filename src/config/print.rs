@@ -24,8 +24,8 @@ enum Out {
     Unset,
     /// A list of scalars, on one line.
     Row(Vec<String>),
-    List(Vec<Out>),
-    Map(Vec<(String, Out)>),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
 }
 
 /// Fills one map by the table of its keys.
@@ -282,8 +282,10 @@ impl Out {
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | ':' | '-');
     let starts_well = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/');
+    // A dash alone would begin an item of a list.
+    let start = value.strip_prefix('-').unwrap_or(value);
     let null = value.eq_ignore_ascii_case("null");
-    if value.chars().all(plain) && value.starts_with(starts_well) && !value.ends_with(':') && !null
+    if value.chars().all(plain) && start.starts_with(starts_well) && !value.ends_with(':') && !null
     {
         return value.to_owned();
     }

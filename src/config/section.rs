@@ -3,7 +3,7 @@
 
 use super::{
     env::{Env, substitute},
-    file::{Node, Value, short},
+    file::{Node, Value, join, short},
     finding::{Notes, Span},
     keys::{Key, Kind, Scope},
     nearest::nearest,
@@ -103,16 +103,15 @@ impl<'a, 't> Reader<'a, 't> {
             unreachable!("{name} is a section in its table")
         };
         let path = join(&parent.path, name);
-        parent
-            .field(name)
-            .and_then(|field| self.open(field.node, scope, &path, &field.key_at))
-            .unwrap_or(Section {
-                scope,
-                path,
-                at: parent.at.clone(),
-                entries: &[],
-                meant: Vec::new(),
-            })
+        let written = parent.field(name);
+        let section = written.and_then(|field| self.open(field.node, scope, &path, &field.key_at));
+        section.unwrap_or_else(|| Section {
+            scope,
+            path,
+            at: parent.at.clone(),
+            entries: &[],
+            meant: Vec::new(),
+        })
     }
 
     /// A value by its key, else its default; `None` when it has none or what is written is wrong.
@@ -308,6 +307,10 @@ impl<'a, 't> Reader<'a, 't> {
         scope: &'static Scope,
         path: &str,
     ) -> Option<&'static str> {
+        if self.notes.full() {
+            self.notes.error(&key.at, path, "unknown key");
+            return None;
+        }
         let meant = nearest(&key.name, scope.keys.iter().map(|key| key.name));
         let mut message = match key.name.as_str() {
             "<<" => "merge keys are not understood; write the keys out".to_owned(),
@@ -320,10 +323,4 @@ impl<'a, 't> Reader<'a, 't> {
         self.notes.mistaken(&key.at, path, message, meant);
         meant
     }
-}
-
-/// The path of a key under a path.
-pub(super) fn join(path: &str, name: &str) -> String {
-    let name = short(name);
-    if path.is_empty() { name.into_owned() } else { format!("{path}.{name}") }
 }

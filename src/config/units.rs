@@ -83,7 +83,9 @@ impl FromStr for Size {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        let unit = PERIODS.iter().find(|(_, unit)| millis != 0 && millis % u128::from(*unit) == 0);
+        let unit = PERIODS
+            .iter()
+            .find(|(_, unit)| millis != 0 && millis.is_multiple_of(u128::from(*unit)));
         match unit {
             Some((name, unit)) => write!(f, "{}{name}", millis / u128::from(*unit)),
             None => f.write_str("0"),
@@ -94,7 +96,7 @@ impl fmt::Display for Period {
 /// In the largest unit that divides it, so that it reads back as the same value.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZES.iter().find(|(_, unit)| self.0 != 0 && self.0 % unit == 0) {
+        match SIZES.iter().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => self.0.fmt(f),
         }

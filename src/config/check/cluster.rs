@@ -4,8 +4,10 @@
 use super::shard;
 use crate::{
     config::{
-        Check, Cluster, CustomCommand, Reads, default_stall, file, keys,
-        section::{Reader, Section, join},
+        Check, Cluster, CustomCommand, Reads, default_stall,
+        file::{self, join},
+        keys,
+        section::{Reader, Section},
         values, words,
     },
     policy::{access::Access, reads::ReadFrom},
@@ -128,12 +130,9 @@ fn commands(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<CustomCom
     let mut names = HashSet::new();
     for (key, node) in reader.named(&redis, "commands") {
         let path = join(&join(&redis.path, "commands"), &key.name);
-        let name = match values::command(&key.name) {
-            Ok(name) => name,
-            Err(_) => {
-                reader.notes.error(&key.at, &path, "it is not a command; write MY.GET");
-                continue;
-            }
+        let Ok(name) = values::command(&key.name) else {
+            reader.notes.error(&key.at, &path, "it is not a command; write MY.GET");
+            continue;
         };
         if !names.insert(name.clone()) {
             let message = format!("{name} is given already; capitals make no difference");

@@ -31,7 +31,7 @@ pub(super) fn check(text: &str, file: &str, env: Env<'_>) -> (Option<Config>, Fi
         notes.whole_file(EMPTY);
         return (None, notes.finish());
     }
-    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let folder = Path::new(file).parent().unwrap_or_else(|| Path::new(""));
     let mut reader = Reader::new(notes, env, folder);
     let config = reader.open(&root, &keys::ROOT, "", &(0..0)).map(|root| read(&mut reader, &root));
     let config = config.filter(|_| reader.notes.errors() == 0);
@@ -53,6 +53,15 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         drain_timeout: reader.duration(&shutdown, "drain_timeout"),
     };
     let entries = reader.named(root, "clusters");
+    let entries = match entries.get(keys::MAX_CLUSTERS) {
+        None => entries,
+        Some((key, _)) => {
+            let message =
+                format!("it has {} clusters; the most is {}", entries.len(), keys::MAX_CLUSTERS);
+            reader.notes.error(&key.at, "clusters", message);
+            entries.get(..keys::MAX_CLUSTERS).unwrap_or_default()
+        }
+    };
     let names: HashMap<&str, usize> =
         entries.iter().enumerate().map(|(index, (key, _))| (key.name.as_str(), index)).collect();
     let listeners = listener::listeners(reader, root, &names, &admin);
@@ -96,5 +105,8 @@ fn log(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Log {
 fn bind(text: &str, _: &keys::Kind) -> Result<Bind, Wrong> {
     text.parse().map_err(|error| Wrong::from(format!("{error}")))
 }
+
+#[cfg(test)]
+mod tests;
 
 const EMPTY: &str = "the file is empty; `sluice config example` prints one to start from";

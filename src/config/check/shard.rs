@@ -30,8 +30,9 @@ pub(super) fn shards(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<
         let given = reader.value(&section, "name", |text, _| values::name(text));
         let name = given.unwrap_or_else(|| format!("s{index}"));
         if let Some(other) = names.insert(name.clone(), path.clone()) {
-            let at =
-                section.field("name").map_or(section.at.clone(), |field| field.node.at.clone());
+            let at = section
+                .field("name")
+                .map_or_else(|| section.at.clone(), |field| field.node.at.clone());
             reader.notes.error(&at, &path, format!("'{name}' is the name of {other} already"));
         }
         let members = members(reader, &section);
@@ -102,7 +103,7 @@ fn member(
     let section = reader.open(node, &keys::MEMBER, &path, &first(node))?;
     let address = reader.value(&section, "address", address);
     let weight = reader.integer(&section, "weight").unwrap_or(1);
-    let at = section.field("address").map_or(first(node), |field| field.node.at.clone());
+    let at = section.field("address").map_or_else(|| first(node), |field| field.node.at.clone());
     Some((at, path, Member { address: address?, weight }))
 }
 

@@ -1,0 +1,412 @@
+//! The rules one by one: a mistake in an otherwise good file, and every finding it gives.
+
+use crate::{
+    config::{Config, Env, Findings, Secret},
+    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+};
+use std::{path::Path, time::Duration};
+
+const LISTENER: &str = "{ name: l, bind: 127.0.0.1:1, protocol: redis, cluster: c }";
+const SHARDS: &str = "shards: [{ primary: 127.0.0.1:2 }]";
+
+fn parse(text: &str) -> (Option<Config>, Findings) {
+    let variable = |name: &str| match name {
+        "PASSWORD" => Some("from: {environment}".to_owned()),
+        "HOST" => Some("10.0.0.9".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    let file = |path: &Path| match path.to_str() {
+        Some("dir/secret") => Ok("from file\n".to_owned()),
+        Some("dir/empty") => Ok("\n".to_owned()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    };
+    Config::parse(text, "dir/f.yaml", Env { variable: &variable, file: &file })
+}
+
+/// A file with this listener and this cluster.
+fn file(listener: &str, cluster: &str) -> String {
+    format!("listeners: [{listener}]\nclusters: {{ c: {{ {cluster} }} }}\n")
+}
+
+fn listener(keys: &str) -> String {
+    file(&LISTENER.replace(" }", &format!(", {keys} }}")), SHARDS)
+}
+
+fn cluster(keys: &str) -> String {
+    file(LISTENER, &format!("{SHARDS}, {keys}"))
+}
+
+fn shards(shards: &str) -> String {
+    file(LISTENER, &format!("shards: [{shards}], reads: {{ from: any }}"))
+}
+
+/// Whatever is at the root beside a good listener and cluster.
+fn root(keys: &str) -> String {
+    format!("{keys}\n{}", file(LISTENER, SHARDS))
+}
+
+fn good(text: &str) -> Config {
+    let (config, findings) = parse(text);
+    config.unwrap_or_else(|| panic!("{findings}"))
+}
+
+fn told(text: &str) -> Vec<String> {
+    parse(text).1.iter().map(ToString::to_string).collect()
+}
+
+/// Each text gives exactly one finding, which begins as said.
+fn each(cases: &[(String, &str)]) {
+    for (text, expected) in cases {
+        let told = told(text);
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{text}: {told:#?} {expected}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_type_or_out_of_range() {
+    each(&[
+        (root("workers: 0"), "workers: 0 is out of range; it is 1 to 1024, or auto"),
+        (root("workers: many"), "workers: 'many' is not a whole number from 1 to 1024, or auto"),
+        (root("workers: [1]"), "workers: expected a whole number, found a list"),
+        (root("workers:"), "workers: expected a whole number, found nothing"),
+        (root("log: text"), "log: expected a map of keys and values, found 'text'"),
+        (
+            root("log: { level: inof }"),
+            "log.level: 'inof' is not one of off, error, warn, info, debug, trace; did you mean 'info'?",
+        ),
+        (root("log: { format: xml }"), "log.format: 'xml' is not one of text, json"),
+        (root("limits: { memory: 1 }"), "limits.memory: '1' is out of range; it is from 1MiB to"),
+        (root("limits: { memory: 1gb }"), "limits.memory: '1gb' is not a size; write 1GiB"),
+        (root("shutdown: { drain_timeout: 25 }"), "shutdown.drain_timeout: '25' has no unit"),
+        (
+            root("shutdown: { drain_timeout: 25h }"),
+            "shutdown.drain_timeout: '25h' is out of range; it is from 0 to 1d",
+        ),
+        (root("admin: { bind: example.org:1 }"), "admin.bind: 'example.org' is not an IP address"),
+        (root("admin: { bind: [::1]:1 }"), "this is not YAML"),
+        (
+            cluster("check: { interval: 1ms }"),
+            "clusters.c.check.interval: '1ms' is out of range; it is from 10ms to 1h",
+        ),
+        (cluster("check: { fall: 0 }"), "clusters.c.check.fall: 0 is out of range; it is 1 to 100"),
+        (
+            cluster("timeouts: { request: 2d }"),
+            "clusters.c.timeouts.request: '2d' is out of range; it is from 1ms to 1d, or 0 for none",
+        ),
+        (
+            cluster("timeouts: { connect: 0 }"),
+            "clusters.c.timeouts.connect: '0' is out of range; it is from 1ms to 1h",
+        ),
+        (
+            listener("redis: { max_pipeline: 0 }"),
+            "listeners[0].redis.max_pipeline: 0 is out of range",
+        ),
+        (
+            listener("redis: { max_bulk: 5GiB }"),
+            "listeners[0].redis.max_bulk: '5GiB' is out of range",
+        ),
+        (
+            listener("redis: { allow: debug }"),
+            "listeners[0].redis.allow: expected a list, found 'debug'",
+        ),
+        (
+            listener("redis: { allow: [a b] }"),
+            "listeners[0].redis.allow[0]: 'a b' is not a command",
+        ),
+        (
+            cluster("reads: { balance: p3c }"),
+            "clusters.c.reads.balance: 'p3c' is not one of p2c, round_robin, least_connections, random, client_ip; did you mean 'p2c'?",
+        ),
+        (cluster("sharding: { hash_tag: \"[]\" }"), "clusters.c.sharding.hash_tag: '[]' is not {}"),
+    ]);
+}
+
+#[test]
+fn keys_that_are_missing_unknown_or_for_later() {
+    each(&[
+        (
+            "clusters: { c: { shards: [{ primary: a:1 }] } }".to_owned(),
+            "`listeners` is missing; it takes a list",
+        ),
+        (format!("listeners: []\nclusters: {{ c: {{ {SHARDS} }} }}"), "listeners: it is empty"),
+        (root("wrokers: 2"), "wrokers: unknown key `wrokers`; did you mean 'workers'?"),
+        (root("banana: 2"), "banana: unknown key `banana`; the keys here are workers, admin, log,"),
+        (root("<<: { workers: 2 }"), "<<: merge keys are not understood"),
+        (root("watch: true"), "watch: `watch` is not supported yet"),
+        (root("admin: { socket: /x }"), "admin.socket: `socket` is not supported yet"),
+        (root("shutdown: { mode: sidecar }"), "shutdown.mode: `mode` is not supported yet"),
+        (file("{ protocol: redis, cluster: c }", SHARDS), "listeners[0]: `bind` is missing"),
+        (file("{ bind: 127.0.0.1:1, cluster: c }", SHARDS), "listeners[0]: `protocol` is missing"),
+        (
+            file("{ bind: 127.0.0.1:1, protocol: redis }", SHARDS),
+            "listeners[0]: it needs exactly one of cluster, routes",
+        ),
+        (
+            file("{ bind: 127.0.0.1:1, protocol: redis, routes: [{ cluster: c }] }", SHARDS),
+            "listeners[0].routes: `routes` is not supported yet",
+        ),
+        (
+            file("{ bind: 127.0.0.1:1, protocol: tcp, cluster: c }", SHARDS),
+            "listeners[0].protocol: `tcp` is not supported yet",
+        ),
+        (
+            file(LISTENER, "reads: { from: any }"),
+            "clusters.c: it needs exactly one of backends, shards, sentinel, redis_cluster, dns, file, kubernetes",
+        ),
+        (
+            file(LISTENER, "shard: [{ primary: a:1 }]"),
+            "clusters.c.shard: unknown key `shard`; did you mean 'shards'?",
+        ),
+        (file(LISTENER, "dns: { name: x }"), "clusters.c.dns: `dns` is not supported yet"),
+        (cluster("on_shard_down: miss"), "clusters.c.on_shard_down: `miss` is not supported yet"),
+        (
+            cluster("upstream: { mode: dedicated }"),
+            "clusters.c.upstream.mode: `dedicated` is not supported yet",
+        ),
+        (
+            cluster("reads: { overrides: [] }"),
+            "clusters.c.reads.overrides: `overrides` is not supported yet",
+        ),
+        (
+            cluster("reads: { consistency: session }"),
+            "clusters.c.reads.consistency: `session` is not supported yet",
+        ),
+        (cluster("coalesce: true"), "clusters.c.coalesce: `coalesce` is not supported yet"),
+        (shards("{ replicas: [] }"), "clusters.c.shards[0]: `primary` is missing"),
+        (shards(""), "clusters.c.shards: it is empty"),
+        ("just text".to_owned(), "expected a map of keys and values, found 'just text'"),
+    ]);
+}
+
+#[test]
+fn things_that_do_not_fit_together() {
+    let two = |second: &str| file(&format!("{LISTENER}, {second}"), SHARDS);
+    each(&[
+        (
+            two("{ name: l, bind: 127.0.0.1:3, protocol: redis, cluster: c }"),
+            "listeners[1].name: 'l' is the name of listeners[0] already",
+        ),
+        (
+            two("{ bind: 127.0.0.1:1, protocol: redis, cluster: c }"),
+            "listeners[1].bind: '127.0.0.1:1' cannot be bound beside listeners[0].bind, 127.0.0.1:1",
+        ),
+        (
+            two("{ bind: 0.0.0.0:1, protocol: redis, cluster: c }"),
+            "listeners[1].bind: '0.0.0.0:1' cannot be bound beside",
+        ),
+        (
+            root("admin: { bind: 127.0.0.1:1 }"),
+            "listeners[0].bind: '127.0.0.1:1' cannot be bound beside admin.bind",
+        ),
+        (
+            file("{ bind: 127.0.0.1:1, protocol: redis, cluster: zzzzz }", SHARDS),
+            "listeners[0].cluster: there is no cluster 'zzzzz'; there is c",
+        ),
+        (
+            shards("{ name: x, primary: a:1 }, { name: x, primary: a:2 }"),
+            "clusters.c.shards[1]: 'x' is the name of clusters.c.shards[0] already",
+        ),
+        (
+            shards("{ name: s1, primary: a:1 }, { primary: a:2 }"),
+            "clusters.c.shards[1]: 's1' is the name of clusters.c.shards[0] already",
+        ),
+        (
+            shards("{ primary: a:1, replicas: [a:0] }"),
+            "clusters.c.shards[0].replicas[0]: 'a:0' cannot be connected to: port 0",
+        ),
+        (shards("{ primary: \"::1:1\" }"), "clusters.c.shards[0].primary: '::1:1' looks like IPv6"),
+        (
+            shards("{ primary: { address: a:1, weight: 0 } }"),
+            "clusters.c.shards[0].primary.weight: 0 is out of range; it is 1 to 1000",
+        ),
+        (
+            listener("redis: { password: a, password_file: secret }"),
+            "listeners[0].redis.password_file: `password` is given too",
+        ),
+        (listener("redis: { password: \"\" }"), "listeners[0].redis.password: it is empty"),
+        (
+            listener("redis: { password_file: none }"),
+            "listeners[0].redis.password_file: the file 'none' cannot be read",
+        ),
+        (
+            listener("redis: { password_file: empty }"),
+            "listeners[0].redis.password_file: the file 'empty' is empty",
+        ),
+        (
+            listener("redis: { allow: [debug], deny: [DEBUG] }"),
+            "listeners[0].redis.deny: DEBUG is in `allow` too",
+        ),
+        (
+            cluster("upstream: { user: u }"),
+            "clusters.c.upstream.user: a user needs `password` or `password_file`",
+        ),
+        (
+            cluster("redis: { commands: { A: { access: read }, a: { access: read } } }"),
+            "clusters.c.redis.commands.a: A is given already",
+        ),
+        (
+            cluster("redis: { commands: { A: {} } }"),
+            "clusters.c.redis.commands.A: `access` is missing",
+        ),
+        (
+            cluster("redis: { commands: { A: { access: maybe } } }"),
+            "clusters.c.redis.commands.A.access: 'maybe' is not one of read, write",
+        ),
+        (
+            cluster("redis: { commands: { A: { access: read, keys: [0, 1, 1] } } }"),
+            "clusters.c.redis.commands.A.keys: it is [first key, last key, step]",
+        ),
+        (
+            cluster("redis: { commands: { A: { access: read, keys: [2, 1, 1] } } }"),
+            "clusters.c.redis.commands.A.keys: it is [first",
+        ),
+        (
+            cluster("redis: { commands: { A: { access: read, keys: [1] } } }"),
+            "clusters.c.redis.commands.A.keys: it is [first",
+        ),
+        (
+            cluster("redis: { commands: { A: { access: read, keys: [1, x, 1] } } }"),
+            "clusters.c.redis.commands.A.keys[1]: 'x' is not a whole number",
+        ),
+    ]);
+    let text = file(LISTENER, &format!("{SHARDS}, backends: [a:1]"));
+    assert_eq!(
+        told(&text),
+        [
+            "clusters.c: it has 2 of backends, shards, sentinel, redis_cluster, dns, file, kubernetes; it takes exactly one",
+            "clusters.c.backends: `backends` is not supported yet",
+        ]
+    );
+}
+
+#[test]
+fn an_address_belongs_to_one_shard() {
+    each(&[
+        (
+            shards("{ primary: a:1, replicas: [b:1, a:1] }"),
+            "clusters.c.shards[0].replicas[1]: 'a:1' is in this shard already, as clusters.c.shards[0].primary",
+        ),
+        (
+            shards("{ primary: a:1 }, { primary: a:1 }"),
+            "hint: clusters.c.shards[1].primary: 'a:1' is in another shard too",
+        ),
+    ]);
+}
+
+#[test]
+fn hints_do_not_refuse() {
+    let replicas = "shards: [{ primary: a:1, replicas: [a:2] }, { primary: a:3 }]";
+    for (cluster, expected) in [
+        (
+            replicas.to_owned(),
+            Some("hint: clusters.c.shards: replicas stay unused; set reads.from: prefer_replica"),
+        ),
+        (format!("{replicas}, reads: {{ from: primary }}"), None),
+        (
+            format!("{replicas}, reads: {{ from: replica }}"),
+            Some("hint: clusters.c.shards: shard 's1' has no replica"),
+        ),
+        (format!("{replicas}, reads: {{ from: any }}"), None),
+        (
+            format!("{SHARDS} }}, d: {{ {SHARDS}"),
+            Some("hint: clusters.d: no listener uses this cluster"),
+        ),
+    ] {
+        let text = file(LISTENER, &cluster);
+        good(&text);
+        let told = told(&text);
+        assert_eq!(told.len(), usize::from(expected.is_some()), "{told:?}");
+        assert!(told.iter().zip(expected).all(|(told, expected)| told.starts_with(expected)));
+    }
+}
+
+#[test]
+fn sizes_of_lists_are_limited() {
+    let members: Vec<String> = (1..=64).map(|port| format!("a:{port}")).collect();
+    each(&[(
+        shards(&format!("{{ primary: b:1, replicas: [{}] }}", members.join(", "))),
+        "clusters.c.shards[0].replicas: it has 64 items; the most is 63",
+    )]);
+    let all: Vec<String> = (1..=1_025).map(|port| format!("{{ primary: a:{port} }}")).collect();
+    each(&[(shards(&all.join(", ")), "clusters.c.shards: it has 1025 items; the most is 1024")]);
+    good(&shards(&all[1..].join(", ")));
+}
+
+#[test]
+fn names_become_labels_and_are_held_to_it() {
+    each(&[
+        (listener("").replace("name: l", "name: a b"), "listeners[0].name: 'a b' is not a name"),
+        (shards("{ name: é, primary: a:1 }"), "clusters.c.shards[0].name: 'é' is not a name"),
+    ]);
+    let text =
+        file(LISTENER, SHARDS).replace("c: {", "\"c/d\": {").replace("cluster: c", "cluster: c/d");
+    assert_eq!(
+        told(&text),
+        ["clusters.c/d: it is not a name: it has 1 to 64 of A-Z a-z 0-9 _ . -"]
+    );
+}
+
+#[test]
+fn variables_are_values_never_structure() {
+    let config = good(&cluster("upstream: { password: \"${PASSWORD}\" }"));
+    assert_eq!(config.clusters[0].upstream.password.as_deref(), Some("from: {environment}"));
+    let config = good(&shards("{ primary: \"${HOST}:${PORT:-6379}\" }"));
+    assert_eq!(config.clusters[0].shards[0].primary.address.to_string(), "10.0.0.9:6379");
+    assert_eq!(good(&root("workers: \"${N:-3}\"")).workers.map(usize::from), Some(3));
+    each(&[
+        (
+            root("workers: ${N}"),
+            "workers: the variable N is not set; set it or write ${N:-default}",
+        ),
+        (root("workers: \"${N:?how many}\""), "workers: the variable N is not set: how many"),
+        (root("workers: \"${EMPTY}\""), "workers: '' is not a whole number"),
+        (root("workers: \"${N\""), "workers: `${` has no closing `}`"),
+        (root("${HOST}: 1"), "${HOST}: unknown key"),
+        (
+            cluster("upstream: { password: ${PASSWORD} }"),
+            "inside { } and [ ] a value with ${...} needs quotes",
+        ),
+    ]);
+}
+
+#[test]
+fn a_full_file_means_what_it_says() {
+    let text = "
+workers: 2
+limits: { max_connections: 7, memory: 2MiB }
+listeners:
+  - { name: a, bind: \"unix:/run/x.sock\", protocol: redis, cluster: d, redis: { password_file: secret, allow: [\"config|set\"] } }
+  - { bind: \"[::]:0\", protocol: redis, cluster: c }
+clusters:
+  c: { shards: [{ primary: a:1 }], timeouts: { request: 0 } }
+  d:
+    shards: [{ name: x, primary: { address: a:1, weight: 2 }, replicas: [b:1] }]
+    reads: { from: any, balance: least_connections }
+    timeouts: { request: 1m }
+    redis: { commands: { my.get: { access: read, keys: [1, -1, 2] }, noop: { access: write } } }
+";
+    let config = good(text);
+    assert_eq!(config.limits.max_connections, Some(7));
+    assert_eq!(config.limits.memory, Some(2 << 20));
+    let [a, b] = config.listeners.as_slice() else { panic!("two listeners") };
+    assert_eq!((&*a.name, a.cluster, &*b.name, b.cluster), ("a", 1, "[::]:0", 0));
+    assert_eq!(a.redis.password, Some(Secret("from file".to_owned())));
+    assert_eq!(a.redis.allow, ["CONFIG|SET"]);
+    let [c, d] = config.clusters.as_slice() else { panic!("two clusters") };
+    assert_eq!((c.timeouts.request, c.timeouts.stall), (Duration::ZERO, super::keys::DAY));
+    assert_eq!(d.timeouts.stall, Duration::from_secs(300));
+    assert_eq!((d.reads.from, d.reads.balance), (ReadFrom::Any, Strategy::LeastConnections));
+    assert_eq!(d.shards[0].primary.weight, 2);
+    let [get, noop] = d.commands.as_slice() else { panic!("two commands") };
+    assert_eq!((&*get.name, get.access, get.keys), ("MY.GET", Access::Read, Some((1, -1, 2))));
+    assert_eq!((&*noop.name, noop.access, noop.keys), ("NOOP", Access::Write, None));
+    assert_eq!(config.backends(), 3);
+}
+
+#[test]
+fn a_password_is_not_shown_beside_another_mistake() {
+    let text = listener("redis: { password: hunter2, max_pipelin: 3 }");
+    let shown = parse(&text).1.to_string();
+    assert!(shown.contains("password: *******,") && !shown.contains("hunter2"), "{shown}");
+}
