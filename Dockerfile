@@ -10,6 +10,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 COPY benches ./benches
+# The binary carries the example that `sluice config example` prints.
+COPY conf ./conf
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin sluice \
@@ -22,7 +24,7 @@ LABEL org.opencontainers.image.title="Sluice" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /sluice /sluice
 # The file says what each line means; mount your own over it.
-COPY conf/redis-shards.yaml /etc/sluice/sluice.yaml
+COPY deploy/docker/sluice.yaml /etc/sluice/sluice.yaml
 USER 65532:65532
 EXPOSE 6380 9900
 STOPSIGNAL SIGTERM

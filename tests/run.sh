@@ -121,7 +121,7 @@ check_configurations() {
         esac
     done
     for file in tests/acceptance/bad/*.yaml; do check_file "$file" refused; done
-    for file in conf/*.yaml; do check_file "$file" accepted; done
+    for file in conf/*.yaml deploy/docker/*.yaml; do check_file "$file" accepted; done
     [ "$step_failed" -eq 0 ]
 }
 
