@@ -212,7 +212,7 @@ def load(port, arguments, requests):
     done = subprocess.run(command + arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     rows = [re.findall(r'"([^"]*)"', line) for line in done.stdout.splitlines() if line.startswith('"')]
     if done.returncode or len(rows) < 2:
-        raise RuntimeError((done.stdout + done.stderr)[-400:])
+        raise RuntimeError(f"redis-benchmark {' '.join(arguments)}: {(done.stdout + done.stderr)[-400:]}")
     row = dict(zip(rows[0], rows[-1]))
     return {"rps": float(row["rps"]), "p50": float(row["p50_latency_ms"]), "p99": float(row["p99_latency_ms"])}
 
@@ -298,7 +298,8 @@ def main():
                 try:
                     figures = measure(proxy.wait_until_it_answers(), scenarios, options.n)
                 except RuntimeError as error:
-                    sys.exit(f"{name}: {error}")
+                    log = proxy.log.read_text(errors="replace")[-1500:]
+                    sys.exit(f"{name}: {error}\nits log ends:\n{log}")
                 finally:
                     proxy.stop()
                 for scenario, figure in figures.items():
