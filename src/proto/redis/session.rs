@@ -1,5 +1,5 @@
 //! One client's session: read a batch, find the requests, dispatch each, write what is ready.
-//! Not what a request means or where it goes: that is [`super::dispatch`].
+//! Not what a request means or where it goes: that is `dispatch`.
 
 use super::{
     args::Args,

@@ -1,6 +1,6 @@
 //! The shared connection of one worker to one backend and database: requests of all sessions go
 //! out in one stream, replies come back in its order. Not where a request goes: that is
-//! [`super::route`]; nor what becomes of one that fails: that is [`super::failure`].
+//! `route`; nor what becomes of one that fails: that is `failure`.
 
 use super::{
     client::Client,
