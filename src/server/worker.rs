@@ -21,6 +21,7 @@ use std::{
     cell::Cell,
     hash::{BuildHasher, RandomState},
     io,
+    panic::AssertUnwindSafe,
     rc::Rc,
     sync::{
         Arc,
@@ -177,6 +178,11 @@ impl Crew {
         self.mailboxes.iter().map(|mailbox| mailbox.clients.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether a worker ended although nobody asked it to.
+    pub(super) fn lost_one(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// Stops accepting; clients are closed as soon as nothing of theirs is under way.
     pub(super) fn drain(&self) {
         self.accepting.cancel();
@@ -267,14 +273,21 @@ impl Worker {
                         Ask::GatesChanged => {}
                         Ask::Drain => hub.drain(),
                     }
-                    duty::gates_changed(&hub);
+                    survive(&hub, || duty::gates_changed(&hub));
                 }
                 _ = ticks.tick() => {
                     count += 1;
-                    duty::tick(&hub, count);
+                    survive(&hub, || duty::tick(&hub, count));
                 }
             }
         }
+    }
+}
+
+/// A panic of a duty (a bug of ours) must not take the worker's clients with it.
+fn survive(hub: &Hub, duty: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(duty)).is_err() {
+        hub.metrics.panics.add(1);
     }
 }
 

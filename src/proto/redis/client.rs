@@ -42,6 +42,8 @@ struct Inner {
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// Bytes of the requests sent since nothing was under way.
+    asked: usize,
     window: usize,
     window_hit: bool,
     largest: usize,
@@ -108,6 +110,7 @@ impl Client {
                 stalled: false,
                 closing: None,
                 end: None,
+                asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
                 window_hit: false,
                 largest: 0,
@@ -204,14 +207,18 @@ impl Client {
         room
     }
 
-    /// Opens a place for one reply.
-    pub fn open(&self) -> u32 {
-        self.inner.borrow_mut().line.open()
+    /// Opens a place for the reply to a request of `bytes`.
+    pub(super) fn open(&self, bytes: usize) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.asked += bytes;
+        inner.line.open()
     }
 
-    /// Opens a place for a reply put together from several.
-    pub fn open_gather(&self, gather: Gather) -> u32 {
-        self.inner.borrow_mut().line.open_gather(gather)
+    /// Opens a place for a reply put together from several, to a request of `bytes`.
+    pub(super) fn open_gather(&self, gather: Gather, bytes: usize) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.asked += bytes;
+        inner.line.open_gather(gather)
     }
 
     /// A reply of our own, behind all that wait.
@@ -361,9 +368,11 @@ impl Inner {
         }
         if waiting == 0 {
             self.largest /= 2;
+            self.asked = 0;
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
-        waiting < self.window.min(by_size) && self.backlog() < SOFT_BACKLOG
+        let small = self.backlog() < SOFT_BACKLOG && self.asked < MOST_ASKED;
+        waiting < self.window.min(by_size) && small
     }
 
     fn borrow_out(&mut self, hub: &Hub) {
@@ -431,6 +440,9 @@ const FIRST_WINDOW: usize = 64;
 const ROUND_BYTES: usize = 1024 * 1024;
 /// redis.md, T33: stop reading a client that has more than 8 MiB pending.
 const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
+/// Requests of a client that a slow backend may leave with us; then it waits until all of them
+/// are answered.
+const MOST_ASKED: usize = 8 * 1024 * 1024;
 /// A paused upstream goes on below this.
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.

@@ -104,6 +104,8 @@ pub enum FanOut {
     RandomKey,
     /// SCAN: the cursor names the shard.
     Scan,
+    /// Allowed administration: asked of all, the first shard's answer is told.
+    First,
 }
 
 /// What we answer ourselves.
