@@ -24,13 +24,21 @@ impl Redis {
 
     /// With options beyond those every test server has.
     pub(crate) fn with_args(arguments: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        let port = Port::free();
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-        let process = launch(&port, &folder, &arguments);
-        let server = Self { process, port, arguments, folder };
-        server.wait_for_ping();
-        server
+        // Somebody may take the port, or the one 10,000 above that a cluster's bus needs.
+        let mut tries = 0;
+        loop {
+            let (folder, port) = (TempDir::new().unwrap(), Port::free());
+            match launch(&port, &folder, &arguments) {
+                Ok(process) => {
+                    let server = Self { process, port, arguments, folder };
+                    server.wait_for_ping();
+                    return server;
+                }
+                Err(said) if tries == 4 => panic!("redis-server does not start:\n{said}"),
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     /// Makes it a replica of `primary`.
@@ -93,7 +101,7 @@ impl Redis {
     /// Starts it again on the same port, empty; a replica must be told to follow again.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.port, &self.folder, &self.arguments);
+        self.process = launch(&self.port, &self.folder, &self.arguments).unwrap();
         self.wait_for_ping();
     }
 
@@ -107,7 +115,8 @@ impl Redis {
     }
 }
 
-fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Process {
+/// A server that accepts connections, or what it said when it ended.
+fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Result<Process, String> {
     let log = folder.path().join("redis.log");
     let output = File::options().create(true).append(true).open(&log).unwrap();
     let mut child = Command::new("redis-server");
@@ -119,12 +128,11 @@ fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Process {
         Ok(child) => Process(child),
         Err(error) => panic!("redis-server: {error}; ./tests/run.sh installs it"),
     };
-    eventually("redis-server says that it is ready", PATIENCE, || {
-        let said = fs::read_to_string(&log).unwrap();
-        if let Some(status) = process.ended() {
-            panic!("redis-server on port {} ended with {status}:\n{said}", port.number);
+    eventually("redis-server accepts connections or ends", PATIENCE, || {
+        if process.ended().is_some() {
+            return Some(Err(fs::read_to_string(&log).unwrap()));
         }
-        Conn::try_open(&port.address()).ok()
-    });
-    process
+        Conn::try_open(&port.address()).ok().map(|_| Ok(()))
+    })?;
+    Ok(process)
 }
