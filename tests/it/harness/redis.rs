@@ -30,11 +30,7 @@ impl Redis {
         loop {
             let (folder, port) = (TempDir::new().unwrap(), Port::free());
             match launch(&port, &folder, &arguments) {
-                Ok(process) => {
-                    let server = Self { process, port, arguments, folder };
-                    server.wait_for_ping();
-                    return server;
-                }
+                Ok(process) => return Self { process, port, arguments, folder },
                 Err(said) if tries == 4 => panic!("redis-server does not start:\n{said}"),
                 Err(_) => tries += 1,
             }
@@ -102,20 +98,10 @@ impl Redis {
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         self.process = launch(&self.port, &self.folder, &self.arguments).unwrap();
-        self.wait_for_ping();
-    }
-
-    fn wait_for_ping(&self) {
-        // -NOAUTH is an answer too.
-        eventually(&format!("PING of redis-server {}", self.address()), PATIENCE, || {
-            let mut conn = Conn::try_open(&self.address()).ok()?;
-            conn.patience(Duration::from_secs(2));
-            conn.try_cmd(&["PING"]).ok()
-        });
     }
 }
 
-/// A server that accepts connections, or what it said when it ended.
+/// A server that answers PING (-NOAUTH is an answer too), or what it said when it ended.
 fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Result<Process, String> {
     let log = folder.path().join("redis.log");
     let output = File::options().create(true).append(true).open(&log).unwrap();
@@ -128,11 +114,13 @@ fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Result<Process
         Ok(child) => Process(child),
         Err(error) => panic!("redis-server: {error}; ./tests/run.sh installs it"),
     };
-    eventually("redis-server accepts connections or ends", PATIENCE, || {
+    eventually("redis-server answers or ends", PATIENCE, || {
         if process.ended().is_some() {
             return Some(Err(fs::read_to_string(&log).unwrap()));
         }
-        Conn::try_open(&port.address()).ok().map(|_| Ok(()))
+        let mut conn = Conn::try_open(&port.address()).ok()?;
+        conn.patience(Duration::from_secs(2));
+        conn.try_cmd(&["PING"]).ok().map(|_| Ok(()))
     })?;
     Ok(process)
 }
