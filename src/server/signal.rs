@@ -1,6 +1,6 @@
 //! SIGTERM and SIGINT: drain, and force at the second one or when the time is over.
 
-use super::worker::Crew;
+use super::worker::{Crew, block_on};
 use crate::{config::Shutdown, control::process::ProcessState};
 use std::{io, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +15,7 @@ pub(super) fn wait_and_drain(
     state: &ProcessState,
     crew: &Crew,
 ) -> io::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::new()?;
         let name = signals.next().await;
         tracing::info!("{name}: draining, for at most {}s", shutdown.drain_timeout.as_secs_f32());

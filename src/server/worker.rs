@@ -1,5 +1,6 @@
 //! The data threads: one single-threaded event loop each, with its own clients and its own
 //! connection to each backend. The only file of the data plane that names threads and runtimes.
+#![expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
 
 use crate::{
     control::process::ProcessState,
@@ -17,6 +18,7 @@ use crate::{
     topology::{Reader, Reporter},
 };
 use std::{
+    cell::Cell,
     hash::{BuildHasher, RandomState},
     io,
     rc::Rc,
@@ -25,6 +27,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -46,6 +49,14 @@ pub(super) struct Start {
     pub ids: Arc<AtomicU64>,
     pub state: Arc<ProcessState>,
     pub stop: CancellationToken,
+}
+
+/// Runs one future on the calling thread: for the main thread, which has no loop of its own.
+///
+/// # Errors
+/// When no event loop can be set up.
+pub(super) fn block_on<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
 /// The running workers.
@@ -230,6 +241,7 @@ impl Worker {
             settings: self.settings.into_iter().map(Rc::new).collect(),
             mailboxes: self.mailboxes,
             limit: self.limit,
+            warned: Cell::new(None),
         });
         for (index, listener) in self.listeners {
             let (desk, state, accepting) =
@@ -273,6 +285,8 @@ struct Desk {
     settings: Vec<Rc<Settings>>,
     mailboxes: Arc<[Mailbox]>,
     limit: Arc<Semaphore>,
+    /// When it last warned that clients wait.
+    warned: Cell<Option<Instant>>,
 }
 
 impl Desk {
@@ -290,7 +304,7 @@ impl Desk {
             let permit = self.permit(&name).await;
             let accepted = acceptor
                 .accept(|error| {
-                    tracing::warn!(listener = %name, "cannot accept for now: {error}; the backlog waits");
+                    self.warn(&name, &format!("cannot accept for now: {error}; new clients wait"));
                 })
                 .await;
             self.assign(index, accepted, permit);
@@ -302,12 +316,20 @@ impl Desk {
         if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
             return permit;
         }
-        tracing::warn!(listener = %name, "limits.max_connections reached: new clients wait");
+        self.warn(name, "limits.max_connections reached: new clients wait");
         loop {
             match Arc::clone(&self.limit).acquire_owned().await {
                 Ok(permit) => return permit,
                 Err(_closed) => std::future::pending().await,
             }
+        }
+    }
+
+    /// Says that clients wait, at most once a minute: one who waits may leave at once.
+    fn warn(&self, listener: &str, what: &str) {
+        if self.warned.get().is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+            self.warned.set(Some(Instant::now()));
+            tracing::warn!(%listener, "{what}");
         }
     }
 
@@ -379,3 +401,4 @@ impl Drop for Counted<'_> {
 
 /// Newcomers that a busy worker may have waiting; more are served where they were accepted.
 const MAILBOX: usize = 1024;
+const WARN_AGAIN: Duration = Duration::from_secs(60);

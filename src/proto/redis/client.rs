@@ -31,8 +31,6 @@ struct Inner {
     /// Gone once the session has ended; replies that come later are dropped.
     stream: Option<Stream>,
     line: Line,
-    /// Bytes of `line.out` already written.
-    sent: usize,
     waker: Option<Waker>,
     /// The upstream that paused because this client reads too slowly.
     paused: Option<Waker>,
@@ -104,7 +102,6 @@ impl Client {
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 line: Line::default(),
-                sent: 0,
                 waker: None,
                 paused: None,
                 touched: false,
@@ -330,7 +327,6 @@ impl Client {
         let mut inner = self.inner.borrow_mut();
         inner.stream = None;
         inner.line = Line::default();
-        inner.sent = 0;
         inner.input_held = 0;
         inner.waker = None;
         inner.charge(hub);
@@ -353,7 +349,7 @@ pub struct Limits {
 
 impl Inner {
     fn backlog(&self) -> usize {
-        self.line.out.len() - self.sent
+        self.line.out.len()
     }
 
     /// The window starts small and doubles with every round that fills it, as long as what is
@@ -371,19 +367,17 @@ impl Inner {
     }
 
     fn borrow_out(&mut self, hub: &Hub) {
-        if self.line.out.capacity() == 0 {
-            self.line.out = hub.buffers.take();
-        }
+        self.line.out.prepare(&hub.buffers);
     }
 
     fn flush(&mut self, hub: &Hub, client: &Client) {
         if self.backlog() > 0 {
             self.write(hub, client);
         }
+        if self.line.pending() > client.limits.output {
+            self.end.get_or_insert(End::OutputLimit);
+        }
         if self.backlog() > 0 || self.end.is_some() {
-            if self.backlog() > client.limits.output {
-                self.end.get_or_insert(End::OutputLimit);
-            }
             self.wake();
         } else {
             let resumes = self.stalled && self.line.len() <= self.window / 2;
@@ -398,28 +392,16 @@ impl Inner {
     /// Writes until all is written or the socket takes no more.
     fn write(&mut self, hub: &Hub, client: &Client) {
         let Some(stream) = &self.stream else { return };
-        let listener = hub.metrics.listeners.get(client.listener);
-        while let Some(rest) = self.line.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match stream.try_write(rest) {
-                Ok(n) if n > 0 => {
-                    self.sent += n;
-                    if let Some(listener) = listener {
-                        listener.bytes_out.add(n as u64);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Ok(_) | Err(_) => {
-                    self.end = Some(End::Client);
-                    return;
+        match self.line.out.write(&hub.buffers, stream) {
+            Ok(n) => {
+                if let Some(listener) = hub.metrics.listeners.get(client.listener) {
+                    listener.bytes_out.add(n as u64);
                 }
             }
-        }
-        if self.backlog() == 0 {
-            hub.buffers.give(std::mem::take(&mut self.line.out));
-            self.sent = 0;
-        } else if self.sent >= COMPACT && self.sent >= self.backlog() {
-            self.line.out.drain(..self.sent);
-            self.sent = 0;
+            Err(_) => {
+                self.end = Some(End::Client);
+                return;
+            }
         }
         if self.backlog() < RESUME_BACKLOG
             && let Some(paused) = self.paused.take()
@@ -453,5 +435,3 @@ const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
-/// Written bytes are dropped from the front of a backlog in steps of at least this.
-const COMPACT: usize = 256 * 1024;

@@ -100,7 +100,7 @@ impl<'a> Scene<'a> {
         if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
             kind = Kind::Disabled;
         } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
-            kind = allowed(command);
+            kind = allowed(command, args);
         }
         match kind {
             Kind::Keyed if command.blocking && command.blocks(args) => {
@@ -290,11 +290,13 @@ impl<'a> Scene<'a> {
 }
 
 /// What an allowed command becomes.
-fn allowed(command: &Command) -> Kind {
+fn allowed(command: &Command, args: Args<'_>) -> Kind {
     match command.kind {
         // A shared connection cannot become a stream.
         Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
-        Kind::Disabled if command.keys == Keys::None => Kind::FanOut(FanOut::AllOk),
+        Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
+            Kind::FanOut(FanOut::AllOk)
+        }
         Kind::Disabled => Kind::Keyed,
         Kind::NotYet if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
         other => other,
