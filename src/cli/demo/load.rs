@@ -5,6 +5,7 @@ use super::client::{Client, Reply};
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    hash::{BuildHasher, RandomState},
     time::{Duration, Instant},
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -54,6 +55,7 @@ async fn one_client(port: u16, number: u64, tally: &Tally) -> Infallible {
     let mut client = None;
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let dice = RandomState::new();
     for turn in 0u64.. {
         pace.tick().await;
         let connected = match client.take() {
@@ -68,7 +70,7 @@ async fn one_client(port: u16, number: u64, tally: &Tally) -> Infallible {
                 continue;
             }
         };
-        let key = format!("load:{number}:{}", turn * STRIDE % KEYS);
+        let key = format!("load:{number}:{}", dice.hash_one(turn) % KEYS);
         let value = format!("{key} as of turn {turn}");
         let (read, write) = (["GET", &*key], ["SET", &*key, &*value]);
         let request: &[&str] = if turn % 5 == 0 { &write } else { &read };
@@ -95,6 +97,5 @@ async fn one_client(port: u16, number: u64, tally: &Tally) -> Infallible {
 /// For each client: 50 a second.
 const PACE: Duration = Duration::from_millis(20);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-/// Keys of one client, visited in an order that is not that of writing: 7 and 100 share no factor.
+/// Keys of one client.
 const KEYS: u64 = 100;
-const STRIDE: u64 = 7;

@@ -4,6 +4,7 @@
 mod client;
 mod folder;
 mod load;
+mod notes;
 mod process;
 mod proxy;
 mod samples;
@@ -95,7 +96,7 @@ async fn demo(options: &DemoOptions, tally: &Tally, screen: &mut Screen) -> Resu
     screen.say(&"starting two shards, each one primary and two replicas of redis-server ...")?;
     let mut fleet = Fleet::start(folder.path()).await?;
     let mut proxy = Proxy::start(folder.path(), &fleet).await?;
-    screen.say(&proxy.greeting())?;
+    screen.say(&proxy.greeting(fleet.victim().unwrap_or_default()))?;
     samples::run(&proxy, screen).await?;
     let ports = proxy.ports();
     tokio::select! {

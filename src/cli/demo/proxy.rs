@@ -77,24 +77,26 @@ impl Proxy {
         Err(DemoError::told(format!("sluice has ended; the end of its log:{end}")))
     }
 
-    /// Where it is and what to type.
-    pub(super) fn greeting(&self) -> String {
+    /// Where it is and what to type; `victim` is the process of a replica.
+    pub(super) fn greeting(&self, victim: u32) -> String {
         let Ports { redis, admin } = self.ports;
-        let instead = |port, wanted| {
-            if port == wanted { String::new() } else { format!(" (port {wanted} is taken)") }
+        let line = |what, port, wanted| {
+            let taken =
+                if port == wanted { String::new() } else { format!("   (port {wanted} is taken)") };
+            format!("  {what:<14} 127.0.0.1:{port}{taken}\n")
         };
         format!(
-            "\nSluice serves Redis on 127.0.0.1:{redis}{}, its admin address is 127.0.0.1:{admin}{}\n\
-             \x20 configuration  {}\n\
-             \x20 log            {}\n\
+            "\nSluice is in front of them:\n{}{}  configuration  {}\n  log            {}\n\
              \nIn another terminal:\n\
              \x20 redis-cli -p {redis} set greeting hello\n\
              \x20 redis-cli -p {redis} get greeting\n\
              \x20 curl http://127.0.0.1:{admin}/readyz\n\
              \x20 curl http://127.0.0.1:{admin}/metrics\n\
-             \x20 curl http://127.0.0.1:{admin}/api/v1/status\n",
-            instead(redis, REDIS_PORT),
-            instead(admin, ADMIN_PORT),
+             \x20 curl http://127.0.0.1:{admin}/api/v1/status\n\
+             \x20 kill -STOP {victim}    # a replica of s0 hangs; kill -CONT {victim} wakes it\n\
+             \nCtrl-C ends the demo and removes everything.\n",
+            line("Redis", redis, REDIS_PORT),
+            line("admin", admin, ADMIN_PORT),
             self.configuration.display(),
             self.log.display(),
         )

@@ -24,6 +24,18 @@ impl Screen {
         self.terminal
     }
 
+    /// Columns and lines of the terminal; of a pipe what a document has.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let size =
+            self.terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
+        match size {
+            Some(size) if size.ws_col > 0 && size.ws_row > 0 => {
+                (usize::from(size.ws_col), usize::from(size.ws_row))
+            }
+            _ => (COLUMNS, LINES),
+        }
+    }
+
     /// Prints a line, or several, that stay.
     ///
     /// # Errors
@@ -63,5 +75,7 @@ fn write(text: &str) -> Result<(), DemoError> {
     written.map_err(|error| DemoError::io(OUTPUT, error))
 }
 
+const COLUMNS: usize = 100;
+const LINES: usize = 40;
 /// What an error of the output says.
 pub(super) const OUTPUT: &str = "standard output";

@@ -54,6 +54,11 @@ impl Fleet {
         self.shards.iter().map(|shard| shard.iter().map(|server| server.port).collect())
     }
 
+    /// The process of the first replica.
+    pub(super) fn victim(&mut self) -> Option<u32> {
+        self.first_replica().map(|replica| replica.process.id())
+    }
+
     /// SIGKILLs the first replica; its port.
     pub(super) fn kill_replica(&mut self) -> Option<u16> {
         let replica = self.first_replica()?;

@@ -4,13 +4,14 @@
 use super::{
     DemoError, DemoOptions,
     load::Tally,
+    notes::Notes,
     proxy::Proxy,
     screen::Screen,
     servers::Fleet,
     status::{Event, Status},
     table::{self, Totals},
 };
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Shows the table until the time is over, or for ever.
@@ -35,8 +36,8 @@ pub(super) async fn run(
         proxy.must_run()?;
         let last = options.seconds.is_some_and(|seconds| show.seconds() >= seconds);
         match Status::fetch(proxy.ports().admin).await {
-            Ok(status) => show.take(status, tally, last, screen)?,
-            Err(error) => show.note(format!("/api/v1/status: {error}")),
+            Ok(status) => show.turn(status, tally, last, screen)?,
+            Err(error) => show.notes.add(&format!("/api/v1/status: {error}")),
         }
         if last {
             return Ok(());
@@ -49,12 +50,10 @@ struct Show {
     color: bool,
     killed: bool,
     restarted: bool,
-    /// The newest event that was shown.
+    notes: Notes,
+    /// The newest event that was noted.
     last_event: Option<Event>,
     before: Option<Before>,
-    notes: VecDeque<String>,
-    /// Notes that a pipe has not got yet.
-    fresh: usize,
     turns: u64,
 }
 
@@ -72,10 +71,9 @@ impl Show {
             color: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             killed: false,
             restarted: false,
+            notes: Notes::new(),
             last_event: None,
             before: None,
-            notes: VecDeque::new(),
-            fresh: 0,
             turns: 0,
         }
     }
@@ -89,30 +87,21 @@ impl Show {
         if !self.killed && self.seconds() >= KILL_AT {
             self.killed = true;
             if let Some(port) = fleet.kill_replica() {
-                self.note(format!("SIGKILL to replica 127.0.0.1:{port}"));
+                self.notes.add(&format!("SIGKILL to the replica 127.0.0.1:{port}"));
             }
         }
         if !self.restarted && self.seconds() >= RESTART_AT {
             self.restarted = true;
             if let Some(port) = fleet.restart_replica()? {
-                self.note(format!("started replica 127.0.0.1:{port} again"));
+                self.notes.add(&format!("started the replica 127.0.0.1:{port} again"));
             }
         }
         Ok(())
     }
 
-    fn note(&mut self, text: String) {
-        let at = self.start.elapsed().as_secs_f64();
-        self.notes.push_back(format!("{at:>6.1}s  {text}"));
-        self.fresh += 1;
-        if self.notes.len() > SHOWN_NOTES {
-            self.notes.pop_front();
-        }
-    }
-
-    /// Shows a status: on a terminal always; in a pipe the table every few seconds and each event
-    /// once.
-    fn take(
+    /// Shows a status. A terminal gets the table and the newest notes in place of the ones before;
+    /// a pipe gets each note once and the table every few seconds.
+    fn turn(
         &mut self,
         status: Status,
         tally: &Tally,
@@ -121,55 +110,52 @@ impl Show {
     ) -> Result<(), DemoError> {
         // The events of the start are no news.
         if self.turns > 0 {
-            for event in status.events_after(self.last_event.as_ref()).to_vec() {
-                self.note(sentence(&event));
-            }
+            let news = status.events_after(self.last_event.as_ref());
+            news.iter().for_each(|event| self.notes.add_event(event));
         }
         self.last_event = status.events.last().cloned();
-        let due = screen.is_terminal() || last || self.turns.is_multiple_of(PIPE_EVERY);
+        let (columns, lines) = screen.size();
+        let due = last || self.turns.is_multiple_of(PIPE_EVERY);
         self.turns += 1;
-        let mut text = String::new();
-        if !screen.is_terminal() {
-            let old = self.notes.len().saturating_sub(self.fresh);
-            text.extend(self.notes.iter().skip(old).map(|note| format!("{note}\n")));
-        }
-        self.fresh = 0;
-        if due {
-            text += &self.table(&status, tally);
-            if screen.is_terminal() {
-                text.extend(self.notes.iter().map(|note| format!("{note}\n")));
+        if screen.is_terminal() {
+            let mut block = self.table(&status, tally);
+            // A block taller than the terminal could not be replaced.
+            let room = lines.saturating_sub(block.lines().count() + 1);
+            block.extend(self.notes.newest(columns, room).iter().map(|line| format!("{line}\n")));
+            screen.draw(&block)
+        } else {
+            let news = self.notes.take_fresh(columns);
+            let mut block: String = news.iter().map(|line| format!("{line}\n")).collect();
+            if due {
+                block += &self.table(&status, tally);
             }
+            screen.draw(&block)
         }
-        screen.draw(&text)
     }
 
+    /// The backends, and below them what the clients saw.
     fn table(&mut self, status: &Status, tally: &Tally) -> String {
-        let (now, empty) = (Instant::now(), Totals::new());
-        let seconds = self.before.as_ref().map_or(0.0, |before| (now - before.at).as_secs_f64());
-        let totals = self.before.as_ref().map_or(&empty, |before| &before.totals);
-        let mut text = table::text(status, totals, seconds, self.color);
-        let before = self.before.as_ref().map_or(0, |before| before.requests);
-        let more = u32::try_from(tally.requests().saturating_sub(before)).unwrap_or(u32::MAX);
+        let (now, requests) = (Instant::now(), tally.requests());
+        let before =
+            self.before.replace(Before { at: now, totals: table::totals(status), requests });
+        let rates = before.as_ref().map(|before| (&before.totals, (now - before.at).as_secs_f64()));
+        let mut text = table::text(status, rates, self.color);
+        let rate = before.as_ref().map_or_else(String::new, |before| {
+            let rate = table::rate(requests, before.requests, (now - before.at).as_secs_f64());
+            format!(" {rate} requests per second,")
+        });
         text += &format!(
-            "{:>6.1}s  4 clients, {:.0} requests per second, slowest reply {:.1} ms, client errors: {}\n",
+            "\n{:>6.1}s  4 clients,{rate} slowest reply {:.1} ms, client errors: {}\n",
             self.start.elapsed().as_secs_f64(),
-            if seconds > 0.0 { f64::from(more) / seconds } else { 0.0 },
             tally.take_slowest().as_secs_f64() * 1e3,
             tally.errors()
         );
         if let Some(error) = tally.last_error() {
-            text += &format!("  the last one: {error}\n");
+            text += &format!("         the last one: {error}\n");
         }
         text.push('\n');
-        self.before =
-            Some(Before { at: now, totals: table::totals(status), requests: tally.requests() });
         text
     }
-}
-
-fn sentence(event: &Event) -> String {
-    let Event { shard, backend, from, to, cause, detail, .. } = event;
-    format!("{shard} {backend}: {from} -> {to}: {cause}: {detail}")
 }
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -177,5 +163,3 @@ const EVERY: Duration = Duration::from_secs(1);
 const PIPE_EVERY: u64 = 5;
 const KILL_AT: u64 = 5;
 const RESTART_AT: u64 = 10;
-/// What a terminal of 40 lines has room for below the rest.
-const SHOWN_NOTES: usize = 8;

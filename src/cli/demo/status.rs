@@ -41,7 +41,8 @@ pub(super) struct Backend {
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub(super) struct Event {
-    time_ms: u64,
+    /// Since 1970.
+    pub(super) time_ms: u64,
     pub(super) shard: String,
     pub(super) backend: String,
     pub(super) from: String,
@@ -75,5 +76,32 @@ impl Status {
     pub(super) fn events_after(&self, last: Option<&Event>) -> &[Event] {
         let seen = self.events.iter().rposition(|event| Some(event) == last);
         self.events.get(seen.map_or(0, |at| at + 1)..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: u64) -> Event {
+        let text = String::new;
+        Event {
+            time_ms: n,
+            shard: text(),
+            backend: text(),
+            from: text(),
+            to: text(),
+            cause: text(),
+            detail: text(),
+        }
+    }
+
+    #[test]
+    fn each_event_is_news_once() {
+        let status = Status { events: (0..3).map(event).collect(), ..Status::default() };
+        assert_eq!(status.events_after(None).len(), 3);
+        assert_eq!(status.events_after(Some(&event(0))), [event(1), event(2)]);
+        assert!(status.events_after(Some(&event(2))).is_empty());
+        assert_eq!(status.events_after(Some(&event(9))).len(), 3);
     }
 }
