@@ -2,7 +2,12 @@
 
 use super::{reply, scan::Scanner};
 use crate::topology::Credentials;
-use std::{io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// AUTH and SELECT, as far as they are needed; nothing is sent when neither is.
@@ -64,6 +69,18 @@ async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>>
         }
     }
     Err(io::Error::other("the answer is too long"))
+}
+
+/// What a fuzzer feeds: one reply is taken and nothing behind it, or it is an error.
+pub fn fuzz(data: &[u8]) {
+    let mut stream = data;
+    let mut context = Context::from_waker(Waker::noop());
+    let polled = std::pin::pin!(read_reply(&mut stream)).as_mut().poll(&mut context);
+    let Poll::Ready(result) = polled else { unreachable!("a slice never waits") };
+    if let Ok(reply) = result {
+        assert_eq!(Scanner::default().measure(&reply), Ok(Some(reply.len())));
+        assert_eq!(data.len() - stream.len(), reply.len());
+    }
 }
 
 /// `+OK` or an error line.
