@@ -63,7 +63,11 @@ pub fn run(options: &DemoOptions) -> ExitCode {
     let errors = tally.errors();
     let _ = screen
         .say(&format_args!("{why}: all servers stopped, folder removed; client errors: {errors}"));
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        complain(&"sluice demo: a client saw an error");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 /// The name of the signal that ended it, if one did. The event loop is one thread's own, so the
