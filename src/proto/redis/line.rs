@@ -12,9 +12,10 @@ pub(super) struct Line {
     /// The sequence number of the first place.
     head: u32,
     places: VecDeque<Place>,
-    /// Early replies, copied here until their turn comes.
+    /// Early replies, copied here until their turn comes; between them those already gone.
     parked: Vec<u8>,
-    parked_places: usize,
+    /// Bytes of `parked` that still wait.
+    parked_bytes: usize,
     /// Bytes held by gathers under way.
     gathered: usize,
 }
@@ -98,6 +99,11 @@ impl Line {
         true
     }
 
+    /// Bytes of replies that wait for an earlier one.
+    pub(super) fn early(&self) -> usize {
+        self.parked_bytes + self.gathered
+    }
+
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
         self.out.capacity() + self.parked.capacity() + self.gathered
@@ -124,13 +130,32 @@ impl Line {
     }
 
     fn park(&mut self, bytes: &[u8]) -> Place {
+        self.close_gaps();
         let start = self.parked.len();
         self.parked.extend_from_slice(bytes);
-        self.parked_places += 1;
+        self.parked_bytes += bytes.len();
         Place::Parked { start, len: bytes.len() }
     }
 
+    /// A client that always has replies waiting would keep every reply it ever got: when more than
+    /// half of `parked` is gone, the rest moves together.
+    fn close_gaps(&mut self) {
+        if self.parked.len() - self.parked_bytes <= self.parked_bytes.max(KEPT_PARKED) {
+            return;
+        }
+        let mut kept = Vec::with_capacity(self.parked_bytes);
+        for place in &mut self.places {
+            if let Place::Parked { start, len } = place {
+                let reply = self.parked.get(*start..*start + *len).unwrap_or_default();
+                *start = kept.len();
+                kept.extend_from_slice(reply);
+            }
+        }
+        self.parked = kept;
+    }
+
     fn finish_gather(&mut self, index: usize) {
+        self.close_gaps();
         let Some(Place::Gather(gather)) = self.places.get_mut(index) else { return };
         self.gathered -= gather.held();
         if index == 0 {
@@ -140,7 +165,7 @@ impl Line {
             let start = self.parked.len();
             gather.finish(&mut self.parked);
             let len = self.parked.len() - start;
-            self.parked_places += 1;
+            self.parked_bytes += len;
             self.set(index, Place::Parked { start, len });
         }
     }
@@ -152,11 +177,11 @@ impl Line {
         while let Some(Place::Parked { start, len }) = self.places.front() {
             let reply = self.parked.get(*start..start + len).unwrap_or_default();
             self.out.extend_from_slice(reply);
+            self.parked_bytes -= len;
             self.places.pop_front();
             self.head = self.head.wrapping_add(1);
-            self.parked_places -= 1;
         }
-        if self.parked_places == 0 && !self.parked.is_empty() {
+        if self.parked_bytes == 0 && !self.parked.is_empty() {
             self.parked.clear();
             if self.parked.capacity() > KEPT_PARKED || self.places.is_empty() {
                 self.parked = Vec::new();
@@ -196,6 +221,25 @@ mod tests {
             prop_assert_eq!(String::from_utf8(line.out.clone()).unwrap(), expected);
             prop_assert!(line.is_empty());
             prop_assert_eq!(line.parked.len(), 0);
+        }
+    }
+
+    /// A client that sends without a pause always has an early reply waiting; all of them were kept.
+    #[test]
+    fn early_replies_are_let_go_while_others_wait() {
+        let reply = |round: u32| format!("+{round:0200}\r\n");
+        let mut line = Line::default();
+        let mut slow = line.open();
+        let fast = line.open();
+        line.answer(fast, 0, "s1", reply(0).as_bytes());
+        for round in 1..10_000 {
+            let (next, fast) = (line.open(), line.open());
+            line.answer(fast, 0, "s1", reply(round).as_bytes());
+            line.answer(slow, 0, "s0", b"+slow\r\n");
+            let out = std::mem::take(&mut line.out);
+            assert_eq!(String::from_utf8(out), Ok("+slow\r\n".to_owned() + &reply(round - 1)));
+            assert!(line.held() < 4 * KEPT_PARKED, "{} bytes after {round}", line.held());
+            slow = next;
         }
     }
 }
