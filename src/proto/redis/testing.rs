@@ -1,6 +1,15 @@
-//! Requests for unit tests. Not compiled into the program.
+//! Requests, and a worker's hub, for unit tests. Not compiled into the program.
 
-use super::args::{Args, Span};
+use super::{
+    args::{Args, Span},
+    hub::{Hub, Memory, Parts},
+};
+use crate::{
+    net::spawn::Spawn,
+    telemetry::metrics::WorkerMetrics,
+    topology::{self, Reporter, Topology},
+};
+use std::{rc::Rc, sync::Arc};
 
 /// A request's bytes and the places of its arguments.
 #[derive(Debug)]
@@ -26,4 +35,19 @@ impl Request {
     pub(super) fn args(&self) -> Args<'_> {
         Args { frame: &self.frame, spans: &self.spans }
     }
+}
+
+/// A worker without clusters, whose tasks never run.
+pub(super) fn hub() -> Rc<Hub> {
+    Hub::new(Parts {
+        worker: 0,
+        metrics: Arc::new(WorkerMetrics::default()),
+        reporter: Reporter::channel().0,
+        memory: Memory::default(),
+        spawn: Spawn::new(drop),
+        topology: topology::channel(Topology::default()).1,
+        commands: Vec::new(),
+        seed: 1,
+        ids: Arc::default(),
+    })
 }
