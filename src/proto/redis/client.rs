@@ -2,7 +2,11 @@
 //! its socket. Whoever has a reply writes it here and now; the client's own task is woken only
 //! when the socket takes no more.
 
-use super::{gather::Gather, hub::Hub, line::Line};
+use super::{
+    gather::Gather,
+    hub::Hub,
+    line::{Line, Progress},
+};
 use crate::net::stream::Stream;
 use std::{
     cell::RefCell,
@@ -27,8 +31,6 @@ struct Inner {
     /// Gone once the session has ended; replies that come later are dropped.
     stream: Option<Stream>,
     line: Line,
-    /// Bytes of `line.out` already written.
-    sent: usize,
     waker: Option<Waker>,
     /// The upstream that paused because this client reads too slowly.
     paused: Option<Waker>,
@@ -40,6 +42,8 @@ struct Inner {
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// Bytes of the requests sent since nothing was under way.
+    asked: usize,
     window: usize,
     window_hit: bool,
     largest: usize,
@@ -47,6 +51,14 @@ struct Inner {
     input_held: usize,
     charged: usize,
     active_us: u64,
+}
+
+/// What an answer did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub progress: Progress,
+    /// The first one of this turn: the client is to be put into the list of touched ones.
+    pub first: bool,
 }
 
 /// Why a session ended.
@@ -92,13 +104,13 @@ impl Client {
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 line: Line::default(),
-                sent: 0,
                 waker: None,
                 paused: None,
                 touched: false,
                 stalled: false,
                 closing: None,
                 end: None,
+                asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
                 window_hit: false,
                 largest: 0,
@@ -195,14 +207,18 @@ impl Client {
         room
     }
 
-    /// Opens a place for one reply.
-    pub fn open(&self) -> u32 {
-        self.inner.borrow_mut().line.open()
+    /// Opens a place for the reply to a request of `bytes`.
+    pub(super) fn open(&self, bytes: usize) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.asked += bytes;
+        inner.line.open()
     }
 
-    /// Opens a place for a reply put together from several.
-    pub fn open_gather(&self, gather: Gather) -> u32 {
-        self.inner.borrow_mut().line.open_gather(gather)
+    /// Opens a place for a reply put together from several, to a request of `bytes`.
+    pub(super) fn open_gather(&self, gather: Gather, bytes: usize) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.asked += bytes;
+        inner.line.open_gather(gather)
     }
 
     /// A reply of our own, behind all that wait.
@@ -212,17 +228,23 @@ impl Client {
         inner.line.reply(bytes);
     }
 
-    /// Answers a place. True when the client was not in this turn's list of touched ones yet:
-    /// then the caller puts it there and calls [`Self::flush`] at the end of its turn.
-    pub fn answer(&self, hub: &Hub, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+    /// Answers a place. The caller puts the client into its turn's list of touched ones when told
+    /// to, and calls [`Self::flush`] at the end of its turn. `None`: the client is gone.
+    pub(super) fn answer(
+        &self,
+        hub: &Hub,
+        seq: u32,
+        part: u16,
+        from: &str,
+        bytes: &[u8],
+    ) -> Option<Answered> {
         let mut inner = self.inner.borrow_mut();
-        if inner.stream.is_none() {
-            return false;
-        }
+        inner.stream.as_ref()?;
         inner.borrow_out(hub);
-        inner.line.answer(seq, part, from, bytes);
+        let progress = inner.line.answer(seq, part, from, bytes);
         inner.largest = inner.largest.max(bytes.len());
-        !std::mem::replace(&mut inner.touched, true)
+        let first = !std::mem::replace(&mut inner.touched, true);
+        Some(Answered { progress, first })
     }
 
     /// Answers a place from the client's own batch, which flushes at its end.
@@ -312,7 +334,6 @@ impl Client {
         let mut inner = self.inner.borrow_mut();
         inner.stream = None;
         inner.line = Line::default();
-        inner.sent = 0;
         inner.input_held = 0;
         inner.waker = None;
         inner.charge(hub);
@@ -335,7 +356,7 @@ pub struct Limits {
 
 impl Inner {
     fn backlog(&self) -> usize {
-        self.line.out.len() - self.sent
+        self.line.out.len()
     }
 
     /// The window starts small and doubles with every round that fills it, as long as what is
@@ -347,25 +368,25 @@ impl Inner {
         }
         if waiting == 0 {
             self.largest /= 2;
+            self.asked = 0;
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
-        waiting < self.window.min(by_size) && self.backlog() + self.line.early() < SOFT_BACKLOG
+        let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
+        waiting < self.window.min(by_size) && small
     }
 
     fn borrow_out(&mut self, hub: &Hub) {
-        if self.line.out.capacity() == 0 {
-            self.line.out = hub.buffers.take();
-        }
+        self.line.out.prepare(&hub.buffers);
     }
 
     fn flush(&mut self, hub: &Hub, client: &Client) {
         if self.backlog() > 0 {
             self.write(hub, client);
         }
+        if self.line.pending() > client.limits.output {
+            self.end.get_or_insert(End::OutputLimit);
+        }
         if self.backlog() > 0 || self.end.is_some() {
-            if self.backlog() > client.limits.output {
-                self.end.get_or_insert(End::OutputLimit);
-            }
             self.wake();
         } else {
             let resumes = self.stalled && self.line.len() <= self.window / 2;
@@ -379,28 +400,16 @@ impl Inner {
     /// Writes until all is written or the socket takes no more.
     fn write(&mut self, hub: &Hub, client: &Client) {
         let Some(stream) = &self.stream else { return };
-        let listener = hub.metrics.listeners.get(client.listener);
-        while let Some(rest) = self.line.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match stream.try_write(rest) {
-                Ok(n) if n > 0 => {
-                    self.sent += n;
-                    if let Some(listener) = listener {
-                        listener.bytes_out.add(n as u64);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Ok(_) | Err(_) => {
-                    self.end = Some(End::Client);
-                    return;
+        match self.line.out.write(&hub.buffers, stream) {
+            Ok(n) => {
+                if let Some(listener) = hub.metrics.listeners.get(client.listener) {
+                    listener.bytes_out.add(n as u64);
                 }
             }
-        }
-        if self.backlog() == 0 {
-            hub.buffers.give(std::mem::take(&mut self.line.out));
-            self.sent = 0;
-        } else if self.sent >= COMPACT && self.sent >= self.backlog() {
-            self.line.out.drain(..self.sent);
-            self.sent = 0;
+            Err(_) => {
+                self.end = Some(End::Client);
+                return;
+            }
         }
         if self.backlog() < RESUME_BACKLOG
             && let Some(paused) = self.paused.take()
@@ -430,12 +439,13 @@ const FIRST_WINDOW: usize = 64;
 const ROUND_BYTES: usize = 1024 * 1024;
 /// redis.md, T33: stop reading a client that has more than 8 MiB pending.
 const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
+/// Requests of a client that a slow backend may leave with us; then it waits until all of them
+/// are answered.
+const MOST_ASKED: usize = 8 * 1024 * 1024;
 /// A paused upstream goes on below this.
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
-/// Written bytes are dropped from the front of a backlog in steps of at least this.
-const COMPACT: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -449,7 +459,7 @@ mod tests {
     }
 
     fn fill(client: &Client) -> Vec<u32> {
-        std::iter::from_fn(|| client.has_room().then(|| client.open())).collect()
+        std::iter::from_fn(|| client.has_room().then(|| client.open(0))).collect()
     }
 
     /// The window doubled beyond it, and was cut only when the batch was over.
@@ -467,7 +477,7 @@ mod tests {
     #[tokio::test]
     async fn replies_that_wait_for_an_earlier_one_are_backlog() {
         let (hub, client) = (testing::hub(), client(1024));
-        client.open();
+        client.open(0);
         let big = vec![b'x'; 1 << 20];
         let kept = std::iter::from_fn(|| client.has_room().then(|| client.reply(&hub, &big)));
         assert_eq!(kept.count(), SOFT_BACKLOG >> 20);

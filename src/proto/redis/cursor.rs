@@ -5,7 +5,7 @@ use super::reply;
 
 /// Which shard a SCAN is at, and what its cursor there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub(super) struct Cursor {
     pub shard: u32,
     pub node: u64,
     shards: u32,
@@ -16,7 +16,7 @@ pub struct Cursor {
 impl Cursor {
     /// Reads a client's cursor. `only`: the shard that a pattern's hash tag names.
     /// `None`: not a cursor of ours.
-    pub fn parse(text: &[u8], shards: u32, only: Option<u32>) -> Option<Self> {
+    pub(super) fn parse(text: &[u8], shards: u32, only: Option<u32>) -> Option<Self> {
         let value: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
         let bits = bits(shards);
         let shard = u32::try_from(value & ((1 << bits) - 1)).ok()?;
@@ -29,7 +29,7 @@ impl Cursor {
     }
 
     /// Writes the shard's reply with the cursor that goes on from there.
-    pub fn rewrite(&self, reply: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn rewrite(&self, reply: &[u8], out: &mut Vec<u8>) {
         let Some((node, rest)) = split(reply) else {
             return reply::error(out, "sluice: the server's reply to SCAN is not one");
         };

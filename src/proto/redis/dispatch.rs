@@ -6,7 +6,7 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner},
     fan_out,
-    frame::{Decoder, Frame, Limits},
+    frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
@@ -14,13 +14,13 @@ use super::{
     session::{Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local},
-    upstream::requests,
+    upstream::{Upstream, requests},
 };
 use crate::{
-    policy::{access::Access, reads::ReadFrom},
+    policy::{access::Access, reads::ReadFrom, slot::hash_tag},
     topology::{Backend, Cluster},
 };
-use std::{rc::Rc, sync::Arc};
+use std::{fmt::Display, rc::Rc, sync::Arc};
 
 /// What a request meets: its session, its cluster and the time its batch was read.
 pub(super) struct Scene<'a> {
@@ -32,6 +32,20 @@ pub(super) struct Scene<'a> {
     pub state: &'a mut State,
     pub now_us: u64,
     pub out_of_memory: bool,
+    /// A big request on its way: the session hands its bytes over without copying them.
+    pub big: Option<Big>,
+}
+
+/// Where a big request goes.
+pub(super) struct Big {
+    upstream: Rc<Upstream>,
+    entry: Entry,
+}
+
+impl Big {
+    pub(super) fn send(self, hub: &Hub, bytes: Vec<u8>) {
+        self.upstream.send_owned(hub, self.entry, bytes);
+    }
 }
 
 /// Whether the session goes on.
@@ -55,10 +69,14 @@ impl<'a> Scene<'a> {
         inline::to_resp(&args, &mut frame);
         let mut decoder = Decoder::default();
         let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
-        match decoder.decode(&frame, &limits) {
+        let flow = match decoder.decode(&frame, &limits) {
             Ok(Frame::Request(_)) => self.request(Args { frame: &frame, spans: decoder.spans() }),
             _ => Flow::Continue,
+        };
+        if let Some(big) = self.big.take() {
+            big.send(self.hub, frame);
         }
+        flow
     }
 
     /// A request in RESP.
@@ -82,7 +100,7 @@ impl<'a> Scene<'a> {
         if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
             kind = Kind::Disabled;
         } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
-            kind = allowed(command);
+            kind = allowed(command, args);
         }
         match kind {
             Kind::Keyed if command.blocking && command.blocks(args) => {
@@ -105,10 +123,13 @@ impl<'a> Scene<'a> {
             let key = args.get(at as usize).unwrap_or_default();
             return self.forward(route::shard_of(self.cluster, key), command, args.frame);
         }
+        if command.one_shard_only && self.cluster.shards.len() > 1 {
+            return self.say(|out| reply::unknown_command(out, args.get(0).unwrap_or_default()));
+        }
         // Where the keys are not what they must be, the server says so in its own words.
         let found = keys::keys(command, args).unwrap_or_default();
         match self.shard_of_all(found, args) {
-            Some(_) if self.has_foreign_pattern(command, args) => {
+            Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
             Some(shard) => self.forward(shard, command, args.frame),
@@ -127,9 +148,17 @@ impl<'a> Scene<'a> {
         shards.all(|shard| shard == first).then_some(first)
     }
 
-    /// SORT with a BY or GET pattern reads keys that may lie on any shard.
-    fn has_foreign_pattern(&self, command: &Command, args: Args<'_>) -> bool {
-        self.cluster.shards.len() > 1 && keys::pattern_keys(command, args).next().is_some()
+    /// SORT with a BY or GET pattern reads keys that may lie on any shard, unless a hash tag
+    /// without a wildcard says that they lie on this one.
+    fn has_foreign_pattern(&self, shard: usize, command: &Command, args: Args<'_>) -> bool {
+        let here = |pattern: &[u8]| {
+            let tag = hash_tag(pattern);
+            tag.len() < pattern.len()
+                && !tag.contains(&b'*')
+                && route::shard_of(self.cluster, pattern) == shard
+        };
+        self.cluster.shards.len() > 1
+            && keys::pattern_keys(command, args).any(|pattern| !here(pattern))
     }
 
     /// Forwards a request unchanged to the backend of its shard that may take it.
@@ -150,10 +179,14 @@ impl<'a> Scene<'a> {
             return self.refuse(access, |out| reply::cluster_down(out, &text));
         };
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry =
-            Entry::new(owner, self.client.open(), access, self.now_us).at_primary(at_primary);
+        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
+            .at_primary(at_primary);
         self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
+            if frame.len() >= BIG {
+                self.big = Some(Big { upstream: Rc::clone(upstream), entry });
+            } else {
+                upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
+            }
         });
         Flow::Continue
     }
@@ -204,18 +237,32 @@ impl<'a> Scene<'a> {
         if command.kind != Kind::CrossProtocol {
             return Flow::Continue;
         }
-        if let Some(metrics) = self.hub.metrics.listeners.get(self.settings.listener) {
-            if metrics.rejected_protocol.get() == 0 {
-                tracing::warn!(
-                    listener = %self.settings.name,
-                    "possible cross protocol attack: a client sent an HTTP request and was closed \
-                     (said once)"
-                );
-            }
-            metrics.rejected_protocol.add(1);
-        }
+        self.rejected("possible cross protocol attack: an HTTP request on a Redis port");
         self.client.kill(End::Protocol);
         Flow::Close(End::Protocol)
+    }
+
+    /// What the client sent is not Redis protocol: it hears why and is closed.
+    pub(super) fn protocol_error(&self, error: DecodeError) -> Flow {
+        self.rejected(error);
+        let mut text = Vec::new();
+        reply::protocol_error(&mut text, error);
+        self.client.reply(self.hub, &text);
+        Flow::Close(End::Protocol)
+    }
+
+    /// Counts a client closed for what it sent; the log says it once, for a hostile client would
+    /// fill it.
+    fn rejected(&self, why: impl Display) {
+        let Some(metrics) = self.hub.metrics.listeners.get(self.settings.listener) else { return };
+        if metrics.rejected_protocol.get() == 0 {
+            tracing::info!(
+                listener = %self.settings.name,
+                client = self.client.id,
+                "closed a client for what it sent: {why} (said once, the metric counts the rest)"
+            );
+        }
+        metrics.rejected_protocol.add(1);
     }
 
     /// Answers with an error of ours that counts as a failed request.
@@ -254,11 +301,13 @@ impl<'a> Scene<'a> {
 }
 
 /// What an allowed command becomes.
-fn allowed(command: &Command) -> Kind {
+fn allowed(command: &Command, args: Args<'_>) -> Kind {
     match command.kind {
         // A shared connection cannot become a stream.
         Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
-        Kind::Disabled if command.keys == Keys::None => Kind::FanOut(FanOut::AllOk),
+        Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
+            Kind::FanOut(FanOut::First)
+        }
         Kind::Disabled => Kind::Keyed,
         Kind::NotYet if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
         other => other,
@@ -275,5 +324,7 @@ fn before_auth(command: &Command) -> bool {
     matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit))
 }
 
+/// From here on a request's bytes are handed over, not copied.
+const BIG: usize = 64 * 1024;
 /// Commands that turn a connection into a stream.
 const STREAMS: &[&str] = &["MONITOR", "SYNC", "PSYNC", "REPLCONF"];

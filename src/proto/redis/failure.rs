@@ -5,9 +5,10 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner, Reach, Tried},
     hub::Hub,
+    line::Progress,
     reply,
     route::{self, Picker},
-    upstream::{Phase, Upstream, UpstreamError, requests},
+    upstream::{Phase, Settled, Upstream, UpstreamError, requests},
 };
 use crate::{
     policy::{
@@ -27,10 +28,14 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         let mut inner = upstream.inner();
         (std::mem::take(&mut inner.fifo), inner.outbox.written())
     };
-    hub.cell(&upstream.backend).iter().for_each(|c| {
-        c.in_flight.sub(fifo.len() as u64);
-        c.failures.add(fifo.len() as u64);
-    });
+    if let Some(cell) = hub.cell(&upstream.backend) {
+        let lost = fifo.len() as u64;
+        let reads = fifo.iter().filter(|entry| entry.access == Access::Read).count() as u64;
+        cell.in_flight.sub(lost);
+        cell.reads.add(reads);
+        cell.writes.add(lost - reads);
+        cell.failures.add(lost);
+    }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     if !idle_close && error.phase != Phase::Evicted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
@@ -116,7 +121,7 @@ pub(super) fn error_reply(
     entry: Entry,
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
-) {
+) -> Settled {
     let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
     let outcome = match code {
         b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
@@ -128,19 +133,21 @@ pub(super) fn error_reply(
             hub.reporter.report(&upstream.backend, outcome);
             hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
             match retry(hub, upstream, entry, false) {
-                Ok(()) => return,
+                Ok(()) => return Settled::No,
                 Err(entry) => entry,
             }
         }
         None => entry,
     };
-    let Owner::Client(client) = entry.owner else { return };
-    if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
-        requests(metrics, entry.access).backend_errors.add(1);
-    }
-    if client.answer(hub, entry.seq, entry.part, &upstream.backend.shard, error) {
+    let Owner::Client(client) = entry.owner else { return Settled::No };
+    let shard = &upstream.backend.shard;
+    let Some(answered) = client.answer(hub, entry.seq, entry.part, shard, error) else {
+        return Settled::No;
+    };
+    if answered.first {
         touched.push(client);
     }
+    if answered.progress == Progress::Waiting { Settled::No } else { Settled::Failed }
 }
 
 fn lost(
@@ -246,7 +253,8 @@ fn answer_error(
     if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
         requests(metrics, access).proxy_errors.add(1);
     }
-    if client.answer(hub, seq, part, &upstream.backend.shard, text) {
+    let answered = client.answer(hub, seq, part, &upstream.backend.shard, text);
+    if answered.is_some_and(|answered| answered.first) {
         touched.push(client);
     }
 }

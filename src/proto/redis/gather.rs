@@ -5,7 +5,7 @@ use super::{cursor::Cursor, reply, scan::Scanner};
 
 /// What is collected for one request.
 #[derive(Debug)]
-pub struct Gather {
+pub(super) struct Gather {
     merge: Merge,
     /// For the error texts: the command's name.
     command: &'static str,
@@ -22,7 +22,7 @@ pub struct Gather {
 
 /// How the parts become one reply.
 #[derive(Debug)]
-pub enum Merge {
+pub(super) enum Merge {
     /// MGET: `order[i]` is the part that has the i-th element next.
     ByPosition { order: Vec<u16> },
     /// EXISTS, TOUCH, DBSIZE: reads that are added up; any error is the reply.
@@ -47,7 +47,7 @@ pub enum Merge {
 
 impl Gather {
     /// Waits for `parts` replies.
-    pub fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
+    pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
             Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
             _ => usize::from(parts),
@@ -67,7 +67,7 @@ impl Gather {
     }
 
     /// Takes the reply of one part; true when it was the last one.
-    pub fn accept(&mut self, part: u16, from: &str, bytes: &[u8]) -> bool {
+    pub(super) fn accept(&mut self, part: u16, from: &str, bytes: &[u8]) -> bool {
         self.answered += 1;
         let error = match bytes.strip_prefix(b"-") {
             None if !self.fits(bytes) => Some(OTHER_KIND),
@@ -90,6 +90,11 @@ impl Gather {
         self.answered == self.parts
     }
 
+    /// Whether a part was an error.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed > 0
+    }
+
     /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
@@ -101,12 +106,12 @@ impl Gather {
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.kept_bytes
     }
 
     /// Writes the reply.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         if self.failed > 0 {
             return self.fail(out);
         }

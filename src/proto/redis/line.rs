@@ -2,22 +2,34 @@
 //! the order of the requests whatever order the backends answer in. It does no I/O.
 
 use super::gather::Gather;
+use crate::net::outgoing::Outgoing;
 use std::collections::VecDeque;
 
 /// The places of one client and the bytes ready to be written to it.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     /// Replies in order, ready to be written.
-    pub out: Vec<u8>,
+    pub out: Outgoing,
     /// The sequence number of the first place.
     head: u32,
     places: VecDeque<Place>,
-    /// Early replies, copied here until their turn comes; between them those already gone.
+    /// Early replies, copied here until their turn comes.
     parked: Vec<u8>,
-    /// Bytes of `parked` that still wait.
-    parked_bytes: usize,
+    parked_places: usize,
+    /// Bytes of replies kept on their own.
+    kept: usize,
     /// Bytes held by gathers under way.
     gathered: usize,
+}
+
+/// How far a request is after one more reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Others of its parts are missing.
+    Waiting,
+    Done,
+    /// All parts are there, and at least one is an error.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -28,6 +40,8 @@ enum Place {
         start: usize,
         len: usize,
     },
+    /// A reply for which there was no room there.
+    Kept(Vec<u8>),
     Gather(Box<Gather>),
 }
 
@@ -55,7 +69,7 @@ impl Line {
     /// A reply of our own, behind all that wait.
     pub(super) fn reply(&mut self, bytes: &[u8]) {
         if self.places.is_empty() {
-            self.out.extend_from_slice(bytes);
+            self.out.extend(bytes);
         } else {
             let place = self.park(bytes);
             self.push(place);
@@ -69,16 +83,16 @@ impl Line {
 
     /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
     pub(super) fn stream(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        self.out.extend(bytes);
     }
 
-    /// Answers the place `seq`. Returns true when that completed a request.
+    /// Answers the place `seq`.
     /// `part` says which part of a gather this is, `from` the shard that answered.
-    pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> bool {
+    pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> Progress {
         let index = seq.wrapping_sub(self.head) as usize;
         match self.places.get_mut(index) {
             Some(Place::Waiting) if index == 0 => {
-                self.out.extend_from_slice(bytes);
+                self.out.extend(bytes);
                 self.pop_front();
             }
             Some(Place::Waiting) => {
@@ -90,23 +104,25 @@ impl Line {
                 let done = gather.accept(part, from, bytes);
                 self.gathered += gather.held() - before;
                 if !done {
-                    return false;
+                    return Progress::Waiting;
                 }
+                let failed = gather.has_failed();
                 self.finish_gather(index);
+                return if failed { Progress::Failed } else { Progress::Done };
             }
-            Some(Place::Parked { .. }) | None => return false,
+            Some(Place::Parked { .. } | Place::Kept(_)) | None => return Progress::Waiting,
         }
-        true
-    }
-
-    /// Bytes of replies that wait for an earlier one.
-    pub(super) fn early(&self) -> usize {
-        self.parked_bytes + self.gathered
+        Progress::Done
     }
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        self.out.capacity() + self.parked.capacity() + self.gathered
+        self.out.held() + self.parked.capacity() + self.kept + self.gathered
+    }
+
+    /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
+    pub(super) fn pending(&self) -> usize {
+        self.out.len() + self.parked.len() + self.kept
     }
 
     /// Gives back what an idle line does not need.
@@ -130,43 +146,27 @@ impl Line {
     }
 
     fn park(&mut self, bytes: &[u8]) -> Place {
-        self.close_gaps();
+        if self.parked.len() + bytes.len() > MOST_PARKED {
+            self.kept += bytes.len();
+            return Place::Kept(bytes.to_vec());
+        }
         let start = self.parked.len();
         self.parked.extend_from_slice(bytes);
-        self.parked_bytes += bytes.len();
+        self.parked_places += 1;
         Place::Parked { start, len: bytes.len() }
     }
 
-    /// A client that always has replies waiting would keep every reply it ever got: when more than
-    /// half of `parked` is gone, the rest moves together.
-    fn close_gaps(&mut self) {
-        if self.parked.len() - self.parked_bytes <= self.parked_bytes.max(KEPT_PARKED) {
-            return;
-        }
-        let mut kept = Vec::with_capacity(self.parked_bytes);
-        for place in &mut self.places {
-            if let Place::Parked { start, len } = place {
-                let reply = self.parked.get(*start..*start + *len).unwrap_or_default();
-                *start = kept.len();
-                kept.extend_from_slice(reply);
-            }
-        }
-        self.parked = kept;
-    }
-
     fn finish_gather(&mut self, index: usize) {
-        self.close_gaps();
         let Some(Place::Gather(gather)) = self.places.get_mut(index) else { return };
         self.gathered -= gather.held();
         if index == 0 {
-            gather.finish(&mut self.out);
+            gather.finish(self.out.tail());
             self.pop_front();
         } else {
-            let start = self.parked.len();
-            gather.finish(&mut self.parked);
-            let len = self.parked.len() - start;
-            self.parked_bytes += len;
-            self.set(index, Place::Parked { start, len });
+            let mut reply = Vec::new();
+            gather.finish(&mut reply);
+            self.kept += reply.len();
+            self.set(index, Place::Kept(reply));
         }
     }
 
@@ -174,17 +174,27 @@ impl Line {
     fn pop_front(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
-        while let Some(Place::Parked { start, len }) = self.places.front() {
-            let reply = self.parked.get(*start..start + len).unwrap_or_default();
-            self.out.extend_from_slice(reply);
-            self.parked_bytes -= len;
+        loop {
+            match self.places.front() {
+                Some(Place::Parked { start, len }) => {
+                    let reply = self.parked.get(*start..start + len).unwrap_or_default();
+                    self.out.extend(reply);
+                    self.parked_places -= 1;
+                }
+                Some(Place::Kept(reply)) => {
+                    self.out.extend(reply);
+                    self.kept -= reply.len();
+                }
+                Some(Place::Waiting | Place::Gather(_)) | None => break,
+            }
             self.places.pop_front();
             self.head = self.head.wrapping_add(1);
         }
-        if self.parked_bytes == 0 && !self.parked.is_empty() {
-            self.parked.clear();
-            if self.parked.capacity() > KEPT_PARKED || self.places.is_empty() {
+        if self.parked_places == 0 && self.parked.capacity() > 0 {
+            if self.places.is_empty() {
                 self.parked = Vec::new();
+            } else {
+                self.parked.clear();
             }
         }
     }
@@ -192,7 +202,9 @@ impl Line {
 
 /// 64 places of 24 bytes are kept by an idle line: the first window of a pipelining client.
 const KEPT_PLACES: usize = 64;
-const KEPT_PARKED: usize = 64 * 1024;
+/// Beyond this early replies are kept each on its own, so that what is parked cannot grow while
+/// some of it is always waiting.
+const MOST_PARKED: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +230,7 @@ mod tests {
                 }
             }
             let expected: String = (0..40).map(|i| format!("[{i}]")).collect();
-            prop_assert_eq!(String::from_utf8(line.out.clone()).unwrap(), expected);
+            prop_assert_eq!(String::from_utf8(line.out.bytes()).unwrap(), expected);
             prop_assert!(line.is_empty());
             prop_assert_eq!(line.parked.len(), 0);
         }
@@ -236,9 +248,9 @@ mod tests {
             let (next, fast) = (line.open(), line.open());
             line.answer(fast, 0, "s1", reply(round).as_bytes());
             line.answer(slow, 0, "s0", b"+slow\r\n");
-            let out = std::mem::take(&mut line.out);
+            let out = std::mem::take(&mut line.out).bytes();
             assert_eq!(String::from_utf8(out), Ok("+slow\r\n".to_owned() + &reply(round - 1)));
-            assert!(line.held() < 4 * KEPT_PARKED, "{} bytes after {round}", line.held());
+            assert!(line.held() < 4 * MOST_PARKED, "{} bytes after {round}", line.held());
             slow = next;
         }
     }

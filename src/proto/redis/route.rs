@@ -66,22 +66,24 @@ pub(super) fn select<'s>(
     tried: u64,
     draw: impl Fn() -> u64,
 ) -> Option<&'s Arc<Backend>> {
-    if access == Access::Write || from == ReadFrom::Primary {
-        return primary(shard).filter(|_| tried & 1 == 0);
-    }
+    let from = if access == Access::Write { ReadFrom::Primary } else { from };
     order(from).into_iter().flatten().find_map(|source| match source {
-        Source::Primary => primary(shard).filter(|_| tried & 1 == 0),
-        Source::Replicas => pick(shard, source, picker, tried, &draw),
-        Source::Any => pick(shard, source, picker, tried, &draw),
+        Source::Primary => untried_primary(shard, tried),
+        Source::Replicas | Source::Any => pick(shard, source, picker, tried, &draw),
     })
 }
 
-/// The shard's primary, when it is ready.
+/// The shard's primary, when it is ready: the member that control gave the writes.
 pub(super) fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
-    let backend = shard.members.first()?;
+    untried_primary(shard, 0)
+}
+
+fn untried_primary(shard: &Shard, tried: u64) -> Option<&Arc<Backend>> {
+    let (index, backend) =
+        shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    let ready = gate.primary() && (gate.open() || (gate.half_open() && backend.take_permit()));
-    ready.then_some(backend)
+    let ready = gate.open() || (gate.half_open() && backend.take_permit());
+    (ready && tried & (1 << index) == 0).then_some(backend)
 }
 
 /// Why a shard took no request, for the client.
@@ -94,7 +96,7 @@ pub(super) fn why_not(shard: &Shard, access: Access, from: ReadFrom) -> String {
     let states: Vec<String> = shard
         .members
         .iter()
-        .take(if whom == "primary" { 1 } else { 8 })
+        .take(MEMBERS_TOLD)
         .map(|b| format!("{} is {} ({})", b.name, b.state().as_str(), b.role().as_str()))
         .collect();
     format!("shard {} has no {whom}: {}", shard.name, states.join(", "))
@@ -107,9 +109,11 @@ fn pick<'s>(
     mut tried: u64,
     draw: &impl Fn() -> u64,
 ) -> Option<&'s Arc<Backend>> {
+    // As long as the configured primary is one, turns are taken by the others alone.
+    let as_configured = shard.members.first().is_some_and(|first| !first.gate().replica());
     let (balancer, skipped) = match source {
-        Source::Replicas => (&shard.replicas, 1),
-        Source::Any | Source::Primary => (&shard.any, 0),
+        Source::Replicas if as_configured => (&shard.replicas, 1),
+        Source::Replicas | Source::Any | Source::Primary => (&shard.any, 0),
     };
     let members = shard.members.get(skipped..).unwrap_or_default();
     let views: SmallVec<[View<'_>; 8]> =
@@ -124,3 +128,6 @@ fn pick<'s>(
         tried |= 1 << (index + skipped);
     }
 }
+
+/// An error names at most so many members.
+const MEMBERS_TOLD: usize = 8;

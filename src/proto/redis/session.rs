@@ -1,5 +1,5 @@
 //! One client's session: read a batch, find the requests, dispatch each, write what is ready.
-//! Not what a request means or where it goes: that is [`super::dispatch`].
+//! Not what a request means or where it goes: that is `dispatch`.
 
 use super::{
     args::Args,
@@ -124,6 +124,7 @@ impl Session {
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.above(100),
+            big: None,
         };
         let mut requests = 0;
         let mut flow = Flow::Continue;
@@ -145,15 +146,19 @@ impl Session {
                 Ok(Frame::Request(len)) => {
                     let frame = bytes.get(..len).unwrap_or_default();
                     flow = scene.request(Args { frame, spans: self.decoder.spans() });
-                    self.start += len;
                     requests += 1;
+                    match scene.big.take() {
+                        Some(big) if self.start == 0 && len == self.input.len() => {
+                            big.send(hub, std::mem::take(&mut self.input));
+                        }
+                        big => {
+                            big.into_iter().for_each(|big| big.send(hub, frame.to_vec()));
+                            self.start += len;
+                        }
+                    }
                 }
                 Err(error) => {
-                    tracing::debug!(client = client.id, listener = %self.settings.name, "protocol error: {error}");
-                    let mut text = Vec::new();
-                    reply::protocol_error(&mut text, error);
-                    client.reply(hub, &text);
-                    flow = Flow::Close(End::Protocol);
+                    flow = scene.protocol_error(error);
                 }
             }
             self.decoder.reset();

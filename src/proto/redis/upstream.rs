@@ -1,12 +1,13 @@
 //! The shared connection of one worker to one backend and database: requests of all sessions go
 //! out in one stream, replies come back in its order. Not where a request goes: that is
-//! [`super::route`]; nor what becomes of one that fails: that is [`super::failure`].
+//! `route`; nor what becomes of one that fails: that is `failure`.
 
 use super::{
     client::Client,
     entry::{Entry, Owner, Reach},
     failure, handshake,
     hub::Hub,
+    line::Progress,
     outbox::Outbox,
     scan::Scanner,
 };
@@ -16,7 +17,7 @@ use crate::{
         access::Access,
         suspicion::{Recent, is_suspect},
     },
-    telemetry::metrics::{ClusterMetrics, Histogram, RequestMetrics},
+    telemetry::metrics::{ClusterMetrics, RequestMetrics},
     topology::{Backend, Cluster, Outcome, Timeouts},
 };
 use std::{
@@ -312,7 +313,7 @@ impl Upstream {
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
         let now_us = hub.now_us();
         self.inner.borrow_mut().last_byte_us = now_us;
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(now_us);
         let result = loop {
             let bytes = turn.input.get(turn.start..).unwrap_or_default();
             match turn.scanner.measure(bytes) {
@@ -326,8 +327,9 @@ impl Upstream {
                     };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
-                    tally.count(hub, self, &entry, now_us);
-                    self.settle(hub, entry, reply, &mut turn.touched);
+                    let (access, start_us) = (entry.access, entry.start_us);
+                    let settled = self.settle(hub, entry, reply, &mut turn.touched);
+                    tally.count(hub, self, access, start_us, settled);
                 }
             }
         };
@@ -363,19 +365,28 @@ impl Upstream {
         entry: Entry,
         reply: &[u8],
         touched: &mut Vec<Rc<Client>>,
-    ) {
+    ) -> Settled {
         if reply.first() == Some(&b'-') && !entry.streamed {
-            failure::error_reply(hub, self, entry, reply, touched);
-            return;
+            return failure::error_reply(hub, self, entry, reply, touched);
         }
         match entry.owner {
             Owner::Client(client) => {
-                if client.answer(hub, entry.seq, entry.part, &self.backend.shard, reply) {
-                    touched.push(client);
+                let shard = &self.backend.shard;
+                match client.answer(hub, entry.seq, entry.part, shard, reply) {
+                    Some(answered) => {
+                        if answered.first {
+                            touched.push(client);
+                        }
+                        Settled::of(answered.progress)
+                    }
+                    None => Settled::No,
                 }
             }
-            Owner::Tombstone => {}
-            Owner::Commands => hub.learn_commands(self.cluster, reply),
+            Owner::Tombstone => Settled::No,
+            Owner::Commands => {
+                hub.learn_commands(self.cluster, reply);
+                Settled::No
+            }
         }
     }
 
@@ -455,42 +466,76 @@ impl Inner {
     }
 }
 
+/// Whether a reply completed a client's request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It did not: a part, a late reply, or a request that goes on elsewhere.
+    #[default]
+    No,
+    Ok,
+    Failed,
+}
+
+impl Settled {
+    pub(super) fn of(progress: Progress) -> Self {
+        match progress {
+            Progress::Waiting => Self::No,
+            Progress::Done => Self::Ok,
+            Progress::Failed => Self::Failed,
+        }
+    }
+}
+
 /// Counts of one read, written to the shared counters at its end.
-#[derive(Default)]
 struct Tally {
+    now_us: u64,
     reads: u64,
     writes: u64,
-    /// A run of requests of one access and start: they have one latency.
+    /// A run of requests alike, which have one latency: how many, and what they share.
     run: u64,
-    run_start_us: u64,
-    run_access: Option<Access>,
-    now_us: u64,
+    alike: (Access, u64, Settled),
 }
 
 impl Tally {
-    fn count(&mut self, hub: &Hub, upstream: &Upstream, entry: &Entry, now_us: u64) {
-        self.now_us = now_us;
-        match entry.access {
+    fn new(now_us: u64) -> Self {
+        Self { now_us, reads: 0, writes: 0, run: 0, alike: (Access::Read, 0, Settled::No) }
+    }
+
+    fn count(
+        &mut self,
+        hub: &Hub,
+        upstream: &Upstream,
+        access: Access,
+        start_us: u64,
+        settled: Settled,
+    ) {
+        match access {
             Access::Read => self.reads += 1,
             Access::Write => self.writes += 1,
         }
-        if self.run_start_us != entry.start_us || self.run_access != Some(entry.access) {
+        if self.alike != (access, start_us, settled) {
             self.end_run(hub, upstream);
-            self.run_start_us = entry.start_us;
-            self.run_access = Some(entry.access);
+            self.alike = (access, start_us, settled);
         }
         self.run += 1;
     }
 
     fn end_run(&mut self, hub: &Hub, upstream: &Upstream) {
-        let (Some(access), n @ 1..) = (self.run_access, std::mem::take(&mut self.run)) else {
+        let n = std::mem::take(&mut self.run);
+        let (access, start_us, settled) = self.alike;
+        if n == 0 {
             return;
-        };
-        let us = self.now_us.saturating_sub(self.run_start_us);
-        upstream.inner.borrow_mut().recent.add(us);
-        if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
-            observe(&requests(metrics, access).duration, us, n);
         }
+        let us = self.now_us.saturating_sub(start_us);
+        upstream.inner.borrow_mut().recent.add(us);
+        let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) else { return };
+        let metrics = requests(metrics, access);
+        match settled {
+            Settled::No => return,
+            Settled::Ok => metrics.ok.add(n),
+            Settled::Failed => metrics.backend_errors.add(n),
+        }
+        metrics.duration.observe(us, n);
     }
 
     fn write(&mut self, hub: &Hub, upstream: &Upstream) {
@@ -500,10 +545,6 @@ impl Tally {
             cell.writes.add(self.writes);
         }
     }
-}
-
-fn observe(histogram: &Histogram, us: u64, n: u64) {
-    histogram.observe(us, n);
 }
 
 /// A cluster's counters for one access.

@@ -1,0 +1,18 @@
+//! Sluice as its users see it: the built binary in front of real servers, spoken to over sockets.
+//! It does not look inside; what is pure is tested beside the code.
+
+#![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
+
+mod harness;
+mod redis_auth;
+mod redis_clients;
+mod redis_faults;
+mod redis_hostile;
+mod redis_local;
+mod redis_order;
+mod redis_reads;
+mod redis_rogue;
+mod redis_route;
+mod redis_spread;
+mod server;
+mod slots;
