@@ -52,6 +52,8 @@ pub(super) struct Inner {
     recent: Recent,
     last_byte_us: u64,
     suspected_us: u64,
+    /// We do not read, for the client of the reply under way reads too slowly.
+    held_up: bool,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -196,6 +198,10 @@ impl Upstream {
     /// Looks at the clock: suspicion, stalls. Called some twenty times a second.
     pub fn tick(&self, hub: &Hub, now_us: u64) {
         let mut inner = self.inner.borrow_mut();
+        if inner.held_up {
+            inner.last_byte_us = now_us;
+            return;
+        }
         let Some(oldest) = inner.fifo.front() else { return };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
@@ -298,16 +304,19 @@ impl Upstream {
 
     /// Whether the only client that waits here reads too slowly: then its reply may take its time.
     fn is_held_up(&self, cx: &Context<'_>) -> bool {
-        let inner = self.inner.borrow();
-        match (inner.fifo.len(), inner.fifo.front()) {
-            (1, Some(Entry { owner: Owner::Client(client), streamed: true, .. }))
-                if client.backlog() > PAUSE_BACKLOG =>
+        let mut inner = self.inner.borrow_mut();
+        let mut waiting = inner.fifo.iter();
+        inner.held_up = match waiting.next() {
+            Some(Entry { owner: Owner::Client(client), streamed: true, .. })
+                if client.backlog() > PAUSE_BACKLOG
+                    && !waiting.any(|entry| matches!(entry.owner, Owner::Client(_))) =>
             {
                 client.wake_when_drained(cx.waker());
                 true
             }
             _ => false,
-        }
+        };
+        inner.held_up
     }
 
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
