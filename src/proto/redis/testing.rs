@@ -1,4 +1,4 @@
-//! Requests, and a worker's hub, for unit tests. Not compiled into the program.
+//! Requests, a worker's hub and a cluster, for unit tests. Not compiled into the program.
 
 use super::{
     args::{Args, Span},
@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     net::spawn::Spawn,
+    policy::{balance::Balancer, reads::ReadFrom},
     telemetry::metrics::WorkerMetrics,
-    topology::{self, Reporter, Topology},
+    topology::{self, Backend, Cluster, Credentials, Reporter, Shard, Timeouts, Topology},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -50,4 +51,24 @@ pub(super) fn hub() -> Rc<Hub> {
         seed: 1,
         ids: Arc::default(),
     })
+}
+
+/// One shard of one server.
+pub(super) fn cluster() -> Cluster {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let backend = Backend::new(0, "c".into(), "s0".into(), address, 1, 1);
+    Cluster {
+        id: 0,
+        name: "c".into(),
+        shards: vec![Shard {
+            name: "s0".into(),
+            members: vec![Arc::new(backend)],
+            replicas: Balancer::new(Default::default(), &[]),
+            any: Balancer::new(Default::default(), &[1]),
+        }],
+        slots: Vec::new(),
+        reads: ReadFrom::Primary,
+        timeouts: Timeouts::default(),
+        credentials: Credentials::default(),
+    }
 }
