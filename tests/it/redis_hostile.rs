@@ -350,3 +350,20 @@ fn survives_a_crowd(sluice: &Sluice) {
     let told = sluice.log().matches("WARN").count();
     assert!(told < 10, "the log tells {told} times of one crowd:\n{}", sluice.log());
 }
+
+/// The request's time was over while the client still read: the reply was cut.
+#[test]
+fn a_slow_reader_of_a_large_value_gets_all_of_it() {
+    let cluster = Cluster::start(1, 0);
+    let value = vec![b'v'; 48 << 20];
+    let set = [b"SET".as_slice(), b"big", &value];
+    assert_eq!(cluster.owner("big").primary.cmd(&set), "OK");
+    let sluice = cluster.sluice().cluster("timeouts: { request: 200ms, stall: 400ms }").start();
+    let mut conn = sluice.conn();
+    conn.send(&request(&["GET", "big"]));
+    thread::sleep(Duration::from_secs(1));
+    assert!(conn.read() == Value::Bulk(value), "the whole value");
+    assert_eq!(conn.cmd(&["PING"]), "PONG");
+    let failures = sluice.metrics().sum("sluice_backend_failures_total", &[]);
+    assert_eq!(failures, 0.0);
+}

@@ -152,7 +152,7 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room() {
+        if inner.stalled && inner.has_room(self.limits.pipeline) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -199,7 +199,7 @@ impl Client {
     /// Whether one more request may be under way; else the session is woken when there is.
     pub fn has_room(&self) -> bool {
         let mut inner = self.inner.borrow_mut();
-        let room = inner.has_room();
+        let room = inner.has_room(self.limits.pipeline);
         if !room {
             inner.stalled = true;
             inner.window_hit = true;
@@ -361,17 +361,17 @@ impl Inner {
 
     /// The window starts small and doubles with every round that fills it, as long as what is
     /// under way stays within 1 MiB by the largest reply seen (redis.md, T33).
-    fn has_room(&mut self) -> bool {
+    fn has_room(&mut self, pipeline: usize) -> bool {
         let waiting = self.line.len();
         if waiting <= self.window / 2 && std::mem::take(&mut self.window_hit) {
-            self.window *= 2;
+            self.window = pipeline.min(2 * self.window);
         }
         if waiting == 0 {
             self.largest /= 2;
             self.asked = 0;
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
-        let small = self.backlog() < SOFT_BACKLOG && self.asked < MOST_ASKED;
+        let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
         waiting < self.window.min(by_size) && small
     }
 
@@ -394,7 +394,6 @@ impl Inner {
                 self.wake();
             }
         }
-        self.window = self.window.min(client.limits.pipeline);
         self.charge(hub);
     }
 
@@ -447,3 +446,43 @@ const MOST_ASKED: usize = 8 * 1024 * 1024;
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+
+    fn client(pipeline: usize) -> Rc<Client> {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        drop(theirs);
+        let limits = Limits { output: 1 << 20, pipeline, idle: Duration::ZERO };
+        Client::new(1, 0, Stream::Unix(ours), limits)
+    }
+
+    fn fill(client: &Client) -> Vec<u32> {
+        std::iter::from_fn(|| client.has_room().then(|| client.open(0))).collect()
+    }
+
+    /// The window doubled beyond it, and was cut only when the batch was over.
+    #[tokio::test]
+    async fn no_more_requests_are_under_way_than_the_pipeline_allows() {
+        let (hub, client) = (testing::hub(), client(100));
+        assert_eq!(fill(&client).len(), FIRST_WINDOW);
+        for seq in 0..64 {
+            client.answer(&hub, seq, 0, "s0", b"+OK\r\n");
+        }
+        assert_eq!(fill(&client).len(), 100);
+    }
+
+    /// Early replies were no backlog: one slow request let a client pile up a thousand large ones.
+    #[tokio::test]
+    async fn replies_that_wait_for_an_earlier_one_are_backlog() {
+        let (hub, client) = (testing::hub(), client(1024));
+        client.open(0);
+        let big = vec![b'x'; 1 << 20];
+        let kept = std::iter::from_fn(|| client.has_room().then(|| client.reply(&hub, &big)));
+        assert_eq!(kept.count(), SOFT_BACKLOG >> 20);
+        client.answer(&hub, 0, 0, "s0", b"+OK\r\n");
+        client.close(&hub);
+        assert_eq!(hub.metrics.buffered.get(), 0);
+    }
+}

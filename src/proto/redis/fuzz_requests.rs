@@ -45,7 +45,9 @@ pub fn keys(data: &[u8]) {
 pub(super) fn keys_in(commands: &Commands, data: &[u8]) {
     let mut words: Vec<Vec<u8>> = data.split(|byte| *byte == b' ').map(<[u8]>::to_vec).collect();
     let name = words.first().cloned().unwrap_or_default();
-    if commands.by_name(&name).is_none() {
+    if let Some(found) = commands.by_name(&name) {
+        assert!(found.name.as_bytes().eq_ignore_ascii_case(&name), "{}", found.name);
+    } else {
         let sum: usize = name.iter().map(|byte| usize::from(*byte)).sum();
         let some = commands.iter().nth(sum % commands.len()).map_or("GET", |some| some.name);
         words.splice(..1, some.split('|').map(|part| part.as_bytes().to_vec()));

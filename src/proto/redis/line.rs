@@ -235,4 +235,23 @@ mod tests {
             prop_assert_eq!(line.parked.len(), 0);
         }
     }
+
+    /// A client that sends without a pause always has an early reply waiting; all of them were kept.
+    #[test]
+    fn early_replies_are_let_go_while_others_wait() {
+        let reply = |round: u32| format!("+{round:0200}\r\n");
+        let mut line = Line::default();
+        let mut slow = line.open();
+        let fast = line.open();
+        line.answer(fast, 0, "s1", reply(0).as_bytes());
+        for round in 1..10_000 {
+            let (next, fast) = (line.open(), line.open());
+            line.answer(fast, 0, "s1", reply(round).as_bytes());
+            line.answer(slow, 0, "s0", b"+slow\r\n");
+            let out = std::mem::take(&mut line.out).bytes();
+            assert_eq!(String::from_utf8(out), Ok("+slow\r\n".to_owned() + &reply(round - 1)));
+            assert!(line.held() < 4 * MOST_PARKED, "{} bytes after {round}", line.held());
+            slow = next;
+        }
+    }
 }

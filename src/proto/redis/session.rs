@@ -48,6 +48,7 @@ pub async fn serve(
 ) -> End {
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     hub.register(&client);
+    client.charge(&hub, 0, hub.now_us());
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut session = Session {
         guard: Guard { hub, client },

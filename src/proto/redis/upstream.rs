@@ -52,6 +52,8 @@ pub(super) struct Inner {
     recent: Recent,
     last_byte_us: u64,
     suspected_us: u64,
+    /// We do not read, for the client of the reply under way reads too slowly.
+    held_up: bool,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -196,6 +198,12 @@ impl Upstream {
     /// Looks at the clock: suspicion, stalls. Called some twenty times a second.
     pub fn tick(&self, hub: &Hub, now_us: u64) {
         let mut inner = self.inner.borrow_mut();
+        // What is appended while it connects is counted nowhere else.
+        inner.charge(hub);
+        if inner.held_up {
+            inner.last_byte_us = now_us;
+            return;
+        }
         let Some(oldest) = inner.fifo.front() else { return };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
@@ -298,16 +306,19 @@ impl Upstream {
 
     /// Whether the only client that waits here reads too slowly: then its reply may take its time.
     fn is_held_up(&self, cx: &Context<'_>) -> bool {
-        let inner = self.inner.borrow();
-        match (inner.fifo.len(), inner.fifo.front()) {
-            (1, Some(Entry { owner: Owner::Client(client), streamed: true, .. }))
-                if client.backlog() > PAUSE_BACKLOG =>
+        let mut inner = self.inner.borrow_mut();
+        let mut waiting = inner.fifo.iter();
+        inner.held_up = match waiting.next() {
+            Some(Entry { owner: Owner::Client(client), streamed: true, .. })
+                if client.backlog() > PAUSE_BACKLOG
+                    && !waiting.any(|entry| matches!(entry.owner, Owner::Client(_))) =>
             {
                 client.wake_when_drained(cx.waker());
                 true
             }
             _ => false,
-        }
+        };
+        inner.held_up
     }
 
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
@@ -580,3 +591,21 @@ const PIECE: usize = 64 * 1024;
 const PAUSE_BACKLOG: usize = 1024 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+
+    /// Requests to a backend that was being connected to were no part of `limits.memory`.
+    #[test]
+    fn requests_that_wait_for_a_connection_are_counted() {
+        let hub = testing::hub();
+        let cluster = testing::cluster();
+        let backend = &cluster.shards[0].members[0];
+        let upstream = Upstream::open(&hub, &cluster, Arc::clone(backend), 0);
+        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, 0);
+        upstream.send_owned(&hub, entry, vec![0; 1 << 20]);
+        upstream.tick(&hub, 0);
+        assert_eq!(hub.metrics.buffered.get(), 1 << 20);
+    }
+}
