@@ -112,6 +112,11 @@ impl FakeClient {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
+    /// Whether it may have something to do without an answer.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.out.is_empty() || self.deaf_until_ms > 0
+    }
+
     /// Sends what is to be sent and judges what came.
     pub(crate) fn pump(&mut self, ledger: &mut Ledger) {
         if self.gone {
@@ -127,6 +132,7 @@ impl FakeClient {
             self.last_ms = self.deaf_until_ms;
             return;
         }
+        self.deaf_until_ms = 0;
         loop {
             match self.stream.read(&mut self.buffer) {
                 Ok(n) if n > 0 => {

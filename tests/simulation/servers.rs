@@ -135,6 +135,11 @@ impl Server {
         conn.stream.write_all(b"+SURPLUS\r\n").is_ok()
     }
 
+    /// Whether it may have something to do without being asked.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.conns.iter().any(|conn| !conn.due.is_empty() || !conn.out.is_empty())
+    }
+
     /// Takes what came and sends what is due.
     pub(crate) fn pump(&mut self, control: &Control, ledger: &mut Ledger) {
         while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {

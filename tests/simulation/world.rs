@@ -65,6 +65,8 @@ struct World {
     ledger: Ledger,
     dice: Dice,
     polls: Rc<Cell<u64>>,
+    /// Something has happened that only the fakes can see.
+    stirred: bool,
     faults: usize,
     limit_ms: u64,
 }
@@ -154,6 +156,7 @@ impl World {
             ledger: Ledger::default(),
             dice,
             polls,
+            stirred: true,
             faults: 0,
             limit_ms: u64::try_from((request + duty::TICK).as_millis()).unwrap() + 2 * BEAT_MS,
         }
@@ -181,6 +184,7 @@ impl World {
     /// Everything is well again: what is under way ends, clients leave, and nothing stays behind.
     async fn rest(&mut self) {
         self.ledger.note("all is healed");
+        self.stirred = true;
         for server in &mut self.servers {
             server.set_mode(Mode::Well);
             server.faults.clear();
@@ -191,6 +195,7 @@ impl World {
         for beat in 0..REST_BEATS {
             self.beat(beat, false).await;
         }
+        self.stirred = true;
         for client in &mut self.clients {
             if client.waiting() > 0 {
                 self.ledger.violation(format!("{} requests never end", client.waiting()));
@@ -233,6 +238,7 @@ impl World {
         for (server, heal_ms) in self.servers.iter_mut().zip(&mut self.heal_ms) {
             if *heal_ms > 0 && now_ms >= *heal_ms {
                 *heal_ms = 0;
+                self.stirred = true;
                 server.set_mode(Mode::Well);
             }
         }
@@ -258,6 +264,7 @@ impl World {
     }
 
     fn act(&mut self, act: Act) {
+        self.stirred = true;
         match act {
             Act::Disturb => {
                 self.control.disturb(self.ledger.now_ms, &mut self.dice, &mut self.ledger);
@@ -327,7 +334,9 @@ impl World {
     /// process deliver at once, and each yield lets the event loop look at all of them.
     async fn settle(&mut self) {
         let mut calm = 0;
-        let mut moved = true;
+        let mut moved = std::mem::take(&mut self.stirred)
+            || self.servers.iter().any(Server::is_busy)
+            || self.clients.iter().any(FakeClient::is_busy);
         for _ in 0..MOST_ROUNDS {
             // Only time, what was just asked, or the proxy gives the fakes something to do.
             if moved {
@@ -395,6 +404,6 @@ const PROBE_EVERY: u64 = 20;
 const ASK_ONE_IN: u64 = 12;
 /// Within the first window of a session, so that nothing waits to be dispatched.
 const MOST_WAITING: usize = 40;
-/// A task woken by the event loop runs in the round after; one more for good measure.
-const CALM_ROUNDS: u32 = 3;
+/// A task woken by the event loop runs in the round after.
+const CALM_ROUNDS: u32 = 2;
 const MOST_ROUNDS: u32 = 100_000;
