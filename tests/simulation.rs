@@ -1,6 +1,7 @@
 //! Simulation: real policies, topology, sessions and upstream connections against a fake cluster
 //! under a virtual clock, story after story by seed; every reply and every request that a server
-//! gets is held against a model. `SIMULATION_SEED=n` plays one story and shows it.
+//! gets is held against a model. `SIMULATION_SEED=n` plays that story alone,
+//! `SIMULATION_SEEDS=n` the first n.
 
 mod simulation {
     pub(crate) mod clients;
@@ -30,13 +31,12 @@ const SEEDS: u64 = 64;
 
 #[test]
 fn no_story_breaks_a_promise() {
-    let seeds = match std::env::var("SIMULATION_SEED") {
-        Ok(seed) => {
-            let seed = seed.parse().unwrap();
-            seed..seed + 1
-        }
-        Err(_) => 0..SEEDS,
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
     };
+    let alone = seeds.end - seeds.start == 1;
     let (mut replies, mut errors, mut retries) = (0, 0, 0);
     for seed in seeds {
         let outcome = play(seed, Planted::Nothing);
@@ -55,7 +55,7 @@ fn no_story_breaks_a_promise() {
     let told = format!("{replies} replies, {errors} of them errors; {retries} retries");
     writeln!(std::io::stdout().lock(), "{told}").unwrap();
     // A cluster in such a state answers most requests all the same, and not all.
-    assert!(errors * 3 < replies && errors > 0 && retries > 0, "{told}");
+    assert!(alone || errors * 3 < replies && errors > 0 && retries > 0, "{told}");
 }
 
 #[test]
@@ -79,4 +79,13 @@ fn is_found(planted: Planted, words: &str) -> bool {
         let violations = play(seed, planted).violations;
         violations.iter().any(|violation| violation.contains(words))
     })
+}
+
+#[test]
+fn a_seed_tells_the_same_story_again() {
+    for seed in 0..3 {
+        let (one, two) = (play(seed, Planted::Nothing), play(seed, Planted::Nothing));
+        assert_eq!(one.story, two.story, "seed {seed}");
+        assert_eq!((one.replies, one.errors), (two.replies, two.errors), "seed {seed}");
+    }
 }

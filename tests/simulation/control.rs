@@ -217,8 +217,8 @@ impl Control {
             }
             _ if members.len() > 1 => {
                 let heir = 1 + dice.index(members.len() - 1);
+                servers[members[0]].is_primary = false;
                 members.swap(0, heir);
-                servers[members[heir]].is_primary = false;
                 servers[members[0]].is_primary = true;
                 ledger.note(format!("snapshot: b{} is the primary of shard {shard}", members[0]));
             }
@@ -227,9 +227,24 @@ impl Control {
         self.publish_snapshot();
     }
 
-    /// Takes an axis of some backend somewhere else.
-    pub(crate) fn disturb(&mut self, now_ms: u64, dice: &mut Dice, ledger: &mut Ledger) {
-        let id = dice.index(self.watches.len());
+    /// Gives writes back to the server that says it is the primary, when control has noticed.
+    pub(crate) fn follow_roles(&mut self, ledger: &mut Ledger) {
+        for shard in 0..SHARDS {
+            let members = &mut self.order[shard];
+            let role = |id: usize| self.watches[id].role;
+            let heir = members.iter().position(|id| role(*id) == Role::Primary);
+            if let Some(heir @ 1..) = heir
+                && role(members[0]) != Role::Primary
+            {
+                members.swap(0, heir);
+                ledger.note(format!("snapshot: b{} leads shard {shard}", members[0]));
+                self.publish_snapshot();
+            }
+        }
+    }
+
+    /// Takes an axis of a backend somewhere else.
+    pub(crate) fn disturb(&mut self, id: usize, now_ms: u64, dice: &mut Dice, ledger: &mut Ledger) {
         let draw = dice.next();
         let is_first = self.order[self.watches[id].shard][0] == id;
         let watch = &mut self.watches[id];

@@ -59,6 +59,8 @@ struct World {
     settings: Rc<Settings>,
     control: Control,
     servers: Vec<Server>,
+    /// Whom most of what happens happens to, for a while: troubles meet more often then.
+    focus: usize,
     /// When a server is to be well again, in milliseconds.
     heal_ms: Vec<u64>,
     clients: Vec<FakeClient>,
@@ -151,6 +153,7 @@ impl World {
             settings: Rc::new(settings),
             control,
             servers: (0..all).map(|id| Server::new(folder, id, planted)).collect(),
+            focus: 0,
             heal_ms: vec![0; all],
             clients: Vec::new(),
             ledger: Ledger::default(),
@@ -244,6 +247,7 @@ impl World {
         }
         if beat.is_multiple_of(PROBE_EVERY) {
             self.control.probe(&self.servers, now_ms, &mut self.dice);
+            self.control.follow_roles(&mut self.ledger);
         }
         self.control.listen(now_ms, &mut self.dice);
         self.publish_gates();
@@ -267,7 +271,8 @@ impl World {
         self.stirred = true;
         match act {
             Act::Disturb => {
-                self.control.disturb(self.ledger.now_ms, &mut self.dice, &mut self.ledger);
+                let id = self.target();
+                self.control.disturb(id, self.ledger.now_ms, &mut self.dice, &mut self.ledger);
                 self.publish_gates();
             }
             Act::Snapshot => {
@@ -280,10 +285,10 @@ impl World {
 
     fn fault(&mut self) {
         self.faults += 1;
-        let id = self.dice.index(self.servers.len());
+        let id = self.target();
         let for_ms = 50 + self.dice.below(1_000);
         let server = &mut self.servers[id];
-        let mode = match self.dice.below(12) {
+        let mode = match self.dice.below(14) {
             0 => Mode::Slow(10 + self.dice.below(600)),
             1 | 2 => Mode::Hung,
             3 => Mode::Loading,
@@ -303,6 +308,13 @@ impl World {
                 self.clients[at].deaf_until_ms = self.ledger.now_ms + for_ms;
                 return self.ledger.note(format!("a client is deaf for {for_ms}ms"));
             }
+            9 => {
+                let shard = id / MEMBERS * MEMBERS;
+                self.servers[shard..shard + MEMBERS].iter_mut().for_each(|s| s.is_primary = false);
+                let heir = shard + self.dice.index(MEMBERS);
+                self.servers[heir].is_primary = true;
+                return self.ledger.note(format!("b{heir} was made the primary of its shard"));
+            }
             _ => {
                 use Fault::{CloseAfter, Garbage, HalfReply, ResetBefore};
                 for _ in 0..=self.dice.below(3) {
@@ -315,6 +327,14 @@ impl World {
         self.ledger.note(format!("b{id} is {mode:?} for {for_ms}ms"));
         server.set_mode(mode);
         self.heal_ms[id] = self.ledger.now_ms + for_ms;
+    }
+
+    /// Some server, most often the one in focus.
+    fn target(&mut self) -> usize {
+        if self.dice.below(4) == 0 {
+            self.focus = self.dice.index(self.servers.len());
+        }
+        self.focus
     }
 
     fn connect(&mut self) {
