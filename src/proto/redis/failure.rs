@@ -263,3 +263,6 @@ fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
         client.flush(hub);
     }
 }
+
+#[cfg(test)]
+mod tests;
