@@ -34,19 +34,37 @@ impl Outgoing {
         }
     }
 
-    /// Appends.
-    pub fn extend(&mut self, bytes: &[u8]) {
-        self.tail().extend_from_slice(bytes);
+    /// Appends: fills the last segment, then as many new ones as it takes, so that nothing that
+    /// waits is moved.
+    pub fn extend(&mut self, mut bytes: &[u8]) {
+        loop {
+            let room = self.last.capacity() - self.last.len();
+            let Some((now, later)) = bytes.split_at_checked(room) else {
+                return self.last.extend_from_slice(bytes);
+            };
+            self.last.extend_from_slice(now);
+            if later.is_empty() {
+                return;
+            }
+            self.next_last();
+            bytes = later;
+        }
     }
 
-    /// The segment to append to.
+    /// The segment to append a reply to whose length is not known before.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         if self.last.len() >= SEGMENT {
-            let full = std::mem::replace(&mut self.last, Vec::with_capacity(SEGMENT));
+            self.next_last();
+        }
+        &mut self.last
+    }
+
+    fn next_last(&mut self) {
+        let full = std::mem::replace(&mut self.last, Vec::with_capacity(SEGMENT));
+        if !full.is_empty() {
             self.full_len += full.len();
             self.full.push_back(full);
         }
-        &mut self.last
     }
 
     /// Writes until all is written or the socket takes no more; returns the bytes written.
@@ -105,7 +123,7 @@ impl Outgoing {
     }
 }
 
-/// A segment is not added to beyond this.
+/// The size of a segment, but of the first, which is a buffer from the stock.
 const SEGMENT: usize = 64 * 1024;
 
 #[cfg(test)]

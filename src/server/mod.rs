@@ -28,6 +28,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 use tokio_util::sync::CancellationToken;
+pub(crate) use worker::block_on;
 use worker::{Crew, Start};
 
 /// Why the process could not start or go on.

@@ -52,7 +52,7 @@ pub(super) fn wait_and_drain(
             }
         }
         Ok(stop)
-    })
+    })?
 }
 
 async fn until(done: impl Fn() -> bool) {

@@ -56,8 +56,8 @@ pub(super) struct Start {
 ///
 /// # Errors
 /// When no event loop can be set up.
-pub(super) fn block_on<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    Builder::new_current_thread().enable_all().build()?.block_on(future)
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    Ok(Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
 
 /// The running workers.

@@ -63,7 +63,11 @@ pub fn run(options: &DemoOptions) -> ExitCode {
     let errors = tally.errors();
     let _ = screen
         .say(&format_args!("{why}: all servers stopped, folder removed; client errors: {errors}"));
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        complain(&"sluice demo: a client saw an error");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 /// The name of the signal that ended it, if one did. The event loop is one thread's own, so the
@@ -74,9 +78,7 @@ fn until_signal(
     screen: &mut Screen,
 ) -> Result<Option<&'static str>, DemoError> {
     let set_up = |error| DemoError::io("event loop", error);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(set_up)?;
-    runtime.block_on(async {
+    let ended = crate::server::block_on(async {
         let mut term = signal(SignalKind::terminate()).map_err(set_up)?;
         let mut int = signal(SignalKind::interrupt()).map_err(set_up)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(set_up)?;
@@ -86,7 +88,8 @@ fn until_signal(
             _ = int.recv() => Ok(Some("Ctrl-C")),
             _ = hangup.recv() => Ok(Some("SIGHUP")),
         }
-    })
+    });
+    ended.map_err(set_up)?
 }
 
 /// From the first server to the last table. Wherever this future is dropped, the guards are

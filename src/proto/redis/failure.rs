@@ -217,14 +217,13 @@ fn retry(
     };
     let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
     let mut picker = Picker { cursor: u32::try_from(hub.draw() >> 32).unwrap_or(0), key: 0 };
-    let other = route::select(shard, entry.access, from, &mut picker, tried.members, || hub.draw());
-    let target = match other {
-        Some(backend) => backend,
-        None if upstream.backend.gate().open() && attempts == 1 && !is_open(hub, upstream) => {
-            &upstream.backend
-        }
-        None => return Err(entry),
-    };
+    let mut pick =
+        |tried| route::select(shard, entry.access, from, &mut picker, tried, || hub.draw());
+    // The same one again must still be fit: it may have lost its role since the first try.
+    let again = attempts == 1 && !is_open(hub, upstream);
+    let target = pick(tried.members)
+        .or_else(|| if again { pick(tried.members & !(1 << member)) } else { None });
+    let Some(target) = target else { return Err(entry) };
     if !hub.try_retry(upstream.cluster) {
         return Err(entry);
     }
@@ -262,3 +261,6 @@ fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
         client.flush(hub);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
+use tokio::time::Instant;
 
 /// The state of one worker.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub struct Hub {
     /// By cluster: `COMMAND` was asked.
     asked: RefCell<Vec<bool>>,
     draining: Cell<bool>,
+    /// tokio's clock, which tests may stop; otherwise it is the system's monotonic one.
     epoch: Instant,
     dice: Cell<Dice>,
     ids: Arc<AtomicU64>,

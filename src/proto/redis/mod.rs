@@ -36,6 +36,8 @@ pub mod scan;
 pub mod session;
 pub mod spec;
 mod split;
+#[cfg(test)]
+mod stage;
 pub mod table;
 mod table_data;
 #[cfg(test)]

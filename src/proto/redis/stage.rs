@@ -1,0 +1,274 @@
+//! A worker for unit tests: a hub on a clock that stands still, clients over real sockets, and one
+//! shard of backends that the test plays by hand. Not compiled into the program.
+
+use super::{
+    client::Limits,
+    duty,
+    hub::{Hub, Memory, Parts},
+    session::{self, Settings},
+    table::Commands,
+};
+use crate::{
+    net::{addr::Address, spawn::Spawn, stream::Stream},
+    policy::{
+        balance::{Balancer, Strategy},
+        gate::{Axes, Health, Passive, Role, derive},
+        reads::ReadFrom,
+        shard::even_slots,
+    },
+    telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
+    topology::{
+        Backend, Cluster, Credentials, Publisher, Report, Reporter, Shard, Timeouts, Topology,
+        channel,
+    },
+};
+use std::{
+    cell::RefCell,
+    fmt,
+    future::Future,
+    io::{ErrorKind, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+use tokio::sync::mpsc::Receiver;
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The worker and what surrounds it.
+pub(super) struct Stage {
+    pub(super) hub: Rc<Hub>,
+    pub(super) backends: Vec<Arc<Backend>>,
+    pub(super) limits: Limits,
+    publisher: Publisher,
+    timeouts: Timeouts,
+    reports: Receiver<Report>,
+    listeners: Vec<UnixListener>,
+    tasks: Rc<RefCell<Vec<Task>>>,
+    ticks: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// A shard of so many members, all ready: the first one is the primary. Call it in a test of
+    /// tokio with `start_paused`.
+    pub(super) fn new(members: usize, from: ReadFrom) -> Self {
+        Self::with_timeouts(members, from, Timeouts::default())
+    }
+
+    pub(super) fn with_timeouts(members: usize, from: ReadFrom, timeouts: Timeouts) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |member: usize| folder.path().join(format!("b{member}"));
+        let backend = |member| {
+            let address = Address::Unix(path(member));
+            let id = u32::try_from(member).unwrap();
+            Arc::new(Backend::new(id, "main".into(), "s0".into(), address, 1, 1))
+        };
+        let listener = |member| {
+            let listener = UnixListener::bind(path(member)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        };
+        let backends: Vec<_> = (0..members).map(backend).collect();
+        let (reporter, reports) = Reporter::channel();
+        let (publisher, topology) = channel(Topology::default());
+        let commands = Commands::builtin();
+        let metrics = Arc::new(WorkerMetrics {
+            listeners: vec![ListenerMetrics::default()],
+            clusters: vec![ClusterMetrics::default()],
+            commands: (0..=commands.len()).map(|_| Counter::default()).collect(),
+            ..WorkerMetrics::default()
+        });
+        let tasks: Rc<RefCell<Vec<Task>>> = Rc::default();
+        let started = Rc::clone(&tasks);
+        let hub = Hub::new(Parts {
+            worker: 0,
+            metrics: Arc::clone(&metrics),
+            reporter,
+            memory: Memory { limit: None, workers: Arc::new([metrics]) },
+            spawn: Spawn::new(move |task| started.borrow_mut().push(task)),
+            topology,
+            commands: vec![commands],
+            seed: 7,
+            ids: Arc::default(),
+        });
+        let stage = Self {
+            hub,
+            limits: Limits { output: 32 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
+            publisher,
+            timeouts,
+            reports,
+            listeners: (0..members).map(listener).collect(),
+            tasks,
+            ticks: 0,
+            _folder: folder,
+            backends,
+        };
+        for member in 0..members {
+            let role = if member == 0 { Role::Primary } else { Role::Replica };
+            stage.set(member, Axes { health: Health::Healthy, role, ..Axes::default() });
+        }
+        stage.publish(from);
+        stage
+    }
+
+    /// Publishes what control would of a backend in this state; a half-open one gets one permit.
+    pub(super) fn set(&self, member: usize, axes: Axes) {
+        let (state, gate) = derive(axes);
+        self.backends[member].publish(state, gate, axes.role, u32::from(gate.half_open()));
+        duty::gates_changed(&self.hub);
+    }
+
+    /// As [`Self::set`], of a healthy replica whose passive axis moved.
+    pub(super) fn set_replica(&self, member: usize, passive: Passive) {
+        let role = Role::Replica;
+        self.set(member, Axes { health: Health::Healthy, passive, role, ..Axes::default() });
+    }
+
+    /// The shard as it is now.
+    pub(super) fn shard(&self) -> Shard {
+        let weights = vec![1; self.backends.len()];
+        Shard {
+            name: "s0".into(),
+            members: self.backends.clone(),
+            replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
+            any: Balancer::new(Strategy::RoundRobin, &weights),
+        }
+    }
+
+    /// A snapshot with this policy for reads.
+    pub(super) fn publish(&self, from: ReadFrom) {
+        let cluster = Cluster {
+            id: 0,
+            name: "main".into(),
+            shards: vec![self.shard()],
+            slots: even_slots(1),
+            reads: from,
+            timeouts: self.timeouts,
+            credentials: Credentials::default(),
+        };
+        self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
+    }
+
+    /// A client with its session.
+    pub(super) fn client(&self) -> Peer {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
+        let settings = Settings {
+            listener: 0,
+            name: "test".into(),
+            cluster: 0,
+            password: None,
+            max_bulk: 1024 * 1024,
+            limits: self.limits,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        };
+        let hub = Rc::clone(&self.hub);
+        self.tasks.borrow_mut().push(Box::pin(async move {
+            session::serve(hub, Rc::new(settings), ours, None).await;
+        }));
+        Peer::new(theirs)
+    }
+
+    /// The connection that the proxy has just opened to a backend.
+    pub(super) fn accept(&self, member: usize) -> Peer {
+        self.try_accept(member).expect("a connection to the backend")
+    }
+
+    /// The next connection that the proxy has opened to a backend, if it has.
+    pub(super) fn try_accept(&self, member: usize) -> Option<Peer> {
+        self.listeners[member].accept().ok().map(|(stream, _)| Peer::new(stream))
+    }
+
+    /// Nobody listens at a backend any more.
+    pub(super) fn stop_listening(&self, member: usize) {
+        let Address::Unix(path) = &self.backends[member].address else { unreachable!() };
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// What was reported to control since the last call.
+    pub(super) fn reports(&mut self) -> Vec<Report> {
+        std::iter::from_fn(|| self.reports.try_recv().ok()).collect()
+    }
+
+    /// Lets every task go on until all wait; the clock stands still.
+    pub(super) async fn settle(&self) {
+        for _ in 0..ROUNDS {
+            self.round().await;
+        }
+    }
+
+    /// Every task has one turn, the oldest first; one that is started now has its first in the
+    /// next round.
+    pub(super) async fn round(&self) {
+        std::future::poll_fn(|cx| {
+            let mut running = std::mem::take(&mut *self.tasks.borrow_mut());
+            running.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+            let mut tasks = self.tasks.borrow_mut();
+            running.append(&mut tasks);
+            *tasks = running;
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
+    }
+
+    /// Time passes, with the worker's duties.
+    pub(super) async fn pass(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            tokio::time::advance(duty::TICK).await;
+            self.ticks += 1;
+            duty::tick(&self.hub, self.ticks);
+            self.settle().await;
+        }
+    }
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("backends", &self.backends).finish_non_exhaustive()
+    }
+}
+
+/// The other end of a connection: a client, or a backend that the test plays.
+#[derive(Debug)]
+pub(super) struct Peer(UnixStream);
+
+impl Peer {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_nonblocking(true).unwrap();
+        Self(stream)
+    }
+
+    /// Sends bytes, all of which the socket must take.
+    pub(super) fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Everything that has come since the last call.
+    pub(super) fn heard(&mut self) -> String {
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = self.0.read(&mut buffer) {
+            all.extend_from_slice(&buffer[..n]);
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    /// Whether the other side has closed, and nothing is left to read.
+    pub(super) fn is_closed(&mut self) -> bool {
+        match self.0.read(&mut [0; 1]) {
+            Ok(n) => n == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Enough for a request to come in, go out, come back and leave, with a retry on the way.
+const ROUNDS: usize = 24;
