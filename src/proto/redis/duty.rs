@@ -116,6 +116,19 @@ mod tests {
         })
     }
 
+    /// Requests to a backend that was being connected to were no part of `limits.memory`.
+    #[test]
+    fn requests_that_wait_for_a_connection_are_counted() {
+        let hub = testing::hub();
+        let cluster = testing::cluster();
+        hub.upstream(&cluster, &cluster.shards[0].members[0], 0, |upstream| {
+            let entry = Entry::new(Owner::Tombstone, 0, Access::Write, 0);
+            upstream.send_owned(&hub, entry, vec![0; 1 << 20]);
+        });
+        tick(&hub, 1);
+        assert_eq!(hub.metrics.buffered.get(), 1 << 20);
+    }
+
     /// When slow backends held the memory, every client was closed, twenty a second.
     #[tokio::test]
     async fn clients_that_hold_little_are_not_closed_for_memory() {
