@@ -14,7 +14,8 @@ use super::{
     session::{Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local},
-    upstream::{Upstream, requests},
+    tally::requests,
+    upstream::Upstream,
 };
 use crate::{
     policy::{access::Access, reads::ReadFrom, slot::hash_tag},

@@ -8,7 +8,8 @@ use super::{
     line::Progress,
     reply,
     route::{self, Picker},
-    upstream::{Phase, Settled, Upstream, UpstreamError, requests},
+    tally::{Settled, requests},
+    upstream::{Phase, Upstream, UpstreamError},
 };
 use crate::{
     policy::{

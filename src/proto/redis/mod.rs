@@ -40,8 +40,10 @@ mod split;
 mod stage;
 pub mod table;
 mod table_data;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod turn;
 pub mod upstream;
 mod wire;
