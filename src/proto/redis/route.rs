@@ -82,8 +82,10 @@ fn untried_primary(shard: &Shard, tried: u64) -> Option<&Arc<Backend>> {
     let (index, backend) =
         shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    let ready = gate.open() || (gate.half_open() && backend.take_permit());
-    (ready && tried & (1 << index) == 0).then_some(backend)
+    let untried = tried & (1 << index) == 0;
+    // Last: a permit that is taken must be used, or the backend waits for its outcome.
+    let ready = untried && (gate.open() || (gate.half_open() && backend.take_permit()));
+    ready.then_some(backend)
 }
 
 /// Why a shard took no request, for the client.
@@ -131,3 +133,29 @@ fn pick<'s>(
 
 /// An error names at most so many members.
 const MEMBERS_TOLD: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+    use crate::policy::gate::{Axes, Health, Passive, Role, derive};
+
+    /// A retry that may not go there took the one permit, and the backend stayed half open.
+    #[test]
+    fn a_primary_tried_before_keeps_its_permit() {
+        let cluster = testing::cluster();
+        let [shard] = &cluster.shards[..] else { unreachable!() };
+        let (state, gate) = derive(Axes {
+            health: Health::Healthy,
+            passive: Passive::HalfOpen,
+            role: Role::Primary,
+            ..Axes::default()
+        });
+        shard.members[0].publish(state, gate, Role::Primary, 1);
+        let mut picker = Picker { cursor: 0, key: 0 };
+        let mut chosen =
+            |tried| select(shard, Access::Write, ReadFrom::Any, &mut picker, tried, || 0);
+        assert!(chosen(1).is_none());
+        assert!(chosen(0).is_some());
+        assert!(chosen(0).is_none());
+    }
+}
