@@ -2,6 +2,8 @@
 //! out in one stream, replies come back in its order. Not where a request goes: that is
 //! [`super::route`]; nor what becomes of one that fails: that is [`super::failure`].
 
+mod quiet;
+
 use super::{
     client::Client,
     entry::{Entry, Owner, Reach},
@@ -148,8 +150,9 @@ impl Upstream {
         entry.offset = offset;
         entry.len = u32::try_from(len).unwrap_or(u32::MAX);
         if inner.fifo.is_empty() {
-            // Silence counts from when something is due.
-            inner.last_byte_us = entry.start_us;
+            // Silence counts from when something is due here; a retry has waited elsewhere.
+            let moved = entry.tried.is_some();
+            inner.last_byte_us = if moved { hub.now_us() } else { entry.start_us };
         }
         inner.fifo.push_back(entry);
         if let Some(cell) = hub.cell(&self.backend) {
@@ -248,6 +251,9 @@ impl Upstream {
         if let Some(error) = self.doomed.borrow_mut().take() {
             return Poll::Ready(error);
         }
+        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
+            return Poll::Ready(error);
+        }
         if let Err(error) = self.flush(cx, hub, stream) {
             return Poll::Ready(self.error(Phase::Write, error));
         }
@@ -259,7 +265,7 @@ impl Upstream {
             match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(self.error(Phase::Read, "connection closed by the server"));
+                    return Poll::Ready(self.error(Phase::Read, CLOSED));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
                 Poll::Ready(Ok(n)) => {
@@ -321,9 +327,7 @@ impl Upstream {
                 Ok(None) => break Ok(()),
                 Ok(Some(len)) => {
                     let Some(entry) = self.pop(hub) else {
-                        let metrics = hub.metrics.clusters.get(self.cluster);
-                        metrics.iter().for_each(|m| m.stray_replies.add(1));
-                        break Err(self.error(Phase::Protocol, "a reply that nobody asked for"));
+                        break Err(self.stray(hub, bytes));
                     };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
@@ -572,6 +576,7 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+const CLOSED: &str = "connection closed by the server";
 /// One read takes up to this much (measured: larger did not help, smaller costs reads at 4 KiB).
 const READ_SIZE: usize = 64 * 1024;
 /// redis.md, T33: a reply over 64 KiB is streamed.
@@ -580,3 +585,6 @@ const PIECE: usize = 64 * 1024;
 const PAUSE_BACKLOG: usize = 1024 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
+
+#[cfg(test)]
+mod tests;
