@@ -67,7 +67,7 @@ struct World {
     ledger: Ledger,
     dice: Dice,
     polls: Rc<Cell<u64>>,
-    /// Something has happened that only the fakes can see.
+    /// Something has happened that may concern the fakes, though no task had a turn.
     stirred: bool,
     faults: usize,
     limit_ms: u64,
@@ -254,6 +254,7 @@ impl World {
         self.settle().await;
         if beat.is_multiple_of(TICK_EVERY) {
             duty::tick(&self.hub, beat / TICK_EVERY);
+            self.stirred = true;
             self.settle().await;
         }
         for client in &mut self.clients {
@@ -264,6 +265,7 @@ impl World {
     fn publish_gates(&mut self) {
         if self.control.publish_gates(&mut self.ledger) {
             duty::gates_changed(&self.hub);
+            self.stirred = true;
         }
     }
 
