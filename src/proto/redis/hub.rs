@@ -153,9 +153,10 @@ impl Hub {
         self.asked.borrow().get(cluster).copied().unwrap_or(true)
     }
 
-    pub(super) fn set_asked_commands(&self, cluster: usize) {
+    /// Remembers that a backend was asked, or that the one asked did not tell.
+    pub(super) fn set_asked_commands(&self, cluster: usize, has_asked: bool) {
         if let Some(asked) = self.asked.borrow_mut().get_mut(cluster) {
-            *asked = true;
+            *asked = has_asked;
         }
     }
 
