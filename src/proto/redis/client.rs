@@ -152,7 +152,7 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room() {
+        if inner.stalled && inner.has_room(&self.limits) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -199,7 +199,7 @@ impl Client {
     /// Whether one more request may be under way; else the session is woken when there is.
     pub fn has_room(&self) -> bool {
         let mut inner = self.inner.borrow_mut();
-        let room = inner.has_room();
+        let room = inner.has_room(&self.limits);
         if !room {
             inner.stalled = true;
             inner.window_hit = true;
@@ -358,10 +358,10 @@ impl Inner {
 
     /// The window starts small and doubles with every round that fills it, as long as what is
     /// under way stays within 1 MiB by the largest reply seen (redis.md, T33).
-    fn has_room(&mut self) -> bool {
+    fn has_room(&mut self, limits: &Limits) -> bool {
         let waiting = self.line.len();
         if waiting <= self.window / 2 && std::mem::take(&mut self.window_hit) {
-            self.window *= 2;
+            self.window = (self.window * 2).min(limits.pipeline);
         }
         if waiting == 0 {
             self.largest /= 2;
@@ -391,7 +391,6 @@ impl Inner {
                 self.wake();
             }
         }
-        self.window = self.window.min(client.limits.pipeline);
         self.charge(hub);
     }
 
@@ -455,3 +454,6 @@ const RESUME_BACKLOG: usize = 512 * 1024;
 const MIN_READ: usize = 4 * 1024;
 /// Written bytes are dropped from the front of a backlog in steps of at least this.
 const COMPACT: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests;

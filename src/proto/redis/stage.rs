@@ -260,6 +260,11 @@ impl Peer {
         self.0.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Sends no more.
+    pub(super) fn end(&mut self) {
+        self.0.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Everything that has come since the last call.
     pub(super) fn heard(&mut self) -> String {
         let mut all = Vec::new();
