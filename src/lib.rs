@@ -2,7 +2,7 @@
 //!
 //! This file is the map. Follow one `GET user:1` through the types:
 //!
-//! 1. [`net::listener`] accepts the socket and hands it to the least busy [`server::worker`].
+//! 1. [`net::listener`] accepts the socket and hands it to the least busy worker of [`server`].
 //! 2. [`proto::redis::session`] reads a batch; [`proto::redis::frame`] finds the requests in it.
 //! 3. [`proto::redis::table`] says it is a read with its key at argument 1; [`policy::slot`] hashes
 //!    the key; the [`topology::Cluster`] names the shard that owns the slot.

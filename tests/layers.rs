@@ -44,7 +44,7 @@ const RULES: &[(&str, &str)] = &[
 /// Who may start threads, runtimes and tasks; everyone else asks one of them.
 const SPAWNERS: &[&str] = &["src/server/worker.rs", "src/control/mod.rs"];
 const SPAWNING: &str = "tokio::spawn task::spawn spawn_local spawn_blocking thread::spawn
-     thread::Builder thread::scope LocalRuntime runtime::Builder Runtime::new JoinSet";
+     thread::Builder thread::scope runtime:: JoinSet";
 
 const MAX_LINES: usize = 600;
 

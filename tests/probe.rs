@@ -1,5 +1,7 @@
 //! The Redis probe against real servers, and against one that answers nonsense.
 
+#![expect(clippy::disallowed_methods, reason = "a fake server has a thread of its own")]
+
 mod servers;
 
 use servers::{Server, address, eventually};

@@ -253,7 +253,8 @@ impl<'a> Notes<'a> {
         Some(Excerpt {
             text: text.trim_end().to_owned(),
             indent,
-            carets: marked.clamp(1, MAX_EXCERPT - indent),
+            // A finding at the end of a line that just fits points behind the excerpt.
+            carets: marked.clamp(1, MAX_EXCERPT.saturating_sub(indent).max(1)),
         })
     }
 }
@@ -372,6 +373,15 @@ mod tests {
             let shown = notes.finish().to_string();
             assert!(shown.len() < 500 && shown.lines().count() == lines, "{shown}");
         }
+    }
+
+    #[test]
+    fn a_finding_behind_a_line_of_the_full_width_has_its_caret() {
+        let text = "x".repeat(MAX_EXCERPT);
+        let mut notes = Notes::new("f.yaml", &text);
+        notes.error(&(MAX_EXCERPT..MAX_EXCERPT), "", "more was expected");
+        let shown = notes.finish().to_string();
+        assert!(shown.ends_with(&format!("{}^\n", " ".repeat(MAX_EXCERPT))), "{shown}");
     }
 
     #[test]

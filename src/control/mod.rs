@@ -99,6 +99,7 @@ pub fn start(inputs: Inputs) -> io::Result<JoinHandle<()>> {
 }
 
 /// Starts a task on control's thread.
+#[expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
 fn run_task(task: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(task);
 }

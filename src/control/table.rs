@@ -315,6 +315,9 @@ impl Table {
             _ => watch.lag = None,
         }
         watch.backend.publish_lag(watch.lag.map(|lag| lag.bytes));
+        if let Some(version) = watch.redis_version() {
+            watch.backend.publish_version(version);
+        }
     }
 
     /// Publishes what the machines of a shard's members say now, and tells what changed.

@@ -89,6 +89,16 @@ impl fmt::Display for Address {
     }
 }
 
+/// What a fuzzer feeds: what is taken for an address is the same address when it is written out.
+pub fn fuzz(text: &str) {
+    if let Ok(address) = text.parse::<Address>() {
+        assert_eq!(address.to_string().parse(), Ok(address));
+    }
+    if let Ok(bind) = text.parse::<Bind>() {
+        assert_eq!(bind.to_string().parse(), Ok(bind));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

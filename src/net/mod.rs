@@ -4,5 +4,6 @@
 pub mod addr;
 pub mod buffer;
 pub mod listener;
+pub mod outgoing;
 pub mod spawn;
 pub mod stream;

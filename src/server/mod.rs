@@ -21,12 +21,14 @@ use crate::{
     },
     topology::{self, Reporter},
 };
+use signal::Stop;
 use std::{
     io,
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicU64},
 };
 use tokio_util::sync::CancellationToken;
+pub(crate) use worker::block_on;
 use worker::{Crew, Start};
 
 /// Why the process could not start or go on.
@@ -34,6 +36,8 @@ use worker::{Crew, Start};
 pub enum RunError {
     #[error("listener {name}: bind {bind}")]
     Bind { name: String, bind: Bind, source: io::Error },
+    #[error("a thread ended, see the log; this is a bug in sluice")]
+    ThreadEnded,
     #[error("{what}")]
     Start { what: &'static str, source: io::Error },
 }
@@ -101,11 +105,14 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map_err(|source| RunError::Start { what: "control thread", source })?;
     state.set_listeners_bound();
 
-    let ended = signal::wait_and_drain(&config.shutdown, &state, &crew);
+    let ended = signal::wait_and_drain(&config.shutdown, &state, &crew, &control);
     stop.cancel();
     crew.join();
     let _ = control.join();
-    ended.map_err(|source| RunError::Start { what: "signals", source })
+    match ended.map_err(|source| RunError::Start { what: "signals", source })? {
+        Stop::Signal => Ok(()),
+        Stop::ThreadEnded => Err(RunError::ThreadEnded),
+    }
 }
 
 fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {

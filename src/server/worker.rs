@@ -1,5 +1,6 @@
 //! The data threads: one single-threaded event loop each, with its own clients and its own
 //! connection to each backend. The only file of the data plane that names threads and runtimes.
+#![expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
 
 use crate::{
     control::process::ProcessState,
@@ -17,14 +18,17 @@ use crate::{
     topology::{Reader, Reporter},
 };
 use std::{
+    cell::Cell,
     hash::{BuildHasher, RandomState},
     io,
+    panic::AssertUnwindSafe,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -46,6 +50,14 @@ pub(super) struct Start {
     pub ids: Arc<AtomicU64>,
     pub state: Arc<ProcessState>,
     pub stop: CancellationToken,
+}
+
+/// Runs one future on the calling thread: for the main thread, which has no loop of its own.
+///
+/// # Errors
+/// When no event loop can be set up.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    Ok(Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
 
 /// The running workers.
@@ -166,6 +178,11 @@ impl Crew {
         self.mailboxes.iter().map(|mailbox| mailbox.clients.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether a worker ended although nobody asked it to.
+    pub(super) fn lost_one(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// Stops accepting; clients are closed as soon as nothing of theirs is under way.
     pub(super) fn drain(&self) {
         self.accepting.cancel();
@@ -230,6 +247,7 @@ impl Worker {
             settings: self.settings.into_iter().map(Rc::new).collect(),
             mailboxes: self.mailboxes,
             limit: self.limit,
+            warned: Cell::new(None),
         });
         for (index, listener) in self.listeners {
             let (desk, state, accepting) =
@@ -255,14 +273,21 @@ impl Worker {
                         Ask::GatesChanged => {}
                         Ask::Drain => hub.drain(),
                     }
-                    duty::gates_changed(&hub);
+                    survive(&hub, || duty::gates_changed(&hub));
                 }
                 _ = ticks.tick() => {
                     count += 1;
-                    duty::tick(&hub, count);
+                    survive(&hub, || duty::tick(&hub, count));
                 }
             }
         }
+    }
+}
+
+/// A panic of a duty (a bug of ours) must not take the worker's clients with it.
+fn survive(hub: &Hub, duty: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(duty)).is_err() {
+        hub.metrics.panics.add(1);
     }
 }
 
@@ -273,6 +298,8 @@ struct Desk {
     settings: Vec<Rc<Settings>>,
     mailboxes: Arc<[Mailbox]>,
     limit: Arc<Semaphore>,
+    /// When it last warned that clients wait.
+    warned: Cell<Option<Instant>>,
 }
 
 impl Desk {
@@ -290,7 +317,7 @@ impl Desk {
             let permit = self.permit(&name).await;
             let accepted = acceptor
                 .accept(|error| {
-                    tracing::warn!(listener = %name, "cannot accept for now: {error}; the backlog waits");
+                    self.warn(&name, &format!("cannot accept for now: {error}; new clients wait"));
                 })
                 .await;
             self.assign(index, accepted, permit);
@@ -302,12 +329,20 @@ impl Desk {
         if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
             return permit;
         }
-        tracing::warn!(listener = %name, "limits.max_connections reached: new clients wait");
+        self.warn(name, "limits.max_connections reached: new clients wait");
         loop {
             match Arc::clone(&self.limit).acquire_owned().await {
                 Ok(permit) => return permit,
                 Err(_closed) => std::future::pending().await,
             }
+        }
+    }
+
+    /// Says that clients wait, at most once a minute: one who waits may leave at once.
+    fn warn(&self, listener: &str, what: &str) {
+        if self.warned.get().is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+            self.warned.set(Some(Instant::now()));
+            tracing::warn!(%listener, "{what}");
         }
     }
 
@@ -379,3 +414,4 @@ impl Drop for Counted<'_> {
 
 /// Newcomers that a busy worker may have waiting; more are served where they were accepted.
 const MAILBOX: usize = 1024;
+const WARN_AGAIN: Duration = Duration::from_secs(60);

@@ -31,8 +31,6 @@ struct Inner {
     /// Gone once the session has ended; replies that come later are dropped.
     stream: Option<Stream>,
     line: Line,
-    /// Bytes of `line.out` already written.
-    sent: usize,
     waker: Option<Waker>,
     /// The upstream that paused because this client reads too slowly.
     paused: Option<Waker>,
@@ -44,6 +42,8 @@ struct Inner {
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// Bytes of the requests sent since nothing was under way.
+    asked: usize,
     window: usize,
     window_hit: bool,
     largest: usize,
@@ -104,13 +104,13 @@ impl Client {
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 line: Line::default(),
-                sent: 0,
                 waker: None,
                 paused: None,
                 touched: false,
                 stalled: false,
                 closing: None,
                 end: None,
+                asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
                 window_hit: false,
                 largest: 0,
@@ -152,7 +152,7 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room(&self.limits) {
+        if inner.stalled && inner.has_room(self.limits.pipeline) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -199,7 +199,7 @@ impl Client {
     /// Whether one more request may be under way; else the session is woken when there is.
     pub fn has_room(&self) -> bool {
         let mut inner = self.inner.borrow_mut();
-        let room = inner.has_room(&self.limits);
+        let room = inner.has_room(self.limits.pipeline);
         if !room {
             inner.stalled = true;
             inner.window_hit = true;
@@ -207,14 +207,18 @@ impl Client {
         room
     }
 
-    /// Opens a place for one reply.
-    pub fn open(&self) -> u32 {
-        self.inner.borrow_mut().line.open()
+    /// Opens a place for the reply to a request of `bytes`.
+    pub(super) fn open(&self, bytes: usize) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.asked += bytes;
+        inner.line.open()
     }
 
-    /// Opens a place for a reply put together from several.
-    pub fn open_gather(&self, gather: Gather) -> u32 {
-        self.inner.borrow_mut().line.open_gather(gather)
+    /// Opens a place for a reply put together from several, to a request of `bytes`.
+    pub(super) fn open_gather(&self, gather: Gather, bytes: usize) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.asked += bytes;
+        inner.line.open_gather(gather)
     }
 
     /// A reply of our own, behind all that wait.
@@ -330,7 +334,6 @@ impl Client {
         let mut inner = self.inner.borrow_mut();
         inner.stream = None;
         inner.line = Line::default();
-        inner.sent = 0;
         inner.input_held = 0;
         inner.waker = None;
         inner.charge(hub);
@@ -353,37 +356,37 @@ pub struct Limits {
 
 impl Inner {
     fn backlog(&self) -> usize {
-        self.line.out.len() - self.sent
+        self.line.out.len()
     }
 
     /// The window starts small and doubles with every round that fills it, as long as what is
     /// under way stays within 1 MiB by the largest reply seen (redis.md, T33).
-    fn has_room(&mut self, limits: &Limits) -> bool {
+    fn has_room(&mut self, pipeline: usize) -> bool {
         let waiting = self.line.len();
         if waiting <= self.window / 2 && std::mem::take(&mut self.window_hit) {
-            self.window = (self.window * 2).min(limits.pipeline);
+            self.window = pipeline.min(2 * self.window);
         }
         if waiting == 0 {
             self.largest /= 2;
+            self.asked = 0;
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
-        waiting < self.window.min(by_size) && self.backlog() < SOFT_BACKLOG
+        let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
+        waiting < self.window.min(by_size) && small
     }
 
     fn borrow_out(&mut self, hub: &Hub) {
-        if self.line.out.capacity() == 0 {
-            self.line.out = hub.buffers.take();
-        }
+        self.line.out.prepare(&hub.buffers);
     }
 
     fn flush(&mut self, hub: &Hub, client: &Client) {
         if self.backlog() > 0 {
             self.write(hub, client);
         }
+        if self.line.pending() > client.limits.output {
+            self.end.get_or_insert(End::OutputLimit);
+        }
         if self.backlog() > 0 || self.end.is_some() {
-            if self.backlog() > client.limits.output {
-                self.end.get_or_insert(End::OutputLimit);
-            }
             self.wake();
         } else {
             let resumes = self.stalled && self.line.len() <= self.window / 2;
@@ -397,28 +400,16 @@ impl Inner {
     /// Writes until all is written or the socket takes no more.
     fn write(&mut self, hub: &Hub, client: &Client) {
         let Some(stream) = &self.stream else { return };
-        let listener = hub.metrics.listeners.get(client.listener);
-        while let Some(rest) = self.line.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match stream.try_write(rest) {
-                Ok(n) if n > 0 => {
-                    self.sent += n;
-                    if let Some(listener) = listener {
-                        listener.bytes_out.add(n as u64);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Ok(_) | Err(_) => {
-                    self.end = Some(End::Client);
-                    return;
+        match self.line.out.write(&hub.buffers, stream) {
+            Ok(n) => {
+                if let Some(listener) = hub.metrics.listeners.get(client.listener) {
+                    listener.bytes_out.add(n as u64);
                 }
             }
-        }
-        if self.backlog() == 0 {
-            hub.buffers.give(std::mem::take(&mut self.line.out));
-            self.sent = 0;
-        } else if self.sent >= COMPACT && self.sent >= self.backlog() {
-            self.line.out.drain(..self.sent);
-            self.sent = 0;
+            Err(_) => {
+                self.end = Some(End::Client);
+                return;
+            }
         }
         if self.backlog() < RESUME_BACKLOG
             && let Some(paused) = self.paused.take()
@@ -448,12 +439,13 @@ const FIRST_WINDOW: usize = 64;
 const ROUND_BYTES: usize = 1024 * 1024;
 /// redis.md, T33: stop reading a client that has more than 8 MiB pending.
 const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
+/// Requests of a client that a slow backend may leave with us; then it waits until all of them
+/// are answered.
+const MOST_ASKED: usize = 8 * 1024 * 1024;
 /// A paused upstream goes on below this.
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
-/// Written bytes are dropped from the front of a backlog in steps of at least this.
-const COMPACT: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use super::reply;
 
 /// Which shard a SCAN is at, and what its cursor there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub(super) struct Cursor {
     pub shard: u32,
     pub node: u64,
     shards: u32,
@@ -16,7 +16,7 @@ pub struct Cursor {
 impl Cursor {
     /// Reads a client's cursor. `only`: the shard that a pattern's hash tag names.
     /// `None`: not a cursor of ours.
-    pub fn parse(text: &[u8], shards: u32, only: Option<u32>) -> Option<Self> {
+    pub(super) fn parse(text: &[u8], shards: u32, only: Option<u32>) -> Option<Self> {
         let value: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
         let bits = bits(shards);
         let shard = u32::try_from(value & ((1 << bits) - 1)).ok()?;
@@ -29,7 +29,7 @@ impl Cursor {
     }
 
     /// Writes the shard's reply with the cursor that goes on from there.
-    pub fn rewrite(&self, reply: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn rewrite(&self, reply: &[u8], out: &mut Vec<u8>) {
         let Some((node, rest)) = split(reply) else {
             return reply::error(out, "sluice: the server's reply to SCAN is not one");
         };
@@ -74,14 +74,14 @@ fn bits(shards: u32) -> u32 {
     u32::BITS - shards.saturating_sub(1).leading_zeros()
 }
 
-/// The cursor of a SCAN reply and what follows it.
+/// The cursor of a SCAN reply, which was measured before, and what follows it.
 fn split(reply: &[u8]) -> Option<(u64, &[u8])> {
     let rest = reply.strip_prefix(b"*2\r\n$")?;
-    let digits = memchr::memchr(b'\n', rest)? + 1;
-    let rest = rest.get(digits..)?;
-    let end = memchr::memchr(b'\r', rest)?;
-    let cursor = std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()?;
-    Some((cursor, rest.get(end + 2..)?))
+    let (len, rest) = rest.split_at_checked(memchr::memchr(b'\r', rest)?)?;
+    let len = std::str::from_utf8(len).ok()?.parse().ok()?;
+    let (cursor, rest) = rest.strip_prefix(b"\r\n")?.split_at_checked(len)?;
+    let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
+    Some((cursor, rest.strip_prefix(b"\r\n")?))
 }
 
 #[cfg(test)]
@@ -129,5 +129,22 @@ mod tests {
         out.clear();
         cursor.rewrite(b"*2\r\n$1\r\n5\r\n*1\r\n$1\r\na\r\n", &mut out);
         assert_eq!(out, b"*2\r\n$2\r\n21\r\n*1\r\n$1\r\na\r\n");
+    }
+
+    /// What followed a broken cursor went to the client as if it were replies.
+    #[test]
+    fn a_reply_that_is_not_of_scan_becomes_an_error() {
+        let cursor = Cursor::parse(b"1", 3, None).unwrap();
+        for reply in [
+            &b"*2\r\n$7\r\n5\r\n:1\r\n\r\n:2\r\n"[..],
+            b"*2\r\n$-1\r\n+5\r\n",
+            b"*3\r\n$1\r\n5\r\n*0\r\n*0\r\n",
+            b"*0\r\n",
+            b"+OK\r\n",
+        ] {
+            let mut out = Vec::new();
+            cursor.rewrite(reply, &mut out);
+            assert!(out.starts_with(b"-ERR sluice"), "{}", out.escape_ascii());
+        }
     }
 }

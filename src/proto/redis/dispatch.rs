@@ -14,10 +14,11 @@ use super::{
     session::{Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local},
-    upstream::{Upstream, requests},
+    tally::requests,
+    upstream::Upstream,
 };
 use crate::{
-    policy::{access::Access, reads::ReadFrom},
+    policy::{access::Access, reads::ReadFrom, slot::hash_tag},
     topology::{Backend, Cluster},
 };
 use std::{fmt::Display, rc::Rc, sync::Arc};
@@ -100,7 +101,7 @@ impl<'a> Scene<'a> {
         if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
             kind = Kind::Disabled;
         } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
-            kind = allowed(command);
+            kind = allowed(command, args);
         }
         match kind {
             Kind::Keyed if command.blocking && command.blocks(args) => {
@@ -123,10 +124,13 @@ impl<'a> Scene<'a> {
             let key = args.get(at as usize).unwrap_or_default();
             return self.forward(route::shard_of(self.cluster, key), command, args.frame);
         }
+        if command.one_shard_only && self.cluster.shards.len() > 1 {
+            return self.say(|out| reply::unknown_command(out, args.get(0).unwrap_or_default()));
+        }
         // Where the keys are not what they must be, the server says so in its own words.
         let found = keys::keys(command, args).unwrap_or_default();
         match self.shard_of_all(found, args) {
-            Some(_) if self.has_foreign_pattern(command, args) => {
+            Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
             Some(shard) => self.forward(shard, command, args.frame),
@@ -145,9 +149,17 @@ impl<'a> Scene<'a> {
         shards.all(|shard| shard == first).then_some(first)
     }
 
-    /// SORT with a BY or GET pattern reads keys that may lie on any shard.
-    fn has_foreign_pattern(&self, command: &Command, args: Args<'_>) -> bool {
-        self.cluster.shards.len() > 1 && keys::pattern_keys(command, args).next().is_some()
+    /// SORT with a BY or GET pattern reads keys that may lie on any shard, unless a hash tag
+    /// without a wildcard says that they lie on this one.
+    fn has_foreign_pattern(&self, shard: usize, command: &Command, args: Args<'_>) -> bool {
+        let here = |pattern: &[u8]| {
+            let tag = hash_tag(pattern);
+            tag.len() < pattern.len()
+                && !tag.contains(&b'*')
+                && route::shard_of(self.cluster, pattern) == shard
+        };
+        self.cluster.shards.len() > 1
+            && keys::pattern_keys(command, args).any(|pattern| !here(pattern))
     }
 
     /// Forwards a request unchanged to the backend of its shard that may take it.
@@ -168,8 +180,8 @@ impl<'a> Scene<'a> {
             return self.refuse(access, |out| reply::cluster_down(out, &text));
         };
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry =
-            Entry::new(owner, self.client.open(), access, self.now_us).at_primary(at_primary);
+        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
+            .at_primary(at_primary);
         self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
             if frame.len() >= BIG {
                 self.big = Some(Big { upstream: Rc::clone(upstream), entry });
@@ -290,11 +302,13 @@ impl<'a> Scene<'a> {
 }
 
 /// What an allowed command becomes.
-fn allowed(command: &Command) -> Kind {
+fn allowed(command: &Command, args: Args<'_>) -> Kind {
     match command.kind {
         // A shared connection cannot become a stream.
         Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
-        Kind::Disabled if command.keys == Keys::None => Kind::FanOut(FanOut::AllOk),
+        Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
+            Kind::FanOut(FanOut::First)
+        }
         Kind::Disabled => Kind::Keyed,
         Kind::NotYet if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
         other => other,

@@ -89,14 +89,51 @@ const DECAY: u64 = 10 * SECOND;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{
+            client::Limits,
+            session::{self, Settings},
+            testing,
+        },
+        *,
+    };
     use crate::{
+        net::stream::Stream,
         policy::{
             gate::{Axes, Health, Role},
             reads::ReadFrom,
         },
-        proto::redis::{client::Limits, stage::Stage},
+        proto::redis::stage::Stage,
     };
+    use std::task::{Context, Waker};
+
+    /// Its silence was counted from when the worker started.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_just_come_is_not_idle() {
+        let hub = testing::hub();
+        let idle = Duration::from_millis(300);
+        tokio::time::sleep(2 * idle).await;
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let settings = Settings {
+            listener: 0,
+            name: "l".into(),
+            cluster: 0,
+            password: None,
+            max_bulk: 64,
+            limits: Limits { output: 64, pipeline: 64, idle },
+            allow: Vec::new(),
+            deny: Vec::new(),
+        };
+        let mut session =
+            Box::pin(session::serve(Rc::clone(&hub), settings.into(), Stream::Unix(ours), None));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(session.as_mut().poll(&mut context).is_pending());
+        tick(&hub, 0);
+        assert!(session.as_mut().poll(&mut context).is_pending());
+        tokio::time::sleep(2 * idle).await;
+        tick(&hub, 0);
+        assert_eq!(session.await, End::Idle);
+    }
 
     const ASKS: &str = "*1\r\n$7\r\nCOMMAND\r\n";
 

@@ -8,7 +8,8 @@ use super::{
     line::Progress,
     reply,
     route::{self, Picker},
-    upstream::{Phase, Settled, Upstream, UpstreamError, requests},
+    tally::{Settled, requests},
+    upstream::{Phase, Upstream, UpstreamError},
 };
 use crate::{
     policy::{
@@ -83,7 +84,9 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
     }
 }
 
-/// Answers what has waited longer than its timeout; late replies are swallowed.
+/// Answers what has waited longer than its timeout; late replies are swallowed. A reply of which
+/// the client has got a part may take its time: a large one to a slow reader does, and of a server
+/// that hangs the connection is closed.
 pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
@@ -93,26 +96,22 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
             Reach::One | Reach::Part => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
-        if timeout.is_zero() || age < timeout.as_micros() {
+        if timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
             continue;
         }
         match std::mem::replace(&mut entry.owner, Owner::Tombstone) {
             Owner::Client(client) => {
-                expired.push((client, entry.seq, entry.part, entry.access, entry.streamed));
+                expired.push((client, (entry.seq, entry.part, entry.access)));
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
             Owner::Tombstone => {}
         }
     }
     let mut touched = Vec::new();
-    for (client, seq, part, access, streamed) in expired {
-        if streamed {
-            client.kill(End::ReplyCut);
-            continue;
-        }
+    for (client, place) in expired {
         let mut text = Vec::new();
         reply::timed_out(&mut text, &upstream.backend.shard);
-        answer_error(hub, upstream, client, (seq, part, access), &text, &mut touched);
+        answer_error(hub, upstream, client, place, &text, &mut touched);
     }
     flush(hub, touched);
 }

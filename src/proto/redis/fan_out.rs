@@ -27,6 +27,7 @@ pub(super) fn fan_out(
         FanOut::AllOk => Merge::AllOk,
         FanOut::Concat => Merge::Concat,
         FanOut::Min => Merge::Min,
+        FanOut::First => Merge::First,
         FanOut::Scan => return scan(scene, command, args),
         FanOut::RandomKey => return random_key(scene, command),
     };
@@ -43,7 +44,7 @@ pub(super) fn ask_all(
 ) -> Flow {
     let shards = scene.cluster.shards.len();
     let count = u16::try_from(shards).unwrap_or(u16::MAX);
-    let seq = scene.client.open_gather(Gather::new(name, merge, count));
+    let seq = scene.client.open_gather(Gather::new(name, merge, count), frame.len());
     for (part, shard) in (0..count).zip(0..shards) {
         ask(scene, access, (seq, part), shard, frame);
     }
@@ -85,7 +86,7 @@ fn scan(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
     reply::bulk(&mut frame, b"SCAN");
     reply::bulk(&mut frame, itoa::Buffer::new().format(at.node).as_bytes());
     args.iter().skip(2).for_each(|arg| reply::bulk(&mut frame, arg));
-    let seq = scene.client.open_gather(Gather::new(command.name, Merge::Scan(at), 1));
+    let seq = scene.client.open_gather(Gather::new(command.name, Merge::Scan(at), 1), frame.len());
     ask(scene, Access::Read, (seq, 0), at.shard as usize, &frame);
     Flow::Continue
 }
@@ -103,7 +104,7 @@ fn random_key(scene: &mut Scene<'_>, command: &Command) -> Flow {
     let shards = scene.cluster.shards.len();
     let parts = u16::try_from(2 * shards).unwrap_or(u16::MAX);
     let merge = Merge::RandomKey { draw: scene.hub.draw() };
-    let seq = scene.client.open_gather(Gather::new(command.name, merge, parts));
+    let seq = scene.client.open_gather(Gather::new(command.name, merge, parts), 0);
     for (part, shard) in (0..parts).step_by(2).zip(0..shards) {
         ask(scene, Access::Read, (seq, part), shard, b"*1\r\n$6\r\nDBSIZE\r\n");
         ask(scene, Access::Read, (seq, part + 1), shard, b"*1\r\n$9\r\nRANDOMKEY\r\n");

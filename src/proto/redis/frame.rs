@@ -153,7 +153,8 @@ impl Decoder {
 }
 
 /// A number and the position after its CRLF; `None` inside when it is not a number, `None` outside
-/// when its line is not complete.
+/// when its line is not complete. A number is what Redis's `string2ll` takes: `03`, `-0` and `+3`
+/// are none, for the server would close the connection that others share.
 type Number = Option<(Option<i64>, usize)>;
 
 fn number(bytes: &[u8], start: usize, too_big: DecodeError) -> Result<Number, DecodeError> {
@@ -163,9 +164,10 @@ fn number(bytes: &[u8], start: usize, too_big: DecodeError) -> Result<Number, De
         match byte {
             b'0'..=b'9' => value = value * 10 + i64::from(byte - b'0'),
             b'\r' if i > 0 => {
+                let padded = i > 1 && rest.first() == Some(&b'0');
                 return match rest.get(i + 1) {
                     None => Ok(None),
-                    Some(b'\n') => Ok(Some((Some(value), start + i + 2))),
+                    Some(b'\n') if !padded => Ok(Some((Some(value), start + i + 2))),
                     Some(_) => Ok(Some((None, start + i + 2))),
                 };
             }
@@ -184,8 +186,9 @@ fn odd_number(rest: &[u8], start: usize, too_big: DecodeError) -> Result<Number,
         return Ok(None);
     }
     let text = std::str::from_utf8(rest.get(..end).unwrap_or_default()).unwrap_or_default();
-    let complete = rest.get(end + 1) == Some(&b'\n') && !text.starts_with('+');
-    Ok(Some((text.parse().ok().filter(|_| complete), start + end + 2)))
+    let complete = rest.get(end + 1) == Some(&b'\n');
+    let number = text.parse().ok().filter(|n| itoa::Buffer::new().format(*n) == text);
+    Ok(Some((number.filter(|_| complete), start + end + 2)))
 }
 
 fn inline(bytes: &[u8]) -> Result<Frame, DecodeError> {
@@ -261,11 +264,29 @@ mod tests {
             (b"*1\r\n$99999999999999999999\r\n", DecodeError::BulkLength),
             (b"*1\r\n$1\r\nabc", DecodeError::ExpectedCrlf),
             (b"*1\r\n$+1\r\na\r\n", DecodeError::BulkLength),
+            (b"*1\r\n$-0\r\n\r\n", DecodeError::BulkLength),
         ] {
             assert_eq!(decode(bytes), Err(error), "{}", bytes.escape_ascii());
         }
         assert_eq!(decode(&vec![b'a'; 65536]), Err(DecodeError::InlineTooBig));
         assert_eq!(decode(&[b"*", &vec![b'1'; 65536][..]].concat()), Err(DecodeError::CountTooBig));
+    }
+
+    /// Redis refuses them and closes; forwarded, they closed the connection that others share.
+    #[test]
+    fn padded_numbers_are_refused_as_redis_refuses_them() {
+        for (bytes, error) in [
+            (&b"*01\r\n$4\r\nPING\r\n"[..], DecodeError::MultibulkLength),
+            (b"*00\r\n", DecodeError::MultibulkLength),
+            (b"*-0\r\n", DecodeError::MultibulkLength),
+            (b"*-01\r\n", DecodeError::MultibulkLength),
+            (b"*1\r\n$04\r\nPING\r\n", DecodeError::BulkLength),
+            (b"*1\r\n$00\r\n\r\n", DecodeError::BulkLength),
+            (b"*1\r\n$0000000000000000000004\r\nPING\r\n", DecodeError::BulkLength),
+        ] {
+            assert_eq!(decode(bytes), Err(error), "{}", bytes.escape_ascii());
+        }
+        assert_eq!(decode(b"*1\r\n$0\r\n\r\n"), Ok(Frame::Request(10)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{cursor::Cursor, reply, scan::Scanner};
 
 /// What is collected for one request.
 #[derive(Debug)]
-pub struct Gather {
+pub(super) struct Gather {
     merge: Merge,
     /// For the error texts: the command's name.
     command: &'static str,
@@ -22,7 +22,7 @@ pub struct Gather {
 
 /// How the parts become one reply.
 #[derive(Debug)]
-pub enum Merge {
+pub(super) enum Merge {
     /// MGET: `order[i]` is the part that has the i-th element next.
     ByPosition { order: Vec<u16> },
     /// EXISTS, TOUCH, DBSIZE: reads that are added up; any error is the reply.
@@ -47,7 +47,7 @@ pub enum Merge {
 
 impl Gather {
     /// Waits for `parts` replies.
-    pub fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
+    pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
             Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
             _ => usize::from(parts),
@@ -67,9 +67,13 @@ impl Gather {
     }
 
     /// Takes the reply of one part; true when it was the last one.
-    pub fn accept(&mut self, part: u16, from: &str, bytes: &[u8]) -> bool {
+    pub(super) fn accept(&mut self, part: u16, from: &str, bytes: &[u8]) -> bool {
         self.answered += 1;
-        if let Some(error) = bytes.strip_prefix(b"-") {
+        let error = match bytes.strip_prefix(b"-") {
+            None if !self.fits(bytes) => Some(OTHER_KIND),
+            error => error,
+        };
+        if let Some(error) = error {
             self.failed += 1;
             if self.error.is_none() {
                 self.error = Some((from.to_owned(), error.trim_ascii_end().to_vec()));
@@ -91,13 +95,23 @@ impl Gather {
         self.failed > 0
     }
 
+    /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
+    fn fits(&self, bytes: &[u8]) -> bool {
+        match self.merge {
+            Merge::ByPosition { .. } | Merge::Concat => bytes.starts_with(b"*"),
+            Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
+            Merge::Info { .. } => bytes.starts_with(b"$"),
+            Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
+        }
+    }
+
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.kept_bytes
     }
 
     /// Writes the reply.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         if self.failed > 0 {
             return self.fail(out);
         }
@@ -156,9 +170,10 @@ fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
             _ => None,
         })
     };
-    let total: u64 = shards().map(|(size, _)| size).sum();
-    let mut left = if total == 0 { 0 } else { draw % total };
+    let total: u128 = shards().map(|(size, _)| u128::from(size)).sum();
+    let mut left = if total == 0 { 0 } else { u128::from(draw) % total };
     for (size, key) in shards() {
+        let size = u128::from(size);
         if left < size {
             out.extend_from_slice(key);
             return;
@@ -199,6 +214,9 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
+/// What is said of a server's reply that cannot be merged.
+const OTHER_KIND: &[u8] = b"ERR sluice: the server's reply is of another kind than asked for";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +248,7 @@ mod tests {
     #[test]
     fn a_read_gets_the_error_and_a_write_hears_what_was_written() {
         let parts: [&[u8]; 2] = [b"+OK\r\n", b"-OOM no memory\r\n"];
-        assert_eq!(gathered(Merge::Sum, &parts), "-OOM no memory\r\n");
+        assert_eq!(gathered(Merge::Sum, &[b":1\r\n", parts[1]]), "-OOM no memory\r\n");
         assert_eq!(
             gathered(Merge::AllOk, &parts),
             "-ERR sluice: MSET failed on 1 of 2 shards (shard s1: OOM no memory); other keys were written\r\n"
@@ -244,5 +262,25 @@ mod tests {
             assert_eq!(gathered(Merge::RandomKey { draw }, &parts), "$1\r\nk\r\n");
         }
         assert_eq!(gathered(Merge::RandomKey { draw: 1 }, &[b":0\r\n", b"$-1\r\n"]), "$-1\r\n");
+    }
+
+    /// Merged by its length alone, `:5` became an array of five elements that never came.
+    #[test]
+    fn a_reply_of_another_kind_becomes_an_error() {
+        let order = vec![0, 0];
+        for reply in [&b":5\r\n"[..], b"$5\r\nhello\r\n", b"+OK\r\n"] {
+            for merge in [Merge::Concat, Merge::ByPosition { order: order.clone() }] {
+                assert!(gathered(merge, &[reply]).starts_with("-ERR sluice: "));
+            }
+        }
+        assert!(gathered(Merge::Sum, &[b":1\r\n", b"+OK\r\n"]).starts_with("-ERR sluice: "));
+        assert!(gathered(Merge::SumOfWrites, &[b":1\r\n", b"+OK\r\n"]).contains("on 1 of 2"));
+    }
+
+    #[test]
+    fn sizes_that_no_server_has_do_not_overflow() {
+        let parts: [&[u8]; 6] =
+            [&b":9223372036854775807\r\n"[..], b"$1\r\nk\r\n"].repeat(3).try_into().unwrap();
+        assert_eq!(gathered(Merge::RandomKey { draw: u64::MAX }, &parts), "$1\r\nk\r\n");
     }
 }

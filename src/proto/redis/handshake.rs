@@ -2,7 +2,12 @@
 
 use super::{reply, scan::Scanner};
 use crate::topology::Credentials;
-use std::{io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// AUTH and SELECT, as far as they are needed; nothing is sent when neither is.
@@ -39,7 +44,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         for word in asked {
             let answer = read_reply(stream).await?;
             if answer != reply::OK {
-                let answer = String::from_utf8_lossy(&answer);
+                let answer = conceal(&String::from_utf8_lossy(&answer), credentials);
                 return Err(io::Error::other(format!("{word}: {}", answer.trim_end())));
             }
         }
@@ -49,6 +54,14 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         let text = format!("no answer after {}ms", timeout.as_millis());
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     })
+}
+
+/// A server that does not know AUTH repeats the password in its error, which clients are told.
+fn conceal(text: &str, credentials: &Credentials) -> String {
+    match credentials.password.as_deref() {
+        Some(password) if !password.is_empty() => text.replace(password, "***"),
+        _ => text.to_owned(),
+    }
 }
 
 /// One short reply, byte by byte, so that nothing behind it is taken.
@@ -64,6 +77,18 @@ async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>>
         }
     }
     Err(io::Error::other("the answer is too long"))
+}
+
+/// What a fuzzer feeds: one reply is taken and nothing behind it, or it is an error.
+pub fn fuzz(data: &[u8]) {
+    let mut stream = data;
+    let mut context = Context::from_waker(Waker::noop());
+    let polled = std::pin::pin!(read_reply(&mut stream)).as_mut().poll(&mut context);
+    let Poll::Ready(result) = polled else { unreachable!("a slice never waits") };
+    if let Ok(reply) = result {
+        assert_eq!(Scanner::default().measure(&reply), Ok(Some(reply.len())));
+        assert_eq!(data.len() - stream.len(), reply.len());
+    }
 }
 
 /// `+OK` or an error line.
@@ -97,5 +122,13 @@ mod tests {
         let silent = greeted(b"").await.0.unwrap_err().to_string();
         assert_eq!(silent, "no answer after 50ms");
         greeted(b"garbage\r\n").await.0.unwrap_err();
+    }
+
+    /// Clients and the log heard it when the server has renamed AUTH.
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_does_not_tell_the_password() {
+        let answer = b"-ERR unknown command 'AUTH', with args beginning with: 'app' 'secret' \r\n";
+        let refused = greeted(answer).await.0.unwrap_err().to_string();
+        assert!(refused.ends_with("beginning with: 'app' '***'"), "{refused}");
     }
 }

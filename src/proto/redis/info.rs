@@ -2,7 +2,7 @@
 //! Not our own metrics: those are at the admin address.
 
 use super::reply;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 /// Fields that are the sum over the shards; every other field is the first shard's.
@@ -29,9 +29,10 @@ pub(super) fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let texts: Vec<_> = parts.iter().map(|part| text(part)).collect();
     let sums = sums(&texts);
     let mut merged = header.to_owned();
+    let mut databases = Some(databases(&texts));
     for line in texts.first().map(|first| first.lines()).into_iter().flatten() {
         match line.split_once(':') {
-            Some((name, _)) if is_database(name) => {}
+            Some((name, _)) if database(name).is_some() => {}
             Some((name, _)) if sums.contains_key(name) => {
                 let _ = write!(merged, "{name}:{}\r\n", sums.get(name).copied().unwrap_or(0));
             }
@@ -40,7 +41,7 @@ pub(super) fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
             }
         }
         if line == "# Keyspace" {
-            merged.push_str(&databases(&texts));
+            merged.push_str(&databases.take().unwrap_or_default());
         }
     }
     reply::bulk(out, merged.as_bytes());
@@ -61,34 +62,30 @@ fn sums<'a>(texts: &[std::borrow::Cow<'a, str>]) -> HashMap<&'static str, u64> {
 
 /// `db0:keys=3,expires=1,avg_ttl=0` of every database that any shard has.
 fn databases(texts: &[std::borrow::Cow<'_, str>]) -> String {
-    let mut databases: Vec<(u32, [u64; 2])> = Vec::new();
+    let mut databases: BTreeMap<u32, [u64; 2]> = BTreeMap::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
-        let Some((name, values)) = line.split_once(':').filter(|(name, _)| is_database(name))
-        else {
-            continue;
-        };
-        let number = name.get(2..).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let Some((name, values)) = line.split_once(':') else { continue };
+        let Some(number) = database(name) else { continue };
         let field = |field: &str| {
             values
                 .split(',')
                 .find_map(|pair| pair.strip_prefix(field)?.strip_prefix('=')?.parse().ok())
                 .unwrap_or(0u64)
         };
-        let counts = [field("keys"), field("expires")];
-        match databases.iter_mut().find(|(n, _)| *n == number) {
-            Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n),
-            None => databases.push((number, counts)),
+        let sums = databases.entry(number).or_default();
+        for (sum, count) in sums.iter_mut().zip([field("keys"), field("expires")]) {
+            *sum = sum.saturating_add(count);
         }
     }
-    databases.sort_unstable();
     databases.iter().fold(String::new(), |mut lines, (n, [keys, expires])| {
         let _ = write!(lines, "db{n}:keys={keys},expires={expires},avg_ttl=0\r\n");
         lines
     })
 }
 
-fn is_database(name: &str) -> bool {
-    name.strip_prefix("db").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+/// The number in `db0`.
+fn database(name: &str) -> Option<u32> {
+    name.strip_prefix("db")?.parse().ok()
 }
 
 /// The text of a bulk reply.
@@ -118,5 +115,15 @@ mod tests {
             assert!(merged.contains(expected), "{merged}");
         }
         assert_eq!(merged.matches("db0").count(), 1);
+    }
+
+    /// Each one was followed by all databases: 1 MB of them made gigabytes.
+    #[test]
+    fn the_databases_are_told_once() {
+        let text = "# Keyspace\r\n".repeat(3) + "db0:keys=18446744073709551615\r\ndb0:keys=1\r\n";
+        let mut out = Vec::new();
+        merge("", &[format!("${}\r\n{text}\r\n", text.len()).into_bytes()], &mut out);
+        let merged = String::from_utf8(out).unwrap();
+        assert_eq!(merged.matches("db0:keys=18446744073709551615,").count(), 1, "{merged}");
     }
 }

@@ -2,7 +2,7 @@
 //! command's specification. It neither hashes keys nor compares their shards.
 //!
 //! They follow from the command's specifications ([`super::spec`]). A few commands have keys that
-//! no specification can tell; they have a rule of their own ([`super::options`]).
+//! no specification can tell; they have a rule of their own (`options`).
 
 use super::{
     args::Args,
@@ -62,7 +62,7 @@ pub struct KeyIndexes {
 }
 
 /// Specifications of one command at most; GEORADIUS has the most of all known, three.
-pub const MAX_SPECS: usize = 4;
+pub const MAX_SPECS: usize = 3;
 
 /// Positions `next`, `next + step` and so on, below `end`; none when `next >= end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub fn keys(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> 
 impl KeyIndexes {
     pub(super) const fn of(run: Run) -> Self {
         let none = Run { next: 0, end: 0, step: 0 };
-        Self { runs: [run, none, none, none] }
+        Self { runs: [run, none, none] }
     }
 
     pub(super) fn push(&mut self, run: Run) {

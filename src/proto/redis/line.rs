@@ -2,19 +2,22 @@
 //! the order of the requests whatever order the backends answer in. It does no I/O.
 
 use super::gather::Gather;
+use crate::net::outgoing::Outgoing;
 use std::collections::VecDeque;
 
 /// The places of one client and the bytes ready to be written to it.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     /// Replies in order, ready to be written.
-    pub out: Vec<u8>,
+    pub out: Outgoing,
     /// The sequence number of the first place.
     head: u32,
     places: VecDeque<Place>,
     /// Early replies, copied here until their turn comes.
     parked: Vec<u8>,
     parked_places: usize,
+    /// Bytes of replies kept on their own.
+    kept: usize,
     /// Bytes held by gathers under way.
     gathered: usize,
 }
@@ -37,6 +40,8 @@ enum Place {
         start: usize,
         len: usize,
     },
+    /// A reply for which there was no room there.
+    Kept(Vec<u8>),
     Gather(Box<Gather>),
 }
 
@@ -64,7 +69,7 @@ impl Line {
     /// A reply of our own, behind all that wait.
     pub(super) fn reply(&mut self, bytes: &[u8]) {
         if self.places.is_empty() {
-            self.out.extend_from_slice(bytes);
+            self.out.extend(bytes);
         } else {
             let place = self.park(bytes);
             self.push(place);
@@ -78,7 +83,7 @@ impl Line {
 
     /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
     pub(super) fn stream(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        self.out.extend(bytes);
     }
 
     /// Answers the place `seq`.
@@ -87,7 +92,7 @@ impl Line {
         let index = seq.wrapping_sub(self.head) as usize;
         match self.places.get_mut(index) {
             Some(Place::Waiting) if index == 0 => {
-                self.out.extend_from_slice(bytes);
+                self.out.extend(bytes);
                 self.pop_front();
             }
             Some(Place::Waiting) => {
@@ -105,14 +110,19 @@ impl Line {
                 self.finish_gather(index);
                 return if failed { Progress::Failed } else { Progress::Done };
             }
-            Some(Place::Parked { .. }) | None => return Progress::Waiting,
+            Some(Place::Parked { .. } | Place::Kept(_)) | None => return Progress::Waiting,
         }
         Progress::Done
     }
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        self.out.capacity() + self.parked.capacity() + self.gathered
+        self.out.held() + self.parked.capacity() + self.kept + self.gathered
+    }
+
+    /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
+    pub(super) fn pending(&self) -> usize {
+        self.out.len() + self.parked.len() + self.kept
     }
 
     /// Gives back what an idle line does not need.
@@ -136,6 +146,10 @@ impl Line {
     }
 
     fn park(&mut self, bytes: &[u8]) -> Place {
+        if self.parked.len() + bytes.len() > MOST_PARKED {
+            self.kept += bytes.len();
+            return Place::Kept(bytes.to_vec());
+        }
         let start = self.parked.len();
         self.parked.extend_from_slice(bytes);
         self.parked_places += 1;
@@ -146,14 +160,13 @@ impl Line {
         let Some(Place::Gather(gather)) = self.places.get_mut(index) else { return };
         self.gathered -= gather.held();
         if index == 0 {
-            gather.finish(&mut self.out);
+            gather.finish(self.out.tail());
             self.pop_front();
         } else {
-            let start = self.parked.len();
-            gather.finish(&mut self.parked);
-            let len = self.parked.len() - start;
-            self.parked_places += 1;
-            self.set(index, Place::Parked { start, len });
+            let mut reply = Vec::new();
+            gather.finish(&mut reply);
+            self.kept += reply.len();
+            self.set(index, Place::Kept(reply));
         }
     }
 
@@ -161,17 +174,27 @@ impl Line {
     fn pop_front(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
-        while let Some(Place::Parked { start, len }) = self.places.front() {
-            let reply = self.parked.get(*start..start + len).unwrap_or_default();
-            self.out.extend_from_slice(reply);
+        loop {
+            match self.places.front() {
+                Some(Place::Parked { start, len }) => {
+                    let reply = self.parked.get(*start..start + len).unwrap_or_default();
+                    self.out.extend(reply);
+                    self.parked_places -= 1;
+                }
+                Some(Place::Kept(reply)) => {
+                    self.out.extend(reply);
+                    self.kept -= reply.len();
+                }
+                Some(Place::Waiting | Place::Gather(_)) | None => break,
+            }
             self.places.pop_front();
             self.head = self.head.wrapping_add(1);
-            self.parked_places -= 1;
         }
-        if self.parked_places == 0 && !self.parked.is_empty() {
-            self.parked.clear();
-            if self.parked.capacity() > KEPT_PARKED || self.places.is_empty() {
+        if self.parked_places == 0 && self.parked.capacity() > 0 {
+            if self.places.is_empty() {
                 self.parked = Vec::new();
+            } else {
+                self.parked.clear();
             }
         }
     }
@@ -179,7 +202,9 @@ impl Line {
 
 /// 64 places of 24 bytes are kept by an idle line: the first window of a pipelining client.
 const KEPT_PLACES: usize = 64;
-const KEPT_PARKED: usize = 64 * 1024;
+/// Beyond this early replies are kept each on its own, so that what is parked cannot grow while
+/// some of it is always waiting.
+const MOST_PARKED: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -205,9 +230,28 @@ mod tests {
                 }
             }
             let expected: String = (0..40).map(|i| format!("[{i}]")).collect();
-            prop_assert_eq!(String::from_utf8(line.out.clone()).unwrap(), expected);
+            prop_assert_eq!(String::from_utf8(line.out.bytes()).unwrap(), expected);
             prop_assert!(line.is_empty());
             prop_assert_eq!(line.parked.len(), 0);
+        }
+    }
+
+    /// A client that sends without a pause always has an early reply waiting; all of them were kept.
+    #[test]
+    fn early_replies_are_let_go_while_others_wait() {
+        let reply = |round: u32| format!("+{round:0200}\r\n");
+        let mut line = Line::default();
+        let mut slow = line.open();
+        let fast = line.open();
+        line.answer(fast, 0, "s1", reply(0).as_bytes());
+        for round in 1..10_000 {
+            let (next, fast) = (line.open(), line.open());
+            line.answer(fast, 0, "s1", reply(round).as_bytes());
+            line.answer(slow, 0, "s0", b"+slow\r\n");
+            let out = std::mem::take(&mut line.out).bytes();
+            assert_eq!(String::from_utf8(out), Ok("+slow\r\n".to_owned() + &reply(round - 1)));
+            assert!(line.held() < 4 * MOST_PARKED, "{} bytes after {round}", line.held());
+            slow = next;
         }
     }
 }

@@ -12,6 +12,10 @@ mod failure;
 mod fan_out;
 pub mod flags;
 pub mod frame;
+mod fuzz_replies;
+mod fuzz_requests;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gather;
 mod handshake;
 pub mod hub;
@@ -36,8 +40,10 @@ mod split;
 mod stage;
 pub mod table;
 mod table_data;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod turn;
 pub mod upstream;
 mod wire;

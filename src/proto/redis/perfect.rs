@@ -118,6 +118,20 @@ fn hash(seed: u64, scope: u16, word: &[u8]) -> u64 {
     mix(h, tail_word(tail))
 }
 
+/// Whether two words are the same but for the case of their letters, and, which matters only where
+/// there are other bytes than letters, for bit 5 of those.
+#[inline]
+pub(super) fn same_folded(a: &[u8], b: &[u8]) -> bool {
+    let ((chunks_a, tail_a), (chunks_b, tail_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let same = |a, b| (a ^ b) & FOLD == 0;
+    a.len() == b.len()
+        && same(tail_word(tail_a), tail_word(tail_b))
+        && chunks_a
+            .iter()
+            .zip(chunks_b)
+            .all(|(a, b)| same(u64::from_le_bytes(*a), u64::from_le_bytes(*b)))
+}
+
 #[inline]
 fn mix(h: u64, word: u64) -> u64 {
     let h = (h ^ (word & FOLD)).wrapping_mul(MULTIPLIER);
@@ -144,6 +158,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        // Each case makes a whole table.
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn every_word_has_its_own_place(
             words in proptest::collection::hash_set("[A-Z.]{1,20}", 0..600),

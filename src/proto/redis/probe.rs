@@ -367,6 +367,21 @@ fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }
 
+/// What a fuzzer feeds: a reply is the same whatever follows it and is not there before its last
+/// byte is; of any INFO there is a report with a role, or an error that can be shown.
+pub fn fuzz(data: &[u8]) {
+    let parsed = parse(data);
+    if let Ok(Some((reply, used))) = &parsed {
+        let whole = data.get(..*used).unwrap_or_default();
+        assert_eq!(parse(whole), parsed);
+        assert_eq!(parse(whole.get(..used - 1).unwrap_or_default()), Ok(None), "{reply:?}");
+    }
+    match replication(&String::from_utf8_lossy(data)) {
+        Ok(report) => assert_ne!(report.role, Role::Unknown),
+        Err(text) => assert!(!text.contains(char::is_control) && text.chars().count() < 256),
+    }
+}
+
 /// INFO replication of a primary with 500 replicas has about 50 KiB.
 const MAX_REPLY: usize = 64 * 1024;
 /// Characters of a server's error that reach the log and the status page.

@@ -137,7 +137,7 @@ pub fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
 
 /// SORT with patterns that name keys of any shard.
 pub fn foreign_pattern(out: &mut Vec<u8>, command: &str) {
-    let text = "BY and GET patterns need a cluster of one shard";
+    let text = "BY and GET patterns may name keys of other shards; give them the key's {tag}";
     error(out, &format!("sluice: {command}: {text}"));
 }
 

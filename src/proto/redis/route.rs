@@ -66,21 +66,25 @@ pub(super) fn select<'s>(
     tried: u64,
     draw: impl Fn() -> u64,
 ) -> Option<&'s Arc<Backend>> {
-    if access == Access::Write || from == ReadFrom::Primary {
-        return primary(shard).filter(|_| tried & 1 == 0);
-    }
+    let from = if access == Access::Write { ReadFrom::Primary } else { from };
     order(from).into_iter().flatten().find_map(|source| match source {
-        Source::Primary => primary(shard).filter(|_| tried & 1 == 0),
-        Source::Replicas => pick(shard, source, picker, tried, &draw),
-        Source::Any => pick(shard, source, picker, tried, &draw),
+        Source::Primary => untried_primary(shard, tried),
+        Source::Replicas | Source::Any => pick(shard, source, picker, tried, &draw),
     })
 }
 
-/// The shard's primary, when it is ready.
+/// The shard's primary, when it is ready: the member that control gave the writes.
 pub(super) fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
-    let backend = shard.members.first()?;
+    untried_primary(shard, 0)
+}
+
+fn untried_primary(shard: &Shard, tried: u64) -> Option<&Arc<Backend>> {
+    let (index, backend) =
+        shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    let ready = gate.primary() && (gate.open() || (gate.half_open() && backend.take_permit()));
+    // A permit is taken last: it is for the one request that goes there.
+    let untried = tried & (1 << index) == 0;
+    let ready = untried && (gate.open() || (gate.half_open() && backend.take_permit()));
     ready.then_some(backend)
 }
 
@@ -94,7 +98,7 @@ pub(super) fn why_not(shard: &Shard, access: Access, from: ReadFrom) -> String {
     let states: Vec<String> = shard
         .members
         .iter()
-        .take(if whom == "primary" { 1 } else { 8 })
+        .take(MEMBERS_TOLD)
         .map(|b| format!("{} is {} ({})", b.name, b.state().as_str(), b.role().as_str()))
         .collect();
     format!("shard {} has no {whom}: {}", shard.name, states.join(", "))
@@ -107,9 +111,11 @@ fn pick<'s>(
     mut tried: u64,
     draw: &impl Fn() -> u64,
 ) -> Option<&'s Arc<Backend>> {
+    // As long as the configured primary is one, turns are taken by the others alone.
+    let as_configured = shard.members.first().is_some_and(|first| !first.gate().replica());
     let (balancer, skipped) = match source {
-        Source::Replicas => (&shard.replicas, 1),
-        Source::Any | Source::Primary => (&shard.any, 0),
+        Source::Replicas if as_configured => (&shard.replicas, 1),
+        Source::Replicas | Source::Any | Source::Primary => (&shard.any, 0),
     };
     let members = shard.members.get(skipped..).unwrap_or_default();
     let views: SmallVec<[View<'_>; 8]> =
@@ -124,6 +130,9 @@ fn pick<'s>(
         tried |= 1 << (index + skipped);
     }
 }
+
+/// An error names at most so many members.
+const MEMBERS_TOLD: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -186,13 +195,26 @@ mod tests {
     }
 
     #[test]
-    fn a_write_needs_a_primary_that_is_ready_and_configured_as_such() {
+    fn a_write_goes_to_the_member_that_control_made_the_primary_and_to_no_other() {
+        let shard_of = |first| shard(&[first, PRIMARY]);
+        let unknown = Axes { role: Role::Unknown, ..PRIMARY };
+        for first in [REPLICA, unknown] {
+            let shard = shard_of(first);
+            assert_eq!(picked(&shard, Access::Write, ReadFrom::Any, 0), "1111", "{first:?}");
+        }
         let out = Axes { passive: Passive::Ejected, ..PRIMARY };
         let drained = Axes { admin: Admin::Drain, ..PRIMARY };
-        for first in [REPLICA, out, drained, Axes::default()] {
-            let shard = shard(&[first, PRIMARY]);
+        for first in [out, drained, unknown] {
+            let shard = shard(&[first, REPLICA]);
             assert_eq!(picked(&shard, Access::Write, ReadFrom::Any, 0), "----", "{first:?}");
         }
+    }
+
+    #[test]
+    fn a_primary_that_was_tried_keeps_its_permit() {
+        let shard = shard(&[Axes { passive: Passive::HalfOpen, ..PRIMARY }]);
+        assert_eq!(picked(&shard, Access::Write, ReadFrom::Primary, 1), "----");
+        assert_eq!(picked(&shard, Access::Write, ReadFrom::Primary, 0), "0---");
     }
 
     #[test]
@@ -221,7 +243,8 @@ mod tests {
         let shard = shard(&[Axes { passive: Passive::Ejected, ..PRIMARY }, out]);
         assert_eq!(
             why_not(&shard, Access::Write, ReadFrom::Any),
-            "shard s0 has no primary: 10.0.0.0:6379 is ejected (primary)"
+            "shard s0 has no primary: 10.0.0.0:6379 is ejected (primary), \
+             10.0.0.1:6379 is unhealthy (replica)"
         );
         assert_eq!(
             why_not(&shard, Access::Read, ReadFrom::Replica),

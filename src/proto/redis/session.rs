@@ -1,5 +1,5 @@
 //! One client's session: read a batch, find the requests, dispatch each, write what is ready.
-//! Not what a request means or where it goes: that is [`super::dispatch`].
+//! Not what a request means or where it goes: that is `dispatch`.
 
 use super::{
     args::Args,
@@ -48,6 +48,7 @@ pub async fn serve(
 ) -> End {
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     hub.register(&client);
+    client.charge(&hub, 0, hub.now_us());
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut session = Session {
         guard: Guard { hub, client },

@@ -56,7 +56,7 @@ pub(super) fn split(
         (Merge::Sum, Access::Write) => gather::Merge::SumOfWrites,
     };
     let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
-    let seq = scene.client.open_gather(Gather::new(command.name, merge, count));
+    let seq = scene.client.open_gather(Gather::new(command.name, merge, count), args.frame.len());
     let order = by_part(&part_of, &parts);
     let mut first = 0;
     for (index, part) in (0..count).zip(&parts) {

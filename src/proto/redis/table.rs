@@ -1,12 +1,18 @@
 //! The command table: what every command is, where its keys are, and what is done with it.
 //! It looks commands up; it does not route, forward or answer them.
 //!
-//! The built-in rows are in [`super::table_data`]. A cluster adds its own: what the operator wrote
+//! The built-in rows are in `table_data`. A cluster adds its own: what the operator wrote
 //! under `redis.commands` ([`Commands::with_custom`]), then what a backend's `COMMAND` knows and we
-//! do not ([`Commands::learn`], in [`super::learn`]).
+//! do not ([`Commands::learn`]).
 
 use super::{
-    args::Args, flags::flag, keys::Keys, names, options, perfect::Perfect, spec::Spec, table_data,
+    args::Args,
+    flags::flag,
+    keys::Keys,
+    names, options,
+    perfect::{Perfect, same_folded},
+    spec::Spec,
+    table_data,
 };
 use crate::policy::access::Access;
 use std::{borrow::Cow, collections::HashMap};
@@ -41,6 +47,8 @@ pub struct Command {
     pub tips: &'static [&'static str],
     /// The name without its container's: what a request's argument is compared with.
     word: &'static str,
+    /// Whether that is letters and nothing else: then it need not be compared byte by byte.
+    letters: bool,
     /// Its container's index + 1; 0 for a command that is no subcommand.
     scope: u16,
     /// Whether others are its subcommands.
@@ -96,6 +104,8 @@ pub enum FanOut {
     RandomKey,
     /// SCAN: the cursor names the shard.
     Scan,
+    /// Allowed administration: asked of all, the first shard's answer is told.
+    First,
 }
 
 /// What we answer ourselves.
@@ -188,6 +198,7 @@ impl Command {
             specs,
             tips: &[],
             word: name,
+            letters: false,
             scope: 0,
             container: false,
         }
@@ -294,6 +305,7 @@ impl Commands {
                 container.container = true;
                 (row.word, row.scope) = (word, container.index + 1);
             }
+            row.letters = row.word.bytes().all(|byte| byte.is_ascii_alphabetic());
             if let Some(old) = places.get(row.name).and_then(|&p| self.list.get_mut(p)) {
                 (row.index, row.container) = (old.index, old.container);
                 *old = row;
@@ -310,7 +322,9 @@ impl Commands {
     #[inline]
     fn look_up(&self, scope: u16, word: &[u8]) -> Option<&Command> {
         let command = self.list.get(self.lookup.get(scope, word))?;
-        let same = command.scope == scope && command.word.as_bytes().eq_ignore_ascii_case(word);
+        let same = command.scope == scope
+            && same_folded(command.word.as_bytes(), word)
+            && (command.letters || command.word.as_bytes().eq_ignore_ascii_case(word));
         same.then_some(command)
     }
 }
@@ -374,7 +388,9 @@ mod tests {
         ] {
             assert_eq!(find(&commands, line).as_deref(), Some(wanted), "{line}");
         }
-        assert_eq!(find(&commands, "nonsense k"), None);
+        for unknown in ["nonsense k", "", "GE", "GETT k", "G\u{5}T k", "BITFIELD\u{7f}RO k", "|"] {
+            assert_eq!(find(&commands, unknown), None, "{unknown:?}");
+        }
     }
 
     #[test]
@@ -402,6 +418,38 @@ mod tests {
             assert_eq!(usize::from(command.index), index);
             let found = commands.by_name(command.name.to_ascii_lowercase().as_bytes());
             assert_eq!(found.map(|c| c.name), Some(command.name));
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_one_node_is_not_read_from_a_replica() {
+        let commands = Commands::builtin();
+        let on_replica = |name: &str| commands.by_name(name.as_bytes()).unwrap().replica_ok;
+        for name in [
+            "OBJECT|FREQ",
+            "TOUCH",
+            "MEMORY|USAGE",
+            "HSCAN",
+            "SSCAN",
+            "ZSCAN",
+            "SCAN",
+            "KEYS",
+            "RANDOMKEY",
+            "DBSIZE",
+            "PING",
+            "SORT",
+            "GEORADIUS",
+            "BITFIELD",
+            "GETEX",
+            "SPOP",
+            "EVAL",
+            "PUBLISH",
+            "XREADGROUP",
+        ] {
+            assert!(!on_replica(name), "{name}");
+        }
+        for name in ["GET", "MGET", "EXISTS", "PFCOUNT", "SORT_RO", "XREAD", "EVAL_RO", "DUMP"] {
+            assert!(on_replica(name), "{name}");
         }
     }
 

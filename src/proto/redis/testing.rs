@@ -1,6 +1,16 @@
-//! Requests for unit tests. Not compiled into the program.
+//! Requests, a worker's hub and a cluster, for unit tests. Not compiled into the program.
 
-use super::args::{Args, Span};
+use super::{
+    args::{Args, Span},
+    hub::{Hub, Memory, Parts},
+};
+use crate::{
+    net::spawn::Spawn,
+    policy::{balance::Balancer, reads::ReadFrom},
+    telemetry::metrics::WorkerMetrics,
+    topology::{self, Backend, Cluster, Credentials, Reporter, Shard, Timeouts, Topology},
+};
+use std::{rc::Rc, sync::Arc};
 
 /// A request's bytes and the places of its arguments.
 #[derive(Debug)]
@@ -25,5 +35,40 @@ impl Request {
 
     pub(super) fn args(&self) -> Args<'_> {
         Args { frame: &self.frame, spans: &self.spans }
+    }
+}
+
+/// A worker without clusters, whose tasks never run.
+pub(super) fn hub() -> Rc<Hub> {
+    Hub::new(Parts {
+        worker: 0,
+        metrics: Arc::new(WorkerMetrics::default()),
+        reporter: Reporter::channel().0,
+        memory: Memory::default(),
+        spawn: Spawn::new(drop),
+        topology: topology::channel(Topology::default()).1,
+        commands: Vec::new(),
+        seed: 1,
+        ids: Arc::default(),
+    })
+}
+
+/// One shard of one server.
+pub(super) fn cluster() -> Cluster {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let backend = Backend::new(0, "c".into(), "s0".into(), address, 1, 1);
+    Cluster {
+        id: 0,
+        name: "c".into(),
+        shards: vec![Shard {
+            name: "s0".into(),
+            members: vec![Arc::new(backend)],
+            replicas: Balancer::new(Default::default(), &[]),
+            any: Balancer::new(Default::default(), &[1]),
+        }],
+        slots: Vec::new(),
+        reads: ReadFrom::Primary,
+        timeouts: Timeouts::default(),
+        credentials: Credentials::default(),
     }
 }

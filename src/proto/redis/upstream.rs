@@ -1,17 +1,13 @@
 //! The shared connection of one worker to one backend and database: requests of all sessions go
 //! out in one stream, replies come back in its order. Not where a request goes: that is
-//! [`super::route`]; nor what becomes of one that fails: that is [`super::failure`].
-
-mod quiet;
+//! `route`; nor what becomes of one that fails: that is `failure`.
 
 use super::{
     client::Client,
-    entry::{Entry, Owner, Reach},
+    entry::{Entry, Owner},
     failure, handshake,
     hub::Hub,
-    line::Progress,
     outbox::Outbox,
-    scan::Scanner,
 };
 use crate::{
     net::stream::{self, Stream},
@@ -19,17 +15,14 @@ use crate::{
         access::Access,
         suspicion::{Recent, is_suspect},
     },
-    telemetry::metrics::{ClusterMetrics, RequestMetrics},
     topology::{Backend, Cluster, Outcome, Timeouts},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    io,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 
 /// One connection; its task runs until it ends.
@@ -50,10 +43,12 @@ pub struct Upstream {
 pub(super) struct Inner {
     pub(super) fifo: VecDeque<Entry>,
     pub(super) outbox: Outbox,
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
     recent: Recent,
-    last_byte_us: u64,
+    pub(super) last_byte_us: u64,
     suspected_us: u64,
+    /// We do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: bool,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -192,6 +187,17 @@ impl Upstream {
         UpstreamError { backend, phase, reason: reason.to_string() }
     }
 
+    /// Counts one latency for what counts as usual here.
+    pub(super) fn observe(&self, us: u64) {
+        self.inner.borrow_mut().recent.add(us);
+    }
+
+    /// The task begins a turn; the error with which the connection is to end, if it is.
+    pub(super) fn begin_turn(&self) -> Option<UpstreamError> {
+        self.scheduled.set(false);
+        self.doomed.borrow_mut().take()
+    }
+
     pub(super) fn inner(&self) -> std::cell::RefMut<'_, Inner> {
         self.inner.borrow_mut()
     }
@@ -199,6 +205,12 @@ impl Upstream {
     /// Looks at the clock: suspicion, stalls. Called some twenty times a second.
     pub fn tick(&self, hub: &Hub, now_us: u64) {
         let mut inner = self.inner.borrow_mut();
+        // What is appended while it connects is counted nowhere else.
+        inner.charge(hub);
+        if inner.held_up {
+            inner.last_byte_us = now_us;
+            return;
+        }
         let Some(oldest) = inner.fifo.front() else { return };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
@@ -232,226 +244,6 @@ impl Upstream {
             .map_err(|error| self.error(Phase::Handshake, error))?;
         Ok(stream)
     }
-
-    async fn serve(self: &Rc<Self>, hub: &Rc<Hub>, mut stream: Stream) -> UpstreamError {
-        let mut turn = Turn::default();
-        std::future::poll_fn(|cx| self.poll_turn(cx, hub, &mut stream, &mut turn)).await
-    }
-
-    /// One turn: write what sessions appended, read what came, hand it to the clients, and write to
-    /// each of them once.
-    fn poll_turn(
-        self: &Rc<Self>,
-        cx: &mut Context<'_>,
-        hub: &Rc<Hub>,
-        stream: &mut Stream,
-        turn: &mut Turn,
-    ) -> Poll<UpstreamError> {
-        self.scheduled.set(false);
-        if let Some(error) = self.doomed.borrow_mut().take() {
-            return Poll::Ready(error);
-        }
-        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
-            return Poll::Ready(error);
-        }
-        if let Err(error) = self.flush(cx, hub, stream) {
-            return Poll::Ready(self.error(Phase::Write, error));
-        }
-        loop {
-            if self.is_held_up(cx) {
-                return Poll::Pending;
-            }
-            turn.make_room();
-            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(self.error(Phase::Read, CLOSED));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
-                Poll::Ready(Ok(n)) => {
-                    hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
-                    let result = self.take_replies(hub, turn);
-                    for client in turn.touched.drain(..) {
-                        client.flush(hub);
-                    }
-                    if let Err(error) = result {
-                        return Poll::Ready(error);
-                    }
-                }
-            }
-        }
-    }
-
-    fn flush(&self, cx: &mut Context<'_>, hub: &Hub, stream: &Stream) -> io::Result<()> {
-        let mut inner = self.inner.borrow_mut();
-        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            inner.waker = Some(cx.waker().clone());
-        }
-        while inner.outbox.is_pending() {
-            let n = inner.outbox.write(&hub.buffers, stream)?;
-            hub.cell(&self.backend).iter().for_each(|c| c.bytes_out.add(n));
-            if !inner.outbox.is_pending() {
-                break;
-            }
-            match stream.poll_write_ready(cx) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => break,
-            }
-        }
-        inner.charge(hub);
-        Ok(())
-    }
-
-    /// Whether the only client that waits here reads too slowly: then its reply may take its time.
-    fn is_held_up(&self, cx: &Context<'_>) -> bool {
-        let inner = self.inner.borrow();
-        match (inner.fifo.len(), inner.fifo.front()) {
-            (1, Some(Entry { owner: Owner::Client(client), streamed: true, .. }))
-                if client.backlog() > PAUSE_BACKLOG =>
-            {
-                client.wake_when_drained(cx.waker());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
-        let now_us = hub.now_us();
-        self.inner.borrow_mut().last_byte_us = now_us;
-        let mut tally = Tally::new(now_us);
-        let result = loop {
-            let bytes = turn.input.get(turn.start..).unwrap_or_default();
-            match turn.scanner.measure(bytes) {
-                Err(error) => break Err(self.error(Phase::Protocol, error)),
-                Ok(None) => break Ok(()),
-                Ok(Some(len)) => {
-                    let Some(entry) = self.pop(hub) else {
-                        break Err(self.stray(hub, bytes));
-                    };
-                    let reply = bytes.get(..len).unwrap_or_default();
-                    turn.start += len;
-                    let (access, start_us) = (entry.access, entry.start_us);
-                    let settled = self.settle(hub, entry, reply, &mut turn.touched);
-                    tally.count(hub, self, access, start_us, settled);
-                }
-            }
-        };
-        tally.write(hub, self);
-        result.and_then(|()| self.pass_on_piece(hub, turn))?;
-        let mut inner = self.inner.borrow_mut();
-        let inner = &mut *inner;
-        inner.partial = turn.input.len() - turn.start;
-        if inner.partial > 0 && inner.fifo.is_empty() {
-            return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
-        }
-        let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
-        inner.outbox.answered(&hub.buffers, needed);
-        inner.charge(hub);
-        Ok(())
-    }
-
-    /// The entry that the next reply belongs to. A reply to a request that was not written whole
-    /// yet belongs to nobody.
-    fn pop(&self, hub: &Hub) -> Option<Entry> {
-        let mut inner = self.inner.borrow_mut();
-        let front = inner.fifo.front()?;
-        if front.offset + u64::from(front.len) > inner.outbox.written() {
-            return None;
-        }
-        hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
-        inner.fifo.pop_front()
-    }
-
-    fn settle(
-        self: &Rc<Self>,
-        hub: &Rc<Hub>,
-        entry: Entry,
-        reply: &[u8],
-        touched: &mut Vec<Rc<Client>>,
-    ) -> Settled {
-        if reply.first() == Some(&b'-') && !entry.streamed {
-            return failure::error_reply(hub, self, entry, reply, touched);
-        }
-        match entry.owner {
-            Owner::Client(client) => {
-                let shard = &self.backend.shard;
-                match client.answer(hub, entry.seq, entry.part, shard, reply) {
-                    Some(answered) => {
-                        if answered.first {
-                            touched.push(client);
-                        }
-                        Settled::of(answered.progress)
-                    }
-                    None => Settled::No,
-                }
-            }
-            Owner::Tombstone => Settled::No,
-            Owner::Commands => {
-                hub.learn_commands(self.cluster, reply);
-                Settled::No
-            }
-        }
-    }
-
-    /// A long reply at the head of its client's line is passed on while it arrives.
-    fn pass_on_piece(&self, hub: &Hub, turn: &mut Turn) -> Result<(), UpstreamError> {
-        let available = turn.input.len() - turn.start;
-        if available < PIECE {
-            return Ok(());
-        }
-        let client = {
-            let mut inner = self.inner.borrow_mut();
-            let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
-            match &front.owner {
-                Owner::Client(client)
-                    if front.reach == Reach::One && client.takes_pieces(front.seq) =>
-                {
-                    let client = Rc::clone(client);
-                    front.streamed = true;
-                    Some(client)
-                }
-                Owner::Tombstone => None,
-                Owner::Client(_) | Owner::Commands => return Ok(()),
-            }
-        };
-        let n = turn.scanner.passable(available);
-        let piece = turn.input.get(turn.start..turn.start + n).unwrap_or_default();
-        if let Some(client) = client {
-            client.stream(hub, piece);
-        }
-        turn.start += n;
-        turn.scanner.consumed(n);
-        Ok(())
-    }
-}
-
-/// What one connection's task keeps between reads.
-#[derive(Debug, Default)]
-struct Turn {
-    input: Vec<u8>,
-    /// Bytes of `input` already taken.
-    start: usize,
-    scanner: Scanner,
-    touched: Vec<Rc<Client>>,
-}
-
-impl Turn {
-    fn make_room(&mut self) {
-        if self.start == self.input.len() {
-            self.input.clear();
-            self.start = 0;
-            if self.input.capacity() > 4 * READ_SIZE {
-                self.input = Vec::new();
-            }
-        }
-        if self.input.capacity() - self.input.len() < READ_SIZE / 4 {
-            self.input.drain(..self.start);
-            self.start = 0;
-            let room = READ_SIZE.max(self.input.len());
-            self.input.reserve(room);
-        }
-    }
 }
 
 impl Inner {
@@ -467,95 +259,6 @@ impl Inner {
     pub(super) fn discharge(&mut self, hub: &Hub) {
         hub.charge(self.charged, 0);
         self.charged = 0;
-    }
-}
-
-/// Whether a reply completed a client's request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Settled {
-    /// It did not: a part, a late reply, or a request that goes on elsewhere.
-    #[default]
-    No,
-    Ok,
-    Failed,
-}
-
-impl Settled {
-    pub(super) fn of(progress: Progress) -> Self {
-        match progress {
-            Progress::Waiting => Self::No,
-            Progress::Done => Self::Ok,
-            Progress::Failed => Self::Failed,
-        }
-    }
-}
-
-/// Counts of one read, written to the shared counters at its end.
-struct Tally {
-    now_us: u64,
-    reads: u64,
-    writes: u64,
-    /// A run of requests alike, which have one latency: how many, and what they share.
-    run: u64,
-    alike: (Access, u64, Settled),
-}
-
-impl Tally {
-    fn new(now_us: u64) -> Self {
-        Self { now_us, reads: 0, writes: 0, run: 0, alike: (Access::Read, 0, Settled::No) }
-    }
-
-    fn count(
-        &mut self,
-        hub: &Hub,
-        upstream: &Upstream,
-        access: Access,
-        start_us: u64,
-        settled: Settled,
-    ) {
-        match access {
-            Access::Read => self.reads += 1,
-            Access::Write => self.writes += 1,
-        }
-        if self.alike != (access, start_us, settled) {
-            self.end_run(hub, upstream);
-            self.alike = (access, start_us, settled);
-        }
-        self.run += 1;
-    }
-
-    fn end_run(&mut self, hub: &Hub, upstream: &Upstream) {
-        let n = std::mem::take(&mut self.run);
-        let (access, start_us, settled) = self.alike;
-        if n == 0 {
-            return;
-        }
-        let us = self.now_us.saturating_sub(start_us);
-        upstream.inner.borrow_mut().recent.add(us);
-        let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) else { return };
-        let metrics = requests(metrics, access);
-        match settled {
-            Settled::No => return,
-            Settled::Ok => metrics.ok.add(n),
-            Settled::Failed => metrics.backend_errors.add(n),
-        }
-        metrics.duration.observe(us, n);
-    }
-
-    fn write(&mut self, hub: &Hub, upstream: &Upstream) {
-        self.end_run(hub, upstream);
-        if let Some(cell) = hub.cell(&upstream.backend) {
-            cell.reads.add(self.reads);
-            cell.writes.add(self.writes);
-        }
-    }
-}
-
-/// A cluster's counters for one access.
-pub(super) fn requests(metrics: &ClusterMetrics, access: Access) -> &RequestMetrics {
-    match access {
-        Access::Read => &metrics.reads,
-        Access::Write => &metrics.writes,
     }
 }
 
@@ -576,15 +279,23 @@ impl Drop for EndGuard<'_> {
     }
 }
 
-const CLOSED: &str = "connection closed by the server";
-/// One read takes up to this much (measured: larger did not help, smaller costs reads at 4 KiB).
-const READ_SIZE: usize = 64 * 1024;
-/// redis.md, T33: a reply over 64 KiB is streamed.
-const PIECE: usize = 64 * 1024;
-/// redis.md, T33: while its client has more than 1 MiB unsent the upstream is not read.
-const PAUSE_BACKLOG: usize = 1024 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::{super::testing, *};
+
+    /// Requests to a backend that was being connected to were no part of `limits.memory`.
+    #[test]
+    fn requests_that_wait_for_a_connection_are_counted() {
+        let hub = testing::hub();
+        let cluster = testing::cluster();
+        let backend = &cluster.shards[0].members[0];
+        let upstream = Upstream::open(&hub, &cluster, Arc::clone(backend), 0);
+        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, 0);
+        upstream.send_owned(&hub, entry, vec![0; 1 << 20]);
+        upstream.tick(&hub, 0);
+        assert_eq!(hub.metrics.buffered.get(), 1 << 20);
+    }
+}

@@ -24,13 +24,17 @@ impl Redis {
 
     /// With options beyond those every test server has.
     pub(crate) fn with_args(arguments: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        let port = Port::free();
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-        let process = launch(&port, &folder, &arguments);
-        let server = Self { process, port, arguments, folder };
-        server.wait_for_ping();
-        server
+        // Somebody may take the port, or the one 10,000 above that a cluster's bus needs.
+        let mut tries = 0;
+        loop {
+            let (folder, port) = (TempDir::new().unwrap(), Port::free());
+            match launch(&port, &folder, &arguments) {
+                Ok(process) => return Self { process, port, arguments, folder },
+                Err(said) if tries == 4 => panic!("redis-server does not start:\n{said}"),
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     /// Makes it a replica of `primary`.
@@ -93,21 +97,12 @@ impl Redis {
     /// Starts it again on the same port, empty; a replica must be told to follow again.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.port, &self.folder, &self.arguments);
-        self.wait_for_ping();
-    }
-
-    fn wait_for_ping(&self) {
-        // -NOAUTH is an answer too.
-        eventually(&format!("PING of redis-server {}", self.address()), PATIENCE, || {
-            let mut conn = Conn::try_open(&self.address()).ok()?;
-            conn.patience(Duration::from_secs(2));
-            conn.try_cmd(&["PING"]).ok()
-        });
+        self.process = launch(&self.port, &self.folder, &self.arguments).unwrap();
     }
 }
 
-fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Process {
+/// A server that answers PING (-NOAUTH is an answer too), or what it said when it ended.
+fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Result<Process, String> {
     let log = folder.path().join("redis.log");
     let output = File::options().create(true).append(true).open(&log).unwrap();
     let mut child = Command::new("redis-server");
@@ -119,12 +114,13 @@ fn launch(port: &Port, folder: &TempDir, arguments: &[String]) -> Process {
         Ok(child) => Process(child),
         Err(error) => panic!("redis-server: {error}; ./tests/run.sh installs it"),
     };
-    eventually("redis-server says that it is ready", PATIENCE, || {
-        let said = fs::read_to_string(&log).unwrap();
-        if let Some(status) = process.ended() {
-            panic!("redis-server on port {} ended with {status}:\n{said}", port.number);
+    eventually("redis-server answers or ends", PATIENCE, || {
+        if process.ended().is_some() {
+            return Some(Err(fs::read_to_string(&log).unwrap()));
         }
-        Conn::try_open(&port.address()).ok()
-    });
-    process
+        let mut conn = Conn::try_open(&port.address()).ok()?;
+        conn.patience(Duration::from_secs(2));
+        conn.try_cmd(&["PING"]).ok().map(|_| Ok(()))
+    })?;
+    Ok(process)
 }

@@ -1,6 +1,10 @@
+use super::*;
 use crate::{
     policy::reads::ReadFrom,
-    proto::redis::stage::{Peer, Stage},
+    proto::redis::{
+        stage::{Peer, Stage},
+        testing,
+    },
 };
 
 const GET: &str = "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
@@ -28,20 +32,6 @@ async fn the_window_starts_at_64_requests_and_doubles_with_every_round_that_fill
     }
     assert_eq!(rounds, [64, 128, 256, 52]);
     assert_eq!(client.heard(), "+v\r\n".repeat(500));
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_more_requests_are_under_way_than_max_pipeline() {
-    let mut stage = Stage::new(1, ReadFrom::Primary);
-    stage.limits.pipeline = 10;
-    let mut client = stage.client();
-    client.say(GET.repeat(25));
-    stage.settle().await;
-    let mut primary = stage.accept(0);
-    for n in [10, 10, 5] {
-        assert_eq!(asked(&stage, &mut primary).await, n);
-        primary.say("+v\r\n".repeat(n));
-    }
 }
 
 /// In flight times the largest recent reply stays within 1 MiB: 17 of 60,000 bytes.
@@ -132,4 +122,39 @@ async fn nothing_is_held_for_a_client_that_has_its_replies() {
     stage.settle().await;
     assert_eq!(client.heard(), "+v\r\n");
     assert_eq!(stage.hub.metrics.buffered.get(), 0);
+}
+
+fn client(pipeline: usize) -> Rc<Client> {
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    drop(theirs);
+    let limits = Limits { output: 1 << 20, pipeline, idle: Duration::ZERO };
+    Client::new(1, 0, Stream::Unix(ours), limits)
+}
+
+fn fill(client: &Client) -> Vec<u32> {
+    std::iter::from_fn(|| client.has_room().then(|| client.open(0))).collect()
+}
+
+/// The window doubled beyond it, and was cut only when the batch was over.
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_the_pipeline_allows() {
+    let (hub, client) = (testing::hub(), client(100));
+    assert_eq!(fill(&client).len(), FIRST_WINDOW);
+    for seq in 0..64 {
+        client.answer(&hub, seq, 0, "s0", b"+OK\r\n");
+    }
+    assert_eq!(fill(&client).len(), 100);
+}
+
+/// Early replies were no backlog: one slow request let a client pile up a thousand large ones.
+#[tokio::test]
+async fn replies_that_wait_for_an_earlier_one_are_backlog() {
+    let (hub, client) = (testing::hub(), client(1024));
+    client.open(0);
+    let big = vec![b'x'; 1 << 20];
+    let kept = std::iter::from_fn(|| client.has_room().then(|| client.reply(&hub, &big)));
+    assert_eq!(kept.count(), SOFT_BACKLOG >> 20);
+    client.answer(&hub, 0, 0, "s0", b"+OK\r\n");
+    client.close(&hub);
+    assert_eq!(hub.metrics.buffered.get(), 0);
 }

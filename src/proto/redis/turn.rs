@@ -1,0 +1,297 @@
+//! One turn of an upstream connection's task: write what sessions appended, read what came, hand
+//! it to the clients, and write to each of them once. Not the connection's life: that is
+//! [`super::upstream`].
+
+use super::{
+    client::Client,
+    entry::{Entry, Owner, Reach},
+    failure,
+    hub::Hub,
+    reply,
+    scan::Scanner,
+    tally::{Settled, Tally},
+    upstream::{Inner, Phase, Upstream, UpstreamError},
+};
+use crate::net::stream::Stream;
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, ReadBuf};
+
+impl Upstream {
+    pub(super) async fn serve(self: &Rc<Self>, hub: &Rc<Hub>, mut stream: Stream) -> UpstreamError {
+        let mut turn = Turn::default();
+        std::future::poll_fn(|cx| self.poll_turn(cx, hub, &mut stream, &mut turn)).await
+    }
+
+    /// One turn: write what sessions appended, read what came, hand it to the clients, and write to
+    /// each of them once.
+    fn poll_turn(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<UpstreamError> {
+        if let Some(error) = self.begin_turn() {
+            return Poll::Ready(error);
+        }
+        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
+            return Poll::Ready(error);
+        }
+        if let Err(error) = self.flush(cx, hub, stream) {
+            return Poll::Ready(self.error(Phase::Write, error));
+        }
+        loop {
+            if self.is_held_up(cx) {
+                return Poll::Pending;
+            }
+            turn.make_room();
+            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(self.error(Phase::Read, CLOSED));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
+                Poll::Ready(Ok(n)) => {
+                    hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
+                    let result = self.take_replies(hub, turn);
+                    for client in turn.touched.drain(..) {
+                        client.flush(hub);
+                    }
+                    if let Err(error) = result {
+                        return Poll::Ready(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// While no reply is due, looks before anything is sent: what has come must not be taken for
+    /// the reply to a request that leaves in this turn, nor that one be counted as sent to a server
+    /// that has closed. Costs no system call unless the event loop has said that there is something.
+    fn poll_quiet(
+        &self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+        stream: &mut Stream,
+    ) -> Poll<UpstreamError> {
+        if !self.inner().is_quiet() {
+            return Poll::Pending;
+        }
+        let mut bytes = [0; SHOWN];
+        let mut bytes = ReadBuf::new(&mut bytes);
+        let result = ready!(Pin::new(stream).poll_read(cx, &mut bytes));
+        Poll::Ready(match (result, bytes.filled()) {
+            (Ok(()), []) => self.error(Phase::Read, CLOSED),
+            (Ok(()), bytes) => self.stray(hub, bytes),
+            (Err(error), _) => self.error(Phase::Read, error),
+        })
+    }
+
+    fn flush(&self, cx: &mut Context<'_>, hub: &Hub, stream: &Stream) -> io::Result<()> {
+        let mut inner = self.inner();
+        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+        while inner.outbox.is_pending() {
+            let n = inner.outbox.write(&hub.buffers, stream)?;
+            hub.cell(&self.backend).iter().for_each(|c| c.bytes_out.add(n));
+            if !inner.outbox.is_pending() {
+                break;
+            }
+            match stream.poll_write_ready(cx) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => break,
+            }
+        }
+        inner.charge(hub);
+        Ok(())
+    }
+
+    /// Whether the only client that waits here reads too slowly: then its reply may take its time.
+    fn is_held_up(&self, cx: &Context<'_>) -> bool {
+        let mut inner = self.inner();
+        let mut waiting = inner.fifo.iter();
+        inner.held_up = match waiting.next() {
+            Some(Entry { owner: Owner::Client(client), streamed: true, .. })
+                if client.backlog() > PAUSE_BACKLOG
+                    && !waiting.any(|entry| matches!(entry.owner, Owner::Client(_))) =>
+            {
+                client.wake_when_drained(cx.waker());
+                true
+            }
+            _ => false,
+        };
+        inner.held_up
+    }
+
+    fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
+        let now_us = hub.now_us();
+        self.inner().last_byte_us = now_us;
+        let mut tally = Tally::new(now_us);
+        let result = loop {
+            let bytes = turn.input.get(turn.start..).unwrap_or_default();
+            match turn.scanner.measure(bytes) {
+                Err(error) => break Err(self.error(Phase::Protocol, error)),
+                Ok(None) => break Ok(()),
+                Ok(Some(len)) => {
+                    let Some(entry) = self.pop(hub) else {
+                        break Err(self.stray(hub, bytes));
+                    };
+                    let reply = bytes.get(..len).unwrap_or_default();
+                    turn.start += len;
+                    let (access, start_us) = (entry.access, entry.start_us);
+                    let settled = self.settle(hub, entry, reply, &mut turn.touched);
+                    tally.count(hub, self, access, start_us, settled);
+                }
+            }
+        };
+        tally.write(hub, self);
+        result.and_then(|()| self.pass_on_piece(hub, turn))?;
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        inner.partial = turn.input.len() - turn.start;
+        if inner.partial > 0 && inner.fifo.is_empty() {
+            return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
+        }
+        let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
+        inner.outbox.answered(&hub.buffers, needed);
+        inner.charge(hub);
+        Ok(())
+    }
+
+    /// The end of a connection that sent what nobody asked for: from here on nobody could tell
+    /// whose a reply is (T50).
+    fn stray(&self, hub: &Hub, bytes: &[u8]) -> UpstreamError {
+        let metrics = hub.metrics.clusters.get(self.cluster);
+        metrics.iter().for_each(|m| m.stray_replies.add(1));
+        let shown = reply::printable(bytes.trim_ascii_end());
+        self.error(Phase::Protocol, format!("a reply that nobody asked for: {shown}"))
+    }
+
+    /// The entry that the next reply belongs to. A reply to a request that was not written whole
+    /// yet belongs to nobody.
+    fn pop(&self, hub: &Hub) -> Option<Entry> {
+        let mut inner = self.inner();
+        let front = inner.fifo.front()?;
+        if front.offset + u64::from(front.len) > inner.outbox.written() {
+            return None;
+        }
+        hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        inner.fifo.pop_front()
+    }
+
+    fn settle(
+        self: &Rc<Self>,
+        hub: &Rc<Hub>,
+        entry: Entry,
+        reply: &[u8],
+        touched: &mut Vec<Rc<Client>>,
+    ) -> Settled {
+        if reply.first() == Some(&b'-') && !entry.streamed {
+            return failure::error_reply(hub, self, entry, reply, touched);
+        }
+        match entry.owner {
+            Owner::Client(client) => {
+                let shard = &self.backend.shard;
+                match client.answer(hub, entry.seq, entry.part, shard, reply) {
+                    Some(answered) => {
+                        if answered.first {
+                            touched.push(client);
+                        }
+                        Settled::of(answered.progress)
+                    }
+                    None => Settled::No,
+                }
+            }
+            Owner::Tombstone => Settled::No,
+            Owner::Commands => {
+                hub.learn_commands(self.cluster, reply);
+                Settled::No
+            }
+        }
+    }
+
+    /// A long reply at the head of its client's line is passed on while it arrives.
+    fn pass_on_piece(&self, hub: &Hub, turn: &mut Turn) -> Result<(), UpstreamError> {
+        let available = turn.input.len() - turn.start;
+        if available < PIECE {
+            return Ok(());
+        }
+        let client = {
+            let mut inner = self.inner();
+            let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
+            match &front.owner {
+                Owner::Client(client)
+                    if front.reach == Reach::One && client.takes_pieces(front.seq) =>
+                {
+                    let client = Rc::clone(client);
+                    front.streamed = true;
+                    Some(client)
+                }
+                Owner::Tombstone => None,
+                Owner::Client(_) | Owner::Commands => return Ok(()),
+            }
+        };
+        let n = turn.scanner.passable(available);
+        let piece = turn.input.get(turn.start..turn.start + n).unwrap_or_default();
+        if let Some(client) = client {
+            client.stream(hub, piece);
+        }
+        turn.start += n;
+        turn.scanner.consumed(n);
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Whether no byte of a request has left whose reply is due.
+    fn is_quiet(&self) -> bool {
+        self.fifo.front().is_none_or(|oldest| oldest.offset >= self.outbox.written())
+    }
+}
+
+/// What one connection's task keeps between reads.
+#[derive(Debug, Default)]
+struct Turn {
+    input: Vec<u8>,
+    /// Bytes of `input` already taken.
+    start: usize,
+    scanner: Scanner,
+    touched: Vec<Rc<Client>>,
+}
+
+impl Turn {
+    fn make_room(&mut self) {
+        if self.start == self.input.len() {
+            self.input.clear();
+            self.start = 0;
+            if self.input.capacity() > 4 * READ_SIZE {
+                self.input = Vec::new();
+            }
+        }
+        if self.input.capacity() - self.input.len() < READ_SIZE / 4 {
+            self.input.drain(..self.start);
+            self.start = 0;
+            let room = READ_SIZE.max(self.input.len());
+            self.input.reserve(room);
+        }
+    }
+}
+
+const CLOSED: &str = "connection closed by the server";
+/// As much of a stray reply as a log line shows.
+const SHOWN: usize = 64;
+/// One read takes up to this much (measured: larger did not help, smaller costs reads at 4 KiB).
+const READ_SIZE: usize = 64 * 1024;
+/// redis.md, T33: a reply over 64 KiB is streamed.
+const PIECE: usize = 64 * 1024;
+/// redis.md, T33: while its client has more than 1 MiB unsent the upstream is not read.
+const PAUSE_BACKLOG: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;
