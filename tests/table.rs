@@ -339,6 +339,23 @@ fn outcome(reply: Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// A request of 10 MB asked for an answer of 10 GB.
+#[test]
+fn command_info_and_docs_answer_a_bounded_number_of_names() {
+    let commands = Commands::builtin();
+    let asked = |sub: &'static str, names: usize| {
+        let words: Vec<&str> = ["COMMAND", sub].into_iter().chain(vec!["config"; names]).collect();
+        answer(&commands, &words)
+    };
+    for sub in ["INFO", "DOCS"] {
+        assert!(matches!(asked(sub, 1024), Value::Array(_)), "{sub}");
+        assert!(matches!(asked(sub, 1025), Value::ServerError(_)), "{sub}");
+    }
+    let words: Vec<&str> =
+        ["COMMAND", "GETKEYS", "MGET"].into_iter().chain(vec!["k"; 2000]).collect();
+    assert!(matches!(answer(&commands, &words), Value::Array(keys) if keys.len() == 2000));
+}
+
 // Requests.
 
 /// The bytes of a request and the places of its arguments.

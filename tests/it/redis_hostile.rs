@@ -351,6 +351,22 @@ fn survives_a_crowd(sluice: &Sluice) {
     assert!(told < 10, "the log tells {told} times of one crowd:\n{}", sluice.log());
 }
 
+/// It was closed for its output: its own later requests counted as somebody who waits behind it.
+#[test]
+fn a_slow_reader_of_many_large_values_gets_all_of_them() {
+    let cluster = Cluster::start(1, 0);
+    let value = vec![b'v'; 2 << 20];
+    let set = [b"SET".as_slice(), b"big", &value];
+    assert_eq!(cluster.owner("big").primary.cmd(&set), "OK");
+    let sluice = cluster.sluice().start();
+    let mut conn = sluice.conn();
+    conn.send(&request(&["GET", "big"]).repeat(60));
+    thread::sleep(Duration::from_secs(1));
+    for number in 0..60 {
+        assert!(conn.read() == Value::Bulk(value.clone()), "value {number}");
+    }
+}
+
 /// The request's time was over while the client still read: the reply was cut.
 #[test]
 fn a_slow_reader_of_a_large_value_gets_all_of_it() {

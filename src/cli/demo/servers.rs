@@ -54,9 +54,9 @@ impl Fleet {
         self.shards.iter().map(|shard| shard.iter().map(|server| server.port).collect())
     }
 
-    /// The process of the first replica.
-    pub(super) fn victim(&mut self) -> Option<u32> {
-        self.first_replica().map(|replica| replica.process.id())
+    /// The process of the first shard's last replica, which is not the one that we kill.
+    pub(super) fn victim(&self) -> Option<u32> {
+        Some(self.shards.first()?.last()?.process.id())
     }
 
     /// SIGKILLs the first replica; its port.

@@ -239,7 +239,9 @@ impl Client {
         bytes: &[u8],
     ) -> Option<Answered> {
         let mut inner = self.inner.borrow_mut();
-        inner.stream.as_ref()?;
+        if inner.is_gone() {
+            return None;
+        }
         inner.borrow_out(hub);
         let progress = inner.line.answer(seq, part, from, bytes);
         inner.largest = inner.largest.max(bytes.len());
@@ -257,13 +259,13 @@ impl Client {
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();
-        inner.stream.is_none() || inner.line.is_plain_head(seq)
+        inner.is_gone() || inner.line.is_plain_head(seq)
     }
 
     /// Passes on a piece of the reply at the front of the line, and writes it.
     pub fn stream(&self, hub: &Hub, bytes: &[u8]) {
         let mut inner = self.inner.borrow_mut();
-        if inner.stream.is_some() {
+        if !inner.is_gone() {
             inner.borrow_out(hub);
             inner.line.stream(bytes);
             inner.flush(hub, self);
@@ -355,6 +357,11 @@ pub struct Limits {
 }
 
 impl Inner {
+    /// Whether nobody will read what comes: the session has ended, or is about to.
+    fn is_gone(&self) -> bool {
+        self.stream.is_none() || self.end.is_some()
+    }
+
     fn backlog(&self) -> usize {
         self.line.out.len()
     }

@@ -27,12 +27,14 @@ pub fn command(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
         let text = format!("ERR wrong number of arguments for '{name}' command");
         return wire::error(out, &text);
     }
+    let asks_much = args.len() > MOST_NAMES + 2 || args.frame.len() > LONGEST_REQUEST;
     match found.name {
+        "COMMAND|GETKEYS" => get_keys(commands, args, out),
+        _ if asks_much => wire::error(out, "ERR sluice: COMMAND with too many names at once"),
         "COMMAND|COUNT" => wire::integer(out, top_level(commands).count()),
         "COMMAND|INFO" => info(commands, args, out),
         "COMMAND|LIST" => list(commands, args, out),
         "COMMAND|DOCS" => docs(commands, args, out),
-        "COMMAND|GETKEYS" => get_keys(commands, args, out),
         _ => help(out),
     }
 }
@@ -191,3 +193,8 @@ fn help(out: &mut Vec<u8>) {
         wire::simple(out, line);
     }
 }
+
+/// More than there are commands. Each name asked for takes up to 10 KB of the answer: without a
+/// bound a request of 10 MB would ask for 10 GB.
+const MOST_NAMES: usize = 1024;
+const LONGEST_REQUEST: usize = 64 * 1024;

@@ -11,7 +11,7 @@ use super::{
     inline,
     keys::{self, KeyIndexes, Keys},
     local, reply, route,
-    session::{Settings, State},
+    session::{PICKERS, Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local},
     tally::requests,
@@ -202,8 +202,8 @@ impl<'a> Scene<'a> {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let hub = self.hub;
         let cluster = self.cluster;
-        let shard = cluster.shards.get(shard)?;
-        route::select(shard, access, from, &mut self.state.picker, 0, || hub.draw())
+        let picker = self.state.pickers.get_mut(shard % PICKERS)?;
+        route::select(cluster.shards.get(shard)?, access, from, picker, 0, || hub.draw())
     }
 
     /// Why [`Self::pick`] found nobody.

@@ -54,10 +54,11 @@ fn close_idle_clients(hub: &Hub, now_us: u64) {
     }
 }
 
-/// Over `limits.memory`: the client that holds most goes first.
+/// Over `limits.memory`: the client that holds most goes first. Those that hold little are spared:
+/// the memory is elsewhere then, in requests to a slow backend, and their end would free none.
 fn close_largest_client(hub: &Hub) {
     let largest = hub.clients().into_iter().max_by_key(|client| client.held());
-    if let Some(client) = largest.filter(|client| client.held() > 0) {
+    if let Some(client) = largest.filter(|client| client.held() >= WORTH_CLOSING) {
         tracing::warn!(
             client = client.id,
             bytes = client.held(),
@@ -83,6 +84,8 @@ fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
     }
 }
 
+/// Four buffers.
+const WORTH_CLOSING: usize = 64 * 1024;
 /// In ticks.
 const SECOND: u64 = 20;
 const DECAY: u64 = 10 * SECOND;
@@ -91,7 +94,7 @@ const DECAY: u64 = 10 * SECOND;
 mod tests {
     use super::{
         super::{
-            client::Limits,
+            client::{Client, Limits},
             session::{self, Settings},
             testing,
         },
@@ -107,14 +110,8 @@ mod tests {
     };
     use std::task::{Context, Waker};
 
-    /// Its silence was counted from when the worker started.
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_has_just_come_is_not_idle() {
-        let hub = testing::hub();
-        let idle = Duration::from_millis(300);
-        tokio::time::sleep(2 * idle).await;
-        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
-        let settings = Settings {
+    fn settings(idle: Duration) -> Rc<Settings> {
+        Rc::new(Settings {
             listener: 0,
             name: "l".into(),
             cluster: 0,
@@ -123,9 +120,55 @@ mod tests {
             limits: Limits { output: 64, pipeline: 64, idle },
             allow: Vec::new(),
             deny: Vec::new(),
+        })
+    }
+
+    /// Requests to a backend that was being connected to were no part of `limits.memory`.
+    #[test]
+    fn requests_that_wait_for_a_connection_are_counted() {
+        let hub = testing::hub();
+        let cluster = testing::cluster();
+        hub.upstream(&cluster, &cluster.shards[0].members[0], 0, |upstream| {
+            let entry = Entry::new(Owner::Tombstone, 0, Access::Write, 0);
+            upstream.send_owned(&hub, entry, vec![0; 1 << 20]);
+        });
+        tick(&hub, 1);
+        assert_eq!(hub.metrics.buffered.get(), 1 << 20);
+    }
+
+    /// When slow backends held the memory, every client was closed, twenty a second.
+    #[tokio::test]
+    async fn clients_that_hold_little_are_not_closed_for_memory() {
+        let hub = testing::hub();
+        let client = |id| {
+            let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+            let limits = settings(Duration::ZERO).limits;
+            let client = Client::new(id, 0, Stream::Unix(ours), limits);
+            hub.register(&client);
+            (client, theirs)
         };
+        let (small, large) = (client(1), client(2));
+        small.0.charge(&hub, WORTH_CLOSING - 1, 0);
+        large.0.charge(&hub, WORTH_CLOSING, 0);
+        for _ in 0..2 {
+            close_largest_client(&hub);
+            large.0.charge(&hub, 0, 0);
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        let mut ended =
+            |client: &Client| client.poll(&mut context, &hub, &mut Vec::new(), true).is_ready();
+        assert!(ended(&large.0) && !ended(&small.0));
+    }
+
+    /// Its silence was counted from when the worker started.
+    #[tokio::test]
+    async fn a_client_that_has_just_come_is_not_idle() {
+        let hub = testing::hub();
+        let idle = Duration::from_millis(300);
+        tokio::time::sleep(2 * idle).await;
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let mut session =
-            Box::pin(session::serve(Rc::clone(&hub), settings.into(), Stream::Unix(ours), None));
+            Box::pin(session::serve(Rc::clone(&hub), settings(idle), Stream::Unix(ours), None));
         let mut context = Context::from_waker(Waker::noop());
         assert!(session.as_mut().poll(&mut context).is_pending());
         tick(&hub, 0);

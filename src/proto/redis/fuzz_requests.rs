@@ -35,8 +35,8 @@ pub fn inline(line: &[u8]) {
     assert_eq!(parse(quoted.join(" ").as_bytes()), Ok(words));
 }
 
-/// Words between spaces: a command and its arguments; a command nobody knows stands for some known
-/// one. The keys are arguments, in the order and number that they say.
+/// Words between spaces: a command (`GET`, `ACL|CAT`) and its arguments; a command nobody knows stands
+/// for some known one. The keys are arguments, in the order and number that they say.
 pub fn keys(data: &[u8]) {
     thread_local!(static COMMANDS: Commands = Commands::builtin());
     COMMANDS.with(|commands| keys_in(commands, data));
@@ -45,13 +45,13 @@ pub fn keys(data: &[u8]) {
 pub(super) fn keys_in(commands: &Commands, data: &[u8]) {
     let mut words: Vec<Vec<u8>> = data.split(|byte| *byte == b' ').map(<[u8]>::to_vec).collect();
     let name = words.first().cloned().unwrap_or_default();
-    if let Some(found) = commands.by_name(&name) {
+    let found = commands.by_name(&name).inspect(|found| {
         assert!(found.name.as_bytes().eq_ignore_ascii_case(&name), "{}", found.name);
-    } else {
-        let sum: usize = name.iter().map(|byte| usize::from(*byte)).sum();
-        let some = commands.iter().nth(sum % commands.len()).map_or("GET", |some| some.name);
-        words.splice(..1, some.split('|').map(|part| part.as_bytes().to_vec()));
-    }
+    });
+    let sum: usize = name.iter().map(|byte| usize::from(*byte)).sum();
+    let some =
+        found.or_else(|| commands.iter().nth(sum % commands.len())).map_or("GET", |c| c.name);
+    words.splice(..1, some.split('|').map(|part| part.as_bytes().to_vec()));
     with_request(&words, |args| {
         let command = commands.find(args).expect("the command is in the table");
         command.blocks(args);

@@ -82,8 +82,8 @@ fn untried_primary(shard: &Shard, tried: u64) -> Option<&Arc<Backend>> {
     let (index, backend) =
         shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    // A permit is taken last: it is for the one request that goes there.
     let untried = tried & (1 << index) == 0;
+    // Last: a permit that is taken must be used, or the backend waits for its outcome.
     let ready = untried && (gate.open() || (gate.half_open() && backend.take_permit()));
     ready.then_some(backend)
 }
@@ -210,6 +210,7 @@ mod tests {
         }
     }
 
+    /// A retry that may not go there took the one permit, and the backend stayed half open.
     #[test]
     fn a_primary_that_was_tried_keeps_its_permit() {
         let shard = shard(&[Axes { passive: Passive::HalfOpen, ..PRIMARY }]);

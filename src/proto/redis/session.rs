@@ -36,7 +36,9 @@ pub(super) struct State {
     pub authenticated: bool,
     pub db: u8,
     pub name: Vec<u8>,
-    pub picker: Picker,
+    /// By shard: one cursor for two shards in turn would give the same members of each the same
+    /// turns.
+    pub pickers: [Picker; PICKERS],
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -49,14 +51,16 @@ pub async fn serve(
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     hub.register(&client);
     client.charge(&hub, 0, hub.now_us());
-    let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
+    let key = peer.map_or(0, key_of);
+    let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
+    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key });
     let mut session = Session {
         guard: Guard { hub, client },
         state: State {
             authenticated: settings.password.is_none(),
             db: 0,
             name: Vec::new(),
-            picker: Picker { cursor, key: peer.map_or(0, key_of) },
+            pickers,
         },
         settings,
         decoder: Decoder::default(),
@@ -214,6 +218,8 @@ fn key_of(peer: IpAddr) -> u64 {
     }
 }
 
+/// Shards beyond these share the cursors again.
+pub(super) const PICKERS: usize = 8;
 /// Redis takes INT_MAX arguments; nobody sends more than a million.
 const MAX_ARGS: u32 = 1024 * 1024;
 /// What an unfinished request may hold when the memory limit is reached.

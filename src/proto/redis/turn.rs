@@ -116,10 +116,13 @@ impl Upstream {
     fn is_held_up(&self, cx: &Context<'_>) -> bool {
         let mut inner = self.inner();
         let mut waiting = inner.fifo.iter();
+        let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
+            Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Tombstone | Owner::Commands => true,
+        };
         inner.held_up = match waiting.next() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
-                if client.backlog() > PAUSE_BACKLOG
-                    && !waiting.any(|entry| matches!(entry.owner, Owner::Client(_))) =>
+                if client.backlog() > PAUSE_BACKLOG && waiting.all(|entry| of(client, entry)) =>
             {
                 client.wake_when_drained(cx.waker());
                 true

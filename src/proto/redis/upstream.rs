@@ -281,21 +281,3 @@ impl Drop for EndGuard<'_> {
 
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
-
-#[cfg(test)]
-mod tests {
-    use super::{super::testing, *};
-
-    /// Requests to a backend that was being connected to were no part of `limits.memory`.
-    #[test]
-    fn requests_that_wait_for_a_connection_are_counted() {
-        let hub = testing::hub();
-        let cluster = testing::cluster();
-        let backend = &cluster.shards[0].members[0];
-        let upstream = Upstream::open(&hub, &cluster, Arc::clone(backend), 0);
-        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, 0);
-        upstream.send_owned(&hub, entry, vec![0; 1 << 20]);
-        upstream.tick(&hub, 0);
-        assert_eq!(hub.metrics.buffered.get(), 1 << 20);
-    }
-}
