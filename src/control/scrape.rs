@@ -85,8 +85,8 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::LISTENER_ACCEPTED, &[name], total(|l| &l.accepted));
         sheet.count(names::LISTENER_ACTIVE, &[name], total(|l| &l.active));
         let rejected = names::LISTENER_REJECTED;
-        sheet.count(rejected, &[name, ("reason", "limit")], total(|l| &l.rejected_limit));
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
+        sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));

@@ -88,35 +88,43 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// The next connection. Errors of a connection that is already gone are passed over. When
-    /// descriptors or memory run out it waits 10 to 100ms and tells `on_exhausted`, once per
-    /// stretch; the kernel's backlog waits meanwhile.
-    pub async fn accept(&mut self, mut on_exhausted: impl FnMut(&io::Error)) -> Accepted {
-        loop {
-            let result = match self.fd.readable().await {
-                Ok(mut ready) => match ready.try_io(|fd| fd.get_ref().socket.accept()) {
-                    Ok(result) => result,
-                    Err(_would_block) => continue,
-                },
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => {
-                    self.backoff = BACKOFF_MIN;
-                    return match self.fd.get_ref().bind {
-                        Bind::Tcp(_) => Accepted::Tcp(socket.into()),
-                        Bind::Unix(_) => Accepted::Unix(socket.into()),
-                    };
-                }
-                Ok(_) => {}
-                Err(error) if is_exhaustion(&error) => {
-                    if self.backoff == BACKOFF_MIN {
-                        on_exhausted(&error);
-                    }
-                    tokio::time::sleep(self.backoff).await;
-                    self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-                }
-                Err(_gone) => tokio::task::yield_now().await,
+    /// Waits until a connection waits.
+    ///
+    /// # Errors
+    /// When the event loop is gone.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.fd.readable().await.map(|mut ready| ready.retain_ready())
+    }
+
+    /// The connection that waits, if it still does: errors of one that is already gone are passed
+    /// over. When descriptors or memory run out this waits 10 to 100ms and tells `on_exhausted`;
+    /// the kernel's backlog waits meanwhile.
+    pub async fn accept(&mut self, mut on_exhausted: impl FnMut(&io::Error)) -> Option<Accepted> {
+        let result = match self.fd.readable().await {
+            Ok(mut ready) => match ready.try_io(|fd| fd.get_ref().socket.accept()) {
+                Ok(result) => result,
+                Err(_would_block) => return None,
+            },
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok((socket, _)) if socket.set_nonblocking(true).is_ok() => {
+                self.backoff = BACKOFF_MIN;
+                Some(match self.fd.get_ref().bind {
+                    Bind::Tcp(_) => Accepted::Tcp(socket.into()),
+                    Bind::Unix(_) => Accepted::Unix(socket.into()),
+                })
+            }
+            Ok(_) => None,
+            Err(error) if is_exhaustion(&error) => {
+                on_exhausted(&error);
+                tokio::time::sleep(self.backoff).await;
+                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                None
+            }
+            Err(_gone) => {
+                tokio::task::yield_now().await;
+                None
             }
         }
     }
@@ -143,8 +151,9 @@ impl Accepted {
     }
 }
 
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM (accept(2)): waiting helps, trying again at once does not.
-fn is_exhaustion(error: &io::Error) -> bool {
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM (accept(2)): we have run out of something, which is no fault of
+/// the other side; waiting helps, trying again at once does not.
+pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
 }
 

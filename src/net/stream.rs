@@ -32,6 +32,14 @@ pub async fn connect(address: &Address, timeout: Duration) -> io::Result<Stream>
             Address::Tcp { host, port } => {
                 let host = host.trim_matches(['[', ']']);
                 let socket = TcpStream::connect((host, *port)).await?;
+                if socket.local_addr()? == socket.peer_addr()? {
+                    // Nobody listens, and the kernel chose that very port for our end (TCP's
+                    // simultaneous open): what we say would come back as the answer.
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionRefused,
+                        "connected to itself: nobody listens there",
+                    ));
+                }
                 Stream::from_tcp(socket)
             }
         }

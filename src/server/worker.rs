@@ -313,14 +313,17 @@ impl Desk {
             }
         };
         state.wait_first_round().await;
-        loop {
+        // A place is taken only for somebody who waits: listeners share them.
+        while acceptor.ready().await.is_ok() {
             let permit = self.permit(&name).await;
             let accepted = acceptor
                 .accept(|error| {
                     self.warn(&name, &format!("cannot accept for now: {error}; new clients wait"));
                 })
                 .await;
-            self.assign(index, accepted, permit);
+            if let Some(accepted) = accepted {
+                self.assign(index, accepted, permit);
+            }
         }
     }
 

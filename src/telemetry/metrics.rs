@@ -86,7 +86,6 @@ pub struct ClusterMetrics {
 pub struct ListenerMetrics {
     pub accepted: Counter,
     pub active: Counter,
-    pub rejected_limit: Counter,
     pub rejected_protocol: Counter,
     /// Wrong passwords.
     pub rejected_auth: Counter,

@@ -139,6 +139,8 @@ fn a_dead_shard_fails_its_own_keys_and_no_other() {
         );
         assert_eq!(conn.cmd(&["GET", &mine]), "v");
         assert!(start.elapsed() < SLOW, "{:?}", start.elapsed());
+        // Clients look with INFO whether anybody is there.
+        assert!(conn.cmd(&["INFO"]).text().contains("sluice_shards_answering:1\r\n"));
     }
     let reply = conn.cmd(&["MGET", &mine, &theirs]);
     assert!(reply.error().contains("s1"), "{reply:?}");

@@ -123,6 +123,26 @@ fn databases_are_kept_apart_on_the_servers() {
     assert_eq!(zero.cmd(&["GET", "k"]), "in four");
 }
 
+/// Each database has a connection of its own, so a pipeline over two of them could overtake itself.
+#[test]
+fn a_pipeline_over_databases_keeps_its_order() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let mut conn = sluice.conn();
+    for round in 0..200 {
+        let value = round.to_string();
+        let words: Vec<Vec<&str>> = vec![
+            vec!["SELECT", "1"],
+            vec!["SET", "k", &value],
+            vec!["SELECT", "0"],
+            vec!["FLUSHALL"],
+            vec!["SELECT", "1"],
+            vec!["GET", "k"],
+        ];
+        assert_eq!(conn.pipeline(&words)[5], Value::Nil, "round {round}");
+    }
+}
+
 #[test]
 fn what_a_later_version_brings_is_refused_and_the_connection_kept() {
     let cluster = Cluster::start(2, 0);

@@ -130,6 +130,27 @@ fn no_more_connections_than_the_file_allows() {
     assert!(three.iter_mut().all(|conn| conn.cmd(&["PING"]) == "PONG"));
 }
 
+/// Each listener held a place while it waited for a client.
+#[test]
+fn two_listeners_share_one_place() {
+    let cluster = Cluster::start(1, 0);
+    let folder = tempfile::TempDir::new().unwrap();
+    let second = folder.path().join("second.sock");
+    let bind = second.display();
+    let sluice = cluster
+        .sluice()
+        .top("limits: { max_connections: 1 }")
+        .listener(&format!(
+            "\n  - {{ name: second, bind: \"unix:{bind}\", protocol: redis, cluster: cache }}"
+        ))
+        .start();
+    sluice.expect_log("max_connections");
+    for _ in 0..3 {
+        assert_eq!(Conn::open_unix(&second).cmd(&["PING"]), "PONG");
+        assert_eq!(sluice.conn().cmd(&["PING"]), "PONG");
+    }
+}
+
 #[test]
 fn clients_are_spread_evenly_over_the_workers() {
     let cluster = Cluster::start(1, 0);

@@ -42,6 +42,8 @@ struct Inner {
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// Nothing more is sent before everything is answered.
+    barrier: bool,
     /// Bytes of the requests sent since nothing was under way.
     asked: usize,
     window: usize,
@@ -110,6 +112,7 @@ impl Client {
                 stalled: false,
                 closing: None,
                 end: None,
+                barrier: false,
                 asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
                 window_hit: false,
@@ -289,6 +292,12 @@ impl Client {
         self.inner.borrow_mut().paused = Some(waker.clone());
     }
 
+    /// Holds the client's next requests until those under way are answered: they go over another
+    /// connection and must not overtake.
+    pub(super) fn wait_for_all(&self) {
+        self.inner.borrow_mut().barrier = true;
+    }
+
     /// Ends the session once every reply is written; nothing more is read.
     pub fn close_after_replies(&self, end: End) {
         self.inner.borrow_mut().closing.get_or_insert(end);
@@ -376,10 +385,11 @@ impl Inner {
         if waiting == 0 {
             self.largest /= 2;
             self.asked = 0;
+            self.barrier = false;
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
         let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
-        waiting < self.window.min(by_size) && small
+        waiting < self.window.min(by_size) && small && !self.barrier
     }
 
     fn borrow_out(&mut self, hub: &Hub) {

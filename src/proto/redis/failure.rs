@@ -38,7 +38,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         cell.failures.add(lost);
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
-    if !idle_close && error.phase != Phase::Evicted {
+    if !idle_close && !error.ours && error.phase != Phase::Evicted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
     }
     if error.phase == Phase::Protocol {

@@ -112,7 +112,9 @@ impl Gather {
 
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        if self.failed > 0 {
+        // INFO tells of the shards that answer: a client that looks whether we are there asks it.
+        let partial = matches!(self.merge, Merge::Info { .. }) && self.failed < self.parts;
+        if self.failed > 0 && !partial {
             return self.fail(out);
         }
         match &self.merge {

@@ -24,11 +24,12 @@ const SUMMED: &[&str] = &[
     "used_memory_rss",
 ];
 
-/// Writes the merged reply of `parts`, each an INFO reply, behind `header`.
+/// Writes the merged reply of `parts`, each an INFO reply or empty for a shard that did not answer,
+/// behind `header`.
 pub(super) fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
-    let texts: Vec<_> = parts.iter().map(|part| text(part)).collect();
+    let texts: Vec<_> = parts.iter().filter(|p| !p.is_empty()).map(|p| text(p)).collect();
     let sums = sums(&texts);
-    let mut merged = header.to_owned();
+    let mut merged = format!("{header}sluice_shards_answering:{}\r\n\r\n", texts.len());
     let mut databases = Some(databases(&texts));
     for line in texts.first().map(|first| first.lines()).into_iter().flatten() {
         match line.split_once(':') {

@@ -65,7 +65,10 @@ fn select(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     };
     match u8::try_from(db) {
         Ok(db) if db < DATABASES => {
-            scene.state.db = db;
+            if scene.state.db != db {
+                scene.client.wait_for_all();
+                scene.state.db = db;
+            }
             fixed(scene, reply::OK)
         }
         _ => fixed(scene, reply::DB_RANGE),
@@ -175,7 +178,7 @@ fn version(scene: &Scene<'_>) -> String {
 /// INFO of every shard as of one server, behind a section of ours.
 fn info(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     let header = format!(
-        "# Sluice\r\nsluice_version:{}\r\nsluice_cluster:{}\r\nsluice_shards:{}\r\n\r\n",
+        "# Sluice\r\nsluice_version:{}\r\nsluice_cluster:{}\r\nsluice_shards:{}\r\n",
         env!("CARGO_PKG_VERSION"),
         scene.cluster.name,
         scene.cluster.shards.len(),

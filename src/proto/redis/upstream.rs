@@ -10,7 +10,10 @@ use super::{
     outbox::Outbox,
 };
 use crate::{
-    net::stream::{self, Stream},
+    net::{
+        listener::is_exhaustion,
+        stream::{self, Stream},
+    },
     policy::{
         access::Access,
         suspicion::{Recent, is_suspect},
@@ -61,6 +64,8 @@ pub struct UpstreamError {
     pub backend: Arc<str>,
     pub phase: Phase,
     pub reason: String,
+    /// We ran out of descriptors or memory: no fault of the backend's.
+    pub ours: bool,
 }
 
 /// How far a connection had come.
@@ -184,7 +189,7 @@ impl Upstream {
 
     pub(super) fn error(&self, phase: Phase, reason: impl ToString) -> UpstreamError {
         let backend = Arc::clone(&self.backend.name);
-        UpstreamError { backend, phase, reason: reason.to_string() }
+        UpstreamError { backend, phase, reason: reason.to_string(), ours: false }
     }
 
     /// Counts one latency for what counts as usual here.
@@ -236,9 +241,10 @@ impl Upstream {
         credentials: &crate::topology::Credentials,
     ) -> Result<Stream, UpstreamError> {
         let timeout = self.timeouts.connect;
-        let mut stream = stream::connect(&self.backend.address, timeout)
-            .await
-            .map_err(|error| self.error(Phase::Connect, error))?;
+        let mut stream =
+            stream::connect(&self.backend.address, timeout).await.map_err(|error| {
+                UpstreamError { ours: is_exhaustion(&error), ..self.error(Phase::Connect, error) }
+            })?;
         handshake::greet(&mut stream, credentials, self.db, timeout)
             .await
             .map_err(|error| self.error(Phase::Handshake, error))?;
@@ -276,6 +282,8 @@ impl Drop for EndGuard<'_> {
         self.hub.metrics.panics.add(1);
         let error = self.upstream.error(Phase::Protocol, "internal error");
         failure::connection_ended(self.hub, self.upstream, &error);
+        // Those that the turn had answered and not written to yet.
+        self.hub.clients().iter().for_each(|client| client.flush(self.hub));
     }
 }
 
