@@ -336,16 +336,17 @@ impl Control {
         let shard = self.watches[id].shard;
         self.history[steps.0..=steps.1].iter().any(|moment| {
             let gate = moment.gates[id];
-            let is_first = moment.order[shard][0] == id;
-            let is_member = moment.order[shard].contains(&id);
-            let as_primary = is_first && gate.primary();
+            let members = &moment.order[shard];
+            let primary = members.iter().find(|id| moment.gates[**id].primary());
+            let as_primary = primary == Some(&id);
+            let as_replica = members.contains(&id) && gate.replica();
             let fits = match (access, moment.from) {
                 (Access::Write, _) | (Access::Read, ReadFrom::Primary) => as_primary,
-                (Access::Read, ReadFrom::Replica) => is_member && !is_first && gate.replica(),
-                (Access::Read, ReadFrom::PreferReplica) => {
-                    as_primary || is_member && !is_first && gate.replica()
+                (Access::Read, ReadFrom::Replica) => as_replica,
+                (Access::Read, ReadFrom::PreferReplica) => as_primary || as_replica,
+                (Access::Read, ReadFrom::Any) => {
+                    as_replica || members.contains(&id) && gate.primary()
                 }
-                (Access::Read, ReadFrom::Any) => is_member && (gate.primary() || gate.replica()),
             };
             fits && (gate.open() || gate.half_open())
         })

@@ -173,11 +173,11 @@ pub(crate) fn parse_key(bytes: &[u8]) -> Option<(usize, usize)> {
     Some((key.parse().ok()?, id.parse().ok()?))
 }
 
-/// What a write writes: one in eleven is big enough to be streamed.
+/// What a write writes: one in so many is big enough to be streamed.
 pub(crate) fn value(key: usize, db: u8, id: usize) -> Vec<u8> {
     let mut value = format!("k{key}/{db}#{id}!").into_bytes();
     if id.is_multiple_of(BIG_EVERY) {
-        value.resize(BIG_VALUE, b'0' + u8::try_from(id % 10).unwrap());
+        value.extend(vec![b'0' + u8::try_from(id % 10).unwrap(); BIG_VALUE]);
     }
     value
 }
@@ -190,4 +190,4 @@ pub(crate) fn write_of(value: &[u8]) -> Option<usize> {
 }
 
 const BIG_EVERY: usize = 41;
-const BIG_VALUE: usize = 150_000;
+const BIG_VALUE: usize = 120_000;

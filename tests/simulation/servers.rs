@@ -140,9 +140,10 @@ impl Server {
         self.conns.iter().any(|conn| !conn.due.is_empty() || !conn.out.is_empty())
     }
 
-    /// Takes what came and sends what is due.
-    pub(crate) fn pump(&mut self, control: &Control, ledger: &mut Ledger) {
-        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
+    /// Takes what came and sends what is due; new connections only when some were dialled.
+    pub(crate) fn pump(&mut self, dialled: bool, control: &Control, ledger: &mut Ledger) {
+        let listener = || self.listener.as_ref().filter(|_| dialled);
+        while let Some(Ok((stream, _))) = listener().map(UnixListener::accept) {
             stream.set_nonblocking(true).unwrap();
             self.conns.push(Conn {
                 stream,

@@ -67,7 +67,9 @@ struct World {
     ledger: Ledger,
     dice: Dice,
     polls: Rc<Cell<u64>>,
-    /// Something has happened that only the fakes can see.
+    /// For so many more rounds servers look for new connections: each look costs the kernel much.
+    dials: Rc<Cell<u32>>,
+    /// Something has happened that may concern the fakes, though no task had a turn.
     stirred: bool,
     faults: usize,
     limit_ms: u64,
@@ -126,12 +128,17 @@ impl World {
         });
         let polls: Rc<Cell<u64>> = Rc::default();
         let counter = Rc::clone(&polls);
+        let dials: Rc<Cell<u32>> = Rc::default();
+        let dialling = Rc::clone(&dials);
         let hub = Hub::new(Parts {
             worker: 0,
             metrics,
             reporter,
             memory: Memory::default(),
-            spawn: Spawn::new(move |task| start(Counted { task, polls: Rc::clone(&counter) })),
+            spawn: Spawn::new(move |task| {
+                dialling.set(DIAL_ROUNDS);
+                start(Counted { task, polls: Rc::clone(&counter) });
+            }),
             topology: reader,
             commands: vec![commands],
             seed: dice.next(),
@@ -159,6 +166,7 @@ impl World {
             ledger: Ledger::default(),
             dice,
             polls,
+            dials,
             stirred: true,
             faults: 0,
             limit_ms: u64::try_from((request + duty::TICK).as_millis()).unwrap() + 2 * BEAT_MS,
@@ -254,6 +262,7 @@ impl World {
         self.settle().await;
         if beat.is_multiple_of(TICK_EVERY) {
             duty::tick(&self.hub, beat / TICK_EVERY);
+            self.stirred = true;
             self.settle().await;
         }
         for client in &mut self.clients {
@@ -264,6 +273,7 @@ impl World {
     fn publish_gates(&mut self) {
         if self.control.publish_gates(&mut self.ledger) {
             duty::gates_changed(&self.hub);
+            self.stirred = true;
         }
     }
 
@@ -287,15 +297,19 @@ impl World {
         self.faults += 1;
         let id = self.target();
         let for_ms = 50 + self.dice.below(1_000);
-        let server = &mut self.servers[id];
-        let mode = match self.dice.below(14) {
+        let mode = match self.dice.below(15) {
             0 => Mode::Slow(10 + self.dice.below(600)),
             1 | 2 => Mode::Hung,
             3 => Mode::Loading,
             4 => Mode::MasterDown,
             5 => Mode::Refusing,
-            6 => {
-                let sent = server.send_surplus();
+            6 | 10 => {
+                // Requests that the proxy has not seen yet: no reply is due, and soon one may be.
+                for client in &mut self.clients {
+                    client.ask(2, self.control.step(), &mut self.dice, &mut self.ledger);
+                    client.pump(&mut self.ledger);
+                }
+                let sent = self.servers[id].send_surplus();
                 return self.ledger.note(format!("b{id} sends a surplus reply: {sent}"));
             }
             7 => {
@@ -319,13 +333,13 @@ impl World {
                 use Fault::{CloseAfter, Garbage, HalfReply, ResetBefore};
                 for _ in 0..=self.dice.below(3) {
                     let kinds = [ResetBefore, CloseAfter, HalfReply, Garbage];
-                    server.faults.push_back(kinds[self.dice.index(kinds.len())]);
+                    self.servers[id].faults.push_back(kinds[self.dice.index(kinds.len())]);
                 }
                 return;
             }
         };
         self.ledger.note(format!("b{id} is {mode:?} for {for_ms}ms"));
-        server.set_mode(mode);
+        self.servers[id].set_mode(mode);
         self.heal_ms[id] = self.ledger.now_ms + for_ms;
     }
 
@@ -360,8 +374,10 @@ impl World {
         for _ in 0..MOST_ROUNDS {
             // Only time, what was just asked, or the proxy gives the fakes something to do.
             if moved {
+                let dialled = self.dials.get() > 0;
+                self.dials.set(self.dials.get().saturating_sub(1));
                 for server in &mut self.servers {
-                    server.pump(&self.control, &mut self.ledger);
+                    server.pump(dialled, &self.control, &mut self.ledger);
                 }
                 for client in &mut self.clients {
                     client.pump(&mut self.ledger);
@@ -426,4 +442,6 @@ const ASK_ONE_IN: u64 = 12;
 const MOST_WAITING: usize = 40;
 /// A task woken by the event loop runs in the round after.
 const CALM_ROUNDS: u32 = 2;
+/// A connection is dialled in the first turn of its task, which comes soon after its start.
+const DIAL_ROUNDS: u32 = 8;
 const MOST_ROUNDS: u32 = 100_000;

@@ -465,41 +465,4 @@ const RESUME_BACKLOG: usize = 512 * 1024;
 const MIN_READ: usize = 4 * 1024;
 
 #[cfg(test)]
-mod tests {
-    use super::{super::testing, *};
-
-    fn client(pipeline: usize) -> Rc<Client> {
-        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
-        drop(theirs);
-        let limits = Limits { output: 1 << 20, pipeline, idle: Duration::ZERO };
-        Client::new(1, 0, Stream::Unix(ours), limits)
-    }
-
-    fn fill(client: &Client) -> Vec<u32> {
-        std::iter::from_fn(|| client.has_room().then(|| client.open(0))).collect()
-    }
-
-    /// The window doubled beyond it, and was cut only when the batch was over.
-    #[tokio::test]
-    async fn no_more_requests_are_under_way_than_the_pipeline_allows() {
-        let (hub, client) = (testing::hub(), client(100));
-        assert_eq!(fill(&client).len(), FIRST_WINDOW);
-        for seq in 0..64 {
-            client.answer(&hub, seq, 0, "s0", b"+OK\r\n");
-        }
-        assert_eq!(fill(&client).len(), 100);
-    }
-
-    /// Early replies were no backlog: one slow request let a client pile up a thousand large ones.
-    #[tokio::test]
-    async fn replies_that_wait_for_an_earlier_one_are_backlog() {
-        let (hub, client) = (testing::hub(), client(1024));
-        client.open(0);
-        let big = vec![b'x'; 1 << 20];
-        let kept = std::iter::from_fn(|| client.has_room().then(|| client.reply(&hub, &big)));
-        assert_eq!(kept.count(), SOFT_BACKLOG >> 20);
-        client.answer(&hub, 0, 0, "s0", b"+OK\r\n");
-        client.close(&hub);
-        assert_eq!(hub.metrics.buffered.get(), 0);
-    }
-}
+mod tests;

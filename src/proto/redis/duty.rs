@@ -68,7 +68,7 @@ fn close_largest_client(hub: &Hub) {
     }
 }
 
-/// Asks one primary of each cluster for the commands that we do not know, once.
+/// Asks one primary of each cluster for the commands that we do not know, until one has told.
 fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
     let mut topology = hub.topology();
     for cluster in &topology.snapshot().clusters {
@@ -76,7 +76,7 @@ fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
             continue;
         }
         let Some(primary) = cluster.shards.iter().find_map(route::primary) else { continue };
-        hub.set_asked_commands(cluster.id);
+        hub.set_asked_commands(cluster.id, true);
         let entry = Entry::new(Owner::Commands, 0, Access::Read, now_us);
         hub.upstream(cluster, primary, 0, |upstream| {
             upstream.send(hub, entry, |out| out.extend_from_slice(b"*1\r\n$7\r\nCOMMAND\r\n"));
@@ -100,7 +100,14 @@ mod tests {
         },
         *,
     };
-    use crate::net::stream::Stream;
+    use crate::{
+        net::stream::Stream,
+        policy::{
+            gate::{Axes, Health, Role},
+            reads::ReadFrom,
+        },
+        proto::redis::stage::Stage,
+    };
     use std::task::{Context, Waker};
 
     fn settings(idle: Duration) -> Rc<Settings> {
@@ -169,5 +176,80 @@ mod tests {
         tokio::time::sleep(2 * idle).await;
         tick(&hub, 0);
         assert_eq!(session.await, End::Idle);
+    }
+
+    const ASKS: &str = "*1\r\n$7\r\nCOMMAND\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_primary_is_asked_for_its_commands_until_it_has_told_them() {
+        let mut stage = Stage::new(1, ReadFrom::Primary);
+        stage.pass(Duration::from_secs(1)).await;
+        let mut primary = stage.accept(0);
+        assert_eq!(primary.heard(), ASKS);
+        primary.say("-LOADING Redis is loading the dataset in memory\r\n");
+        stage.pass(Duration::from_secs(1)).await;
+        assert_eq!(primary.heard(), ASKS, "it was loading: asked again");
+        drop(primary);
+        stage.pass(Duration::from_secs(1)).await;
+        let mut primary = stage.accept(0);
+        assert_eq!(primary.heard(), ASKS, "the connection was lost: asked again");
+        primary.say("*1\r\n*6\r\n$6\r\nmy.get\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n");
+        stage.pass(Duration::from_secs(5)).await;
+        assert_eq!(primary.heard(), "");
+        assert!(stage.hub.commands(0).unwrap().by_name(b"MY.GET").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_idle_when_nothing_of_it_is_under_way() {
+        let mut stage = Stage::new(1, ReadFrom::Primary);
+        stage.limits = Limits { idle: Duration::from_secs(3), ..stage.limits };
+        let (mut idle, mut waits) = (stage.client(), stage.client());
+        idle.say("PING\r\n");
+        waits.say("GET slow\r\n");
+        stage.settle().await;
+        let mut primary = stage.accept(0);
+        assert_eq!(idle.heard(), "+PONG\r\n");
+        stage.pass(Duration::from_secs(2)).await;
+        assert!(!idle.is_closed());
+        stage.pass(Duration::from_secs(2)).await;
+        assert!(idle.is_closed());
+        assert!(!waits.is_closed());
+        primary.heard();
+        primary.say("+value\r\n");
+        stage.settle().await;
+        assert_eq!(waits.heard(), "+value\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_the_memory_limit_the_client_that_holds_most_is_closed() {
+        let mut stage = Stage::with_memory(1, ReadFrom::Primary, 512 * 1024);
+        let (mut greedy, mut modest) = (stage.client(), stage.client());
+        modest.say("*2\r\n$4\r\nECHO\r\n$5\r\nhe");
+        // It asks for much and reads nothing.
+        for _ in 0..20 {
+            greedy.say(format!("*2\r\n$4\r\nECHO\r\n$50000\r\n{}\r\n", "x".repeat(50_000)));
+            stage.settle().await;
+        }
+        stage.pass(TICK).await;
+        assert!(greedy.heard().len() < 1_000_000);
+        assert!(greedy.is_closed());
+        modest.say("llo\r\n");
+        stage.settle().await;
+        assert_eq!(modest.heard(), "$5\r\nhello\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gates_that_close_move_reads_at_once() {
+        let stage = Stage::new(2, ReadFrom::PreferReplica);
+        let mut client = stage.client();
+        client.say("GET a\r\n");
+        stage.settle().await;
+        let _replica = stage.accept(1);
+        let axes = Axes { health: Health::Unhealthy, role: Role::Replica, ..Axes::default() };
+        stage.set(1, axes);
+        stage.settle().await;
+        stage.accept(0).say("+a\r\n");
+        stage.settle().await;
+        assert_eq!(client.heard(), "+a\r\n");
     }
 }

@@ -99,8 +99,12 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
         if timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
             continue;
         }
-        if let Owner::Client(client) = std::mem::replace(&mut entry.owner, Owner::Tombstone) {
-            expired.push((client, (entry.seq, entry.part, entry.access)));
+        match std::mem::replace(&mut entry.owner, Owner::Tombstone) {
+            Owner::Client(client) => {
+                expired.push((client, (entry.seq, entry.part, entry.access)));
+            }
+            Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
+            Owner::Tombstone => {}
         }
     }
     let mut touched = Vec::new();
@@ -189,8 +193,13 @@ fn retry(
     mut entry: Entry,
     sent: bool,
 ) -> Result<(), Entry> {
-    if !matches!(entry.owner, Owner::Client(_)) {
-        return Err(entry);
+    match entry.owner {
+        Owner::Client(_) => {}
+        Owner::Commands => {
+            hub.set_asked_commands(upstream.cluster, false);
+            return Err(entry);
+        }
+        Owner::Tombstone => return Err(entry),
     }
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =

@@ -153,9 +153,10 @@ impl Hub {
         self.asked.borrow().get(cluster).copied().unwrap_or(true)
     }
 
-    pub(super) fn set_asked_commands(&self, cluster: usize) {
+    /// Remembers that a backend was asked, or that the one asked did not tell.
+    pub(super) fn set_asked_commands(&self, cluster: usize, has_asked: bool) {
         if let Some(asked) = self.asked.borrow_mut().get_mut(cluster) {
-            *asked = true;
+            *asked = has_asked;
         }
     }
 
@@ -252,5 +253,67 @@ impl Hub {
         } else if before > after {
             self.metrics.buffered.sub((before - after) as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage};
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_share_one_connection_and_each_database_has_its_own() {
+        let stage = Stage::new(1, ReadFrom::Primary);
+        let (mut one, mut two, mut other) = (stage.client(), stage.client(), stage.client());
+        one.say("GET a\r\n");
+        two.say("GET b\r\n");
+        stage.settle().await;
+        let mut shared = stage.accept(0);
+        assert_eq!(shared.heard().matches("GET").count(), 2);
+        assert!(stage.try_accept(0).is_none());
+        other.say("SELECT 3\r\nGET a\r\n");
+        stage.settle().await;
+        let mut own = stage.accept(0);
+        assert_eq!(own.heard(), "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n");
+        own.say("+OK\r\n");
+        stage.settle().await;
+        assert_eq!(own.heard(), "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+        own.say("+three\r\n");
+        shared.say("+a\r\n+b\r\n");
+        stage.settle().await;
+        assert_eq!(
+            [one.heard(), two.heard(), other.heard()],
+            ["+a\r\n", "+b\r\n", "+OK\r\n+three\r\n"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_closes_idle_clients_now_and_others_after_their_replies() {
+        let stage = Stage::new(1, ReadFrom::Primary);
+        let (mut idle, mut waits) = (stage.client(), stage.client());
+        idle.say("PING\r\n");
+        waits.say("GET a\r\n");
+        stage.settle().await;
+        assert_eq!(idle.heard(), "+PONG\r\n");
+        stage.hub.drain();
+        stage.settle().await;
+        assert!(idle.is_closed());
+        assert!(!waits.is_closed());
+        stage.accept(0).say("+a\r\n");
+        stage.settle().await;
+        assert_eq!(waits.heard(), "+a\r\n");
+        assert!(waits.is_closed());
+        assert!(stage.hub.clients().is_empty());
+    }
+
+    #[test]
+    fn memory_is_above_a_share_of_its_limit_and_never_without_one() {
+        let workers: Arc<[Arc<WorkerMetrics>]> = Arc::new([Arc::default(), Arc::default()]);
+        workers.iter().for_each(|worker| worker.buffered.add(450));
+        let memory = |limit| Memory { limit, workers: Arc::clone(&workers) };
+        assert_eq!(memory(None).used(), 900);
+        assert!(!memory(None).above(0));
+        assert!(memory(Some(1000)).above(90) && !memory(Some(1000)).above(91));
+        assert!(memory(Some(900)).above(100) && !memory(Some(1000)).above(100));
     }
 }

@@ -136,26 +136,121 @@ const MEMBERS_TOLD: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing, *};
-    use crate::policy::gate::{Axes, Health, Passive, Role, derive};
+    use super::*;
+    use crate::{
+        policy::{
+            balance::{Balancer, Strategy},
+            gate::{Admin, Axes, Health, Passive, Role, derive},
+        },
+        topology::Backend,
+    };
+
+    const PRIMARY: Axes = Axes {
+        admin: Admin::Ready,
+        health: Health::Healthy,
+        passive: Passive::Closed,
+        role: Role::Primary,
+    };
+    const REPLICA: Axes = Axes { role: Role::Replica, ..PRIMARY };
+
+    /// A shard of members in these states; a half-open one has one permit.
+    fn shard(members: &[Axes]) -> Shard {
+        let backend = |(id, axes): (u32, &Axes)| {
+            let address = format!("10.0.0.{id}:6379").parse().unwrap();
+            let backend = Backend::new(id, "main".into(), "s0".into(), address, 1, 1);
+            let (state, gate) = derive(*axes);
+            backend.publish(state, gate, axes.role, u32::from(gate.half_open()));
+            Arc::new(backend)
+        };
+        let weights = vec![1; members.len()];
+        Shard {
+            name: "s0".into(),
+            members: (0..).zip(members).map(backend).collect(),
+            replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
+            any: Balancer::new(Strategy::RoundRobin, &weights),
+        }
+    }
+
+    /// Who gets so many requests one after the other, as digits; `-` is nobody.
+    fn picked(shard: &Shard, access: Access, from: ReadFrom, tried: u64) -> String {
+        let mut picker = Picker { cursor: 0, key: 0 };
+        let mut one = || select(shard, access, from, &mut picker, tried, || 7);
+        (0..4).map(|_| one().map_or_else(|| "-".into(), |b| b.id.to_string())).collect()
+    }
+
+    #[test]
+    fn reads_go_where_the_policy_says() {
+        let shard = shard(&[PRIMARY, REPLICA, REPLICA]);
+        for (from, all, without_1) in [
+            (ReadFrom::Primary, "0000", "0000"),
+            (ReadFrom::Replica, "1212", "2222"),
+            (ReadFrom::PreferReplica, "1212", "2222"),
+            (ReadFrom::Any, "0120", "0202"),
+        ] {
+            assert_eq!(picked(&shard, Access::Read, from, 0), all, "{from:?}");
+            assert_eq!(picked(&shard, Access::Read, from, 0b10), without_1, "{from:?}");
+            assert_eq!(picked(&shard, Access::Write, from, 0), "0000", "{from:?}");
+            assert_eq!(picked(&shard, Access::Write, from, 0b1), "----", "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_goes_to_the_member_that_control_made_the_primary_and_to_no_other() {
+        let shard_of = |first| shard(&[first, PRIMARY]);
+        let unknown = Axes { role: Role::Unknown, ..PRIMARY };
+        for first in [REPLICA, unknown] {
+            let shard = shard_of(first);
+            assert_eq!(picked(&shard, Access::Write, ReadFrom::Any, 0), "1111", "{first:?}");
+        }
+        let out = Axes { passive: Passive::Ejected, ..PRIMARY };
+        let drained = Axes { admin: Admin::Drain, ..PRIMARY };
+        for first in [out, drained, unknown] {
+            let shard = shard(&[first, REPLICA]);
+            assert_eq!(picked(&shard, Access::Write, ReadFrom::Any, 0), "----", "{first:?}");
+        }
+    }
 
     /// A retry that may not go there took the one permit, and the backend stayed half open.
     #[test]
-    fn a_primary_tried_before_keeps_its_permit() {
-        let cluster = testing::cluster();
-        let [shard] = &cluster.shards[..] else { unreachable!() };
-        let (state, gate) = derive(Axes {
-            health: Health::Healthy,
-            passive: Passive::HalfOpen,
-            role: Role::Primary,
-            ..Axes::default()
-        });
-        shard.members[0].publish(state, gate, Role::Primary, 1);
-        let mut picker = Picker { cursor: 0, key: 0 };
-        let mut chosen =
-            |tried| select(shard, Access::Write, ReadFrom::Any, &mut picker, tried, || 0);
-        assert!(chosen(1).is_none());
-        assert!(chosen(0).is_some());
-        assert!(chosen(0).is_none());
+    fn a_primary_that_was_tried_keeps_its_permit() {
+        let shard = shard(&[Axes { passive: Passive::HalfOpen, ..PRIMARY }]);
+        assert_eq!(picked(&shard, Access::Write, ReadFrom::Primary, 1), "----");
+        assert_eq!(picked(&shard, Access::Write, ReadFrom::Primary, 0), "0---");
+    }
+
+    #[test]
+    fn only_prefer_replica_falls_back_to_the_primary() {
+        let out = Axes { health: Health::Unhealthy, ..REPLICA };
+        let stale = Axes { role: Role::ReplicaLinkDown, ..REPLICA };
+        let shard = shard(&[PRIMARY, out, stale]);
+        assert_eq!(picked(&shard, Access::Read, ReadFrom::PreferReplica, 0), "0000");
+        assert_eq!(picked(&shard, Access::Read, ReadFrom::Any, 0), "0000");
+        assert_eq!(picked(&shard, Access::Read, ReadFrom::Replica, 0), "----");
+    }
+
+    #[test]
+    fn a_permit_of_a_half_open_gate_is_for_one_request() {
+        let trial = |axes| Axes { passive: Passive::HalfOpen, ..axes };
+        let replicas = || shard(&[PRIMARY, trial(REPLICA), trial(REPLICA)]);
+        assert_eq!(picked(&replicas(), Access::Read, ReadFrom::Replica, 0), "12--");
+        assert_eq!(picked(&replicas(), Access::Read, ReadFrom::PreferReplica, 0), "1200");
+        let primary = shard(&[trial(PRIMARY), REPLICA]);
+        assert_eq!(picked(&primary, Access::Write, ReadFrom::Any, 0), "0---");
+    }
+
+    #[test]
+    fn a_client_hears_who_is_missing_and_how_each_one_is() {
+        let out = Axes { health: Health::Unhealthy, ..REPLICA };
+        let shard = shard(&[Axes { passive: Passive::Ejected, ..PRIMARY }, out]);
+        assert_eq!(
+            why_not(&shard, Access::Write, ReadFrom::Any),
+            "shard s0 has no primary: 10.0.0.0:6379 is ejected (primary), \
+             10.0.0.1:6379 is unhealthy (replica)"
+        );
+        assert_eq!(
+            why_not(&shard, Access::Read, ReadFrom::Replica),
+            "shard s0 has no replica: 10.0.0.0:6379 is ejected (primary), \
+             10.0.0.1:6379 is unhealthy (replica)"
+        );
     }
 }

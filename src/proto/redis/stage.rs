@@ -60,6 +60,15 @@ impl Stage {
     }
 
     pub(super) fn with_timeouts(members: usize, from: ReadFrom, timeouts: Timeouts) -> Self {
+        Self::with(members, from, timeouts, None)
+    }
+
+    /// As [`Self::new`], with a limit on buffered bytes.
+    pub(super) fn with_memory(members: usize, from: ReadFrom, limit: u64) -> Self {
+        Self::with(members, from, Timeouts::default(), Some(limit))
+    }
+
+    fn with(members: usize, from: ReadFrom, timeouts: Timeouts, limit: Option<u64>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |member: usize| folder.path().join(format!("b{member}"));
         let backend = |member| {
@@ -88,7 +97,7 @@ impl Stage {
             worker: 0,
             metrics: Arc::clone(&metrics),
             reporter,
-            memory: Memory { limit: None, workers: Arc::new([metrics]) },
+            memory: Memory { limit, workers: Arc::new([metrics]) },
             spawn: Spawn::new(move |task| started.borrow_mut().push(task)),
             topology,
             commands: vec![commands],
@@ -246,9 +255,14 @@ impl Peer {
         Self(stream)
     }
 
-    /// Sends bytes, all of which the socket must take.
+    /// Sends bytes, all of which the socket must take at once (some 200 KiB).
     pub(super) fn say(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends no more.
+    pub(super) fn end(&mut self) {
+        self.0.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     /// Everything that has come since the last call.

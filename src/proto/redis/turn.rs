@@ -7,17 +7,19 @@ use super::{
     entry::{Entry, Owner, Reach},
     failure,
     hub::Hub,
+    reply,
     scan::Scanner,
     tally::{Settled, Tally},
-    upstream::{Phase, Upstream, UpstreamError},
+    upstream::{Inner, Phase, Upstream, UpstreamError},
 };
 use crate::net::stream::Stream;
 use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
+use tokio::io::{AsyncRead, ReadBuf};
 
 impl Upstream {
     pub(super) async fn serve(self: &Rc<Self>, hub: &Rc<Hub>, mut stream: Stream) -> UpstreamError {
@@ -37,6 +39,9 @@ impl Upstream {
         if let Some(error) = self.begin_turn() {
             return Poll::Ready(error);
         }
+        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
+            return Poll::Ready(error);
+        }
         if let Err(error) = self.flush(cx, hub, stream) {
             return Poll::Ready(self.error(Phase::Write, error));
         }
@@ -48,7 +53,7 @@ impl Upstream {
             match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(self.error(Phase::Read, "connection closed by the server"));
+                    return Poll::Ready(self.error(Phase::Read, CLOSED));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
                 Poll::Ready(Ok(n)) => {
@@ -63,6 +68,28 @@ impl Upstream {
                 }
             }
         }
+    }
+
+    /// While no reply is due, looks before anything is sent: what has come must not be taken for
+    /// the reply to a request that leaves in this turn, nor that one be counted as sent to a server
+    /// that has closed. Costs no system call unless the event loop has said that there is something.
+    fn poll_quiet(
+        &self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+        stream: &mut Stream,
+    ) -> Poll<UpstreamError> {
+        if !self.inner().is_quiet() {
+            return Poll::Pending;
+        }
+        let mut bytes = [0; SHOWN];
+        let mut bytes = ReadBuf::new(&mut bytes);
+        let result = ready!(Pin::new(stream).poll_read(cx, &mut bytes));
+        Poll::Ready(match (result, bytes.filled()) {
+            (Ok(()), []) => self.error(Phase::Read, CLOSED),
+            (Ok(()), bytes) => self.stray(hub, bytes),
+            (Err(error), _) => self.error(Phase::Read, error),
+        })
     }
 
     fn flush(&self, cx: &mut Context<'_>, hub: &Hub, stream: &Stream) -> io::Result<()> {
@@ -116,9 +143,7 @@ impl Upstream {
                 Ok(None) => break Ok(()),
                 Ok(Some(len)) => {
                     let Some(entry) = self.pop(hub) else {
-                        let metrics = hub.metrics.clusters.get(self.cluster);
-                        metrics.iter().for_each(|m| m.stray_replies.add(1));
-                        break Err(self.error(Phase::Protocol, "a reply that nobody asked for"));
+                        break Err(self.stray(hub, bytes));
                     };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
@@ -140,6 +165,15 @@ impl Upstream {
         inner.outbox.answered(&hub.buffers, needed);
         inner.charge(hub);
         Ok(())
+    }
+
+    /// The end of a connection that sent what nobody asked for: from here on nobody could tell
+    /// whose a reply is (T50).
+    fn stray(&self, hub: &Hub, bytes: &[u8]) -> UpstreamError {
+        let metrics = hub.metrics.clusters.get(self.cluster);
+        metrics.iter().for_each(|m| m.stray_replies.add(1));
+        let shown = reply::printable(bytes.trim_ascii_end());
+        self.error(Phase::Protocol, format!("a reply that nobody asked for: {shown}"))
     }
 
     /// The entry that the next reply belongs to. A reply to a request that was not written whole
@@ -217,6 +251,13 @@ impl Upstream {
     }
 }
 
+impl Inner {
+    /// Whether no byte of a request has left whose reply is due.
+    fn is_quiet(&self) -> bool {
+        self.fifo.front().is_none_or(|oldest| oldest.offset >= self.outbox.written())
+    }
+}
+
 /// What one connection's task keeps between reads.
 #[derive(Debug, Default)]
 struct Turn {
@@ -245,9 +286,15 @@ impl Turn {
     }
 }
 
+const CLOSED: &str = "connection closed by the server";
+/// As much of a stray reply as a log line shows.
+const SHOWN: usize = 64;
 /// One read takes up to this much (measured: larger did not help, smaller costs reads at 4 KiB).
 const READ_SIZE: usize = 64 * 1024;
 /// redis.md, T33: a reply over 64 KiB is streamed.
 const PIECE: usize = 64 * 1024;
 /// redis.md, T33: while its client has more than 1 MiB unsent the upstream is not read.
 const PAUSE_BACKLOG: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -150,8 +150,9 @@ impl Upstream {
         entry.offset = offset;
         entry.len = u32::try_from(len).unwrap_or(u32::MAX);
         if inner.fifo.is_empty() {
-            // Silence counts from when something is due.
-            inner.last_byte_us = entry.start_us;
+            // Silence counts from when something is due here; a retry has waited elsewhere.
+            let moved = entry.tried.is_some();
+            inner.last_byte_us = if moved { hub.now_us() } else { entry.start_us };
         }
         inner.fifo.push_back(entry);
         if let Some(cell) = hub.cell(&self.backend) {
