@@ -1,9 +1,12 @@
 //! Sluice as its users see it: the built binary in front of real servers, spoken to over sockets.
-//! It does not look inside; what is pure is tested beside the code.
+//! It does not look inside, but for `control`, `probe` and `table`, which hold a part of it against
+//! real servers; what is pure is tested beside the code.
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod control;
 mod harness;
+mod probe;
 mod redis_auth;
 mod redis_clients;
 mod redis_faults;
@@ -16,3 +19,4 @@ mod redis_route;
 mod redis_spread;
 mod server;
 mod slots;
+mod table;

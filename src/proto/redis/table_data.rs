@@ -3,7 +3,7 @@
 //! [`super::table`].
 //!
 //! Columns: name, arity, flags, ACL groups, what is done with it, key specifications.
-//! `tests/table.rs` holds them against a real server.
+//! `tests/it/table.rs` holds them against a real server.
 
 use super::{
     flags::{flag::*, group as g, spec_flag::*},

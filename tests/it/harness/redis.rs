@@ -37,15 +37,26 @@ impl Redis {
         }
     }
 
+    /// A replica of `primary` from its start, also when it starts again.
+    pub(crate) fn replica_of(primary: &Self, arguments: &[&str]) -> Self {
+        let port = primary.port().to_string();
+        Self::with_args(&[&["--replicaof", "127.0.0.1", &port], arguments].concat())
+    }
+
     /// Makes it a replica of `primary`.
     pub(crate) fn follow(&self, primary: &Self) {
-        let port = primary.port.number.to_string();
+        let port = primary.port().to_string();
         assert_eq!(self.conn().cmd(&["REPLICAOF", "127.0.0.1", &port]), "OK");
     }
 
     /// `127.0.0.1:port`, which is also its name in Sluice's log and metrics.
     pub(crate) fn address(&self) -> String {
         self.port.address()
+    }
+
+    /// Its port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number
     }
 
     /// A connection, logged in when the server was given `--requirepass`.
@@ -94,7 +105,7 @@ impl Redis {
         self.process.signal(Signal::CONT);
     }
 
-    /// Starts it again on the same port, empty; a replica must be told to follow again.
+    /// Starts it again on the same port, empty; one that was told to follow must be told again.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         self.process = launch(&self.port, &self.folder, &self.arguments).unwrap();

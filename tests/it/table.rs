@@ -1,6 +1,7 @@
 //! The command table held against a real redis-server: its `COMMAND`, its `COMMAND GETKEYS` and
 //! its inline commands. Nothing here goes through a proxy.
 
+use crate::harness::{Dice, PATIENCE, Redis as Server};
 use redis::{Connection, ConnectionLike, Value};
 use sluice::{
     policy::access::Access,
@@ -11,13 +12,7 @@ use sluice::{
         table::{Commands, Kind},
     },
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
-    process::{Child, Command as Process, Stdio},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What we know and Redis 7.0 does not: 7.2, 7.4, 8 (to 8.10), Valkey, and Sentinel's.
 const NEWER: &str = "\
@@ -42,7 +37,7 @@ const NEWER: &str = "\
 fn every_command_of_the_server_is_in_the_table_as_the_server_tells_it() {
     let server = Server::start();
     let commands = Commands::builtin();
-    let theirs = entries(&server.ask(&["COMMAND"]));
+    let theirs = entries(&ask(&server, &["COMMAND"]));
     let ours = entries(&answer(&commands, &["COMMAND"]));
     for (name, entry) in &theirs {
         assert_eq!(ours.get(name), Some(entry), "{name}");
@@ -57,7 +52,7 @@ fn every_command_of_the_server_is_in_the_table_as_the_server_tells_it() {
 fn reads_and_writes_are_what_the_server_flags_as_such() {
     let server = Server::start();
     let commands = Commands::builtin();
-    for (name, entry) in entries(&server.ask(&["COMMAND"])) {
+    for (name, entry) in entries(&ask(&server, &["COMMAND"])) {
         let command = commands.by_name(name.as_bytes()).unwrap();
         let (writes, reads) = (entry.flags.contains("write"), entry.flags.contains("readonly"));
         if writes || reads {
@@ -75,10 +70,10 @@ fn reads_and_writes_are_what_the_server_flags_as_such() {
 #[test]
 fn keys_are_the_servers_for_generated_arguments() {
     let server = Server::start();
-    let mut connection = server.connect();
+    let mut connection = connect(&server);
     let commands = Commands::builtin();
     let newer: BTreeSet<&str> = NEWER.split_whitespace().collect();
-    let mut dice = Dice(0x5EED);
+    let mut dice = Dice::new(0x5EED);
     let keyed: Vec<_> = commands
         .iter()
         .filter(|command| !command.specs.is_empty() && !newer.contains(command.name))
@@ -86,7 +81,7 @@ fn keys_are_the_servers_for_generated_arguments() {
     assert!(keyed.len() > 180, "{}", keyed.len());
     for command in keyed {
         let requests: Vec<Vec<String>> =
-            (0..200).map(|_| generate(command.name, command.arity, &mut dice)).collect();
+            (0..400).map(|_| generate(command.name, command.arity, &mut dice)).collect();
         let mut pipeline = redis::pipe();
         for request in &requests {
             pipeline.cmd("COMMAND").arg("GETKEYS").arg(request);
@@ -160,7 +155,7 @@ fn the_server_refuses_what_has_no_keys_for_us() {
             let args = Args { frame: &frame, spans: &spans };
             let command = commands.find(args).unwrap();
             assert_eq!(keys(command, args), Err(KeysError::Count), "{words:?}");
-            let reply = server.ask(&words);
+            let reply = ask(&server, &words);
             assert!(matches!(reply, Value::ServerError(_)), "{words:?}: {reply:?}");
             refused += 1;
         }
@@ -171,17 +166,17 @@ fn the_server_refuses_what_has_no_keys_for_us() {
 #[test]
 fn inline_commands_are_split_as_the_server_splits_them() {
     let server = Server::start();
-    let mut dice = Dice(0x111E);
+    let mut dice = Dice::new(0x111E);
     const PIECES: &str = "a|bc| |  |\t|\"|\"|'|'|\\|\\\\|\\x41|\\xfF|\\xg|\\n|\\'|\\\"|\u{b}|#|é";
     let pieces: Vec<&str> = PIECES.split('|').collect();
     let (mut split, mut unbalanced) = (0, 0);
     for _ in 0..1_500 {
         // DEL's keys are all its arguments, so that GETKEYS tells how the line was split.
         let mut line = String::from("COMMAND GETKEYS DEL ");
-        for _ in 0..dice.below(10) {
-            line.push_str(pieces[dice.below(pieces.len())]);
+        for _ in 0..pick(&mut dice, 10) {
+            line.push_str(pieces[pick(&mut dice, pieces.len())]);
         }
-        let theirs = server.inline(&line);
+        let theirs = inline_reply(&server, &line);
         match inline::parse(line.as_bytes()) {
             Ok(words) if words.len() > 3 => {
                 let mut wanted = Vec::new();
@@ -202,7 +197,7 @@ fn inline_commands_are_split_as_the_server_splits_them() {
 #[test]
 fn nothing_is_learnt_from_a_server_of_a_version_we_know() {
     let server = Server::start();
-    let reply = server.raw(b"*1\r\n$7\r\nCOMMAND\r\n");
+    let reply = raw(&server, b"*1\r\n$7\r\nCOMMAND\r\n");
     assert!(reply.len() > 50_000, "{}", reply.len());
     let mut commands = Commands::builtin();
     assert_eq!(commands.learn(&reply), 0);
@@ -232,7 +227,7 @@ fn the_small_questions_are_answered_as_the_server_answers_them() {
         "COMMAND nosuch",
     ] {
         let words: Vec<&str> = line.split(' ').collect();
-        assert_eq!(canonical(answer(&commands, &words)), canonical(server.ask(&words)), "{line}");
+        assert_eq!(canonical(answer(&commands, &words)), canonical(ask(&server, &words)), "{line}");
     }
 }
 
@@ -388,20 +383,26 @@ fn text(bytes: &[u8]) -> String {
 fn generate(name: &str, arity: i16, dice: &mut Dice) -> Vec<String> {
     let mut request: Vec<String> = name.split('|').map(str::to_owned).collect();
     let least = usize::from(arity.unsigned_abs());
-    let length = if arity < 0 { least + dice.below(6) } else { least };
+    let length = if arity < 0 { least + pick(dice, 6) } else { least };
     let mut fill = |request: &mut Vec<String>, count: usize| {
         const WORDS: [&str; 16] = [
             "a", "b", "k1", "{t}x", "streams", "STORE", "KEYS", "2", "1", "0", "get", "BLOCK",
             "limit", "by", "COUNT", "",
         ];
         for _ in 0..count {
-            request.push(WORDS[dice.below(WORDS.len())].to_owned());
+            request.push(WORDS[pick(dice, WORDS.len())].to_owned());
         }
     };
     fill(&mut request, length.saturating_sub(name.split('|').count()));
     // One stream and no id: the server's GETKEYS names arguments at random (7.0.15).
     if name.starts_with("XREAD") {
         request.extend(["k".to_owned(), "0".to_owned()]);
+    }
+    // Of two STOREs the server's GETKEYS names another one than the command writes to (GEORADIUS),
+    // or takes a key named STORE for the option (SORT): we follow the commands.
+    if name.starts_with("GEORADIUS") || name == "SORT" {
+        let stores = request.iter_mut().skip(2).filter(|word| *word == "STORE");
+        stores.skip(1).for_each(|word| "COUNT".clone_into(word));
     }
     // A KEYS that nothing follows is refused, but GETKEYS takes it for no KEYS at all.
     if name == "MIGRATE" && request.last().is_some_and(|word| word == "KEYS") {
@@ -410,95 +411,34 @@ fn generate(name: &str, arity: i16, dice: &mut Dice) -> Vec<String> {
     request
 }
 
-/// Numbers that are the same in every run (Knuth's MMIX generator).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
+/// One of so many.
+fn pick(dice: &mut Dice, count: usize) -> usize {
+    usize::try_from(dice.below(count as u64)).unwrap()
 }
 
-/// A redis-server of this test alone, killed with it.
-struct Server {
-    process: Child,
-    port: u16,
+fn connect(server: &Server) -> Connection {
+    let client = redis::Client::open(format!("redis://{}", server.address())).unwrap();
+    let connection = client.get_connection().unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    connection
 }
 
-impl Server {
-    fn start() -> Self {
-        // Somebody may take a port between our look and the server's bind; then the next is tried.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let process = Process::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-                .args(["--save", "", "--appendonly", "no"])
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server must be installed: the table is held against it");
-            let mut server = Self { process, port };
-            if server.is_up() {
-                return server;
-            }
-        }
-        panic!("redis-server does not start on any of 5 free ports");
-    }
-
-    /// Whether it answers, it and not another that was given the same port.
-    fn is_up(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let ours = format!("process_id:{}\r\n", self.process.id());
-        while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
-            match self.exchange(b"INFO server\r\nQUIT\r\n", false) {
-                Ok(info) => return text(&info).contains(&ours),
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        }
-        false
-    }
-
-    fn connect(&self) -> Connection {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        let connection = client.get_connection().unwrap();
-        connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        connection
-    }
-
-    fn ask(&self, words: &[&str]) -> Value {
-        redis::parse_redis_value(&self.raw(&request(words).0)).unwrap()
-    }
-
-    /// The bytes of the reply to one request.
-    fn raw(&self, request: &[u8]) -> Vec<u8> {
-        let reply = self.exchange(&[request, b"QUIT\r\n"].concat(), false).unwrap();
-        reply.strip_suffix(b"+OK\r\n").expect("the answer to QUIT").to_vec()
-    }
-
-    /// The reply to a line as it is typed. After a protocol error the server closes, and would
-    /// reset the connection if a QUIT were left unread.
-    fn inline(&self, line: &str) -> Vec<u8> {
-        self.exchange(format!("{line}\r\n").as_bytes(), true).unwrap()
-    }
-
-    /// All that comes back until the server closes.
-    fn exchange(&self, bytes: &[u8], half_close: bool) -> io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(bytes)?;
-        if half_close {
-            stream.shutdown(Shutdown::Write)?;
-        }
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply)?;
-        Ok(reply)
-    }
+fn ask(server: &Server, words: &[&str]) -> Value {
+    redis::parse_redis_value(&raw(server, &request(words).0)).unwrap()
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
+/// The bytes of the reply to one request.
+fn raw(server: &Server, request: &[u8]) -> Vec<u8> {
+    let mut conn = server.conn();
+    conn.send(&[request, b"QUIT\r\n"].concat());
+    conn.read_to_close().strip_suffix(b"+OK\r\n").expect("the answer to QUIT").to_vec()
+}
+
+/// The reply to a line as it is typed. After a protocol error the server closes, and would reset
+/// the connection if a QUIT were left unread.
+fn inline_reply(server: &Server, line: &str) -> Vec<u8> {
+    let mut conn = server.conn();
+    conn.send(format!("{line}\r\n").as_bytes());
+    conn.finish_sending();
+    conn.read_to_close()
 }

@@ -1,15 +1,14 @@
 //! Control against real redis-servers: who is taken out and brought back, how fast, and what the
 //! admin address says of it.
 
-mod servers;
-
-use servers::{Server, eventually, free_port};
+use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
     config::{
         Admin, Check, Cluster, Config, Limits, Listener, Log, LogFormat, Member, Reads,
         RedisListener, Shard, Shutdown,
     },
     control::{self, Inputs, admin, build::build, process::ProcessState},
+    net::addr::{Address, Bind},
     policy::{
         gate::{Role, State},
         reads::ReadFrom,
@@ -25,7 +24,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,9 +42,21 @@ struct Control {
     thread: Option<JoinHandle<()>>,
 }
 
+fn address(port: u16) -> Address {
+    format!("127.0.0.1:{port}").parse().unwrap()
+}
+
+/// Polls `condition` until it holds; how long that took.
+#[track_caller]
+fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    eventually(what, limit, || condition().then_some(()));
+    start.elapsed()
+}
+
 fn config(ports: &[u16], password: Option<&str>) -> Config {
     let members: Vec<_> =
-        ports.iter().map(|port| Member { address: servers::address(*port), weight: 1 }).collect();
+        ports.iter().map(|port| Member { address: address(*port), weight: 1 }).collect();
     let (primary, replicas) = members.split_first().unwrap();
     Config {
         workers: None,
@@ -130,7 +141,7 @@ impl Control {
 
     /// Waits until every member has this state and role.
     fn settled(&self, expected: &[(State, Role)]) {
-        eventually("states and roles", SOON, || {
+        until("states and roles", SOON, || {
             self.members.iter().map(|b| (b.state(), b.role())).eq(expected.iter().copied())
         });
     }
@@ -180,13 +191,13 @@ const REPLICA: (State, Role) = (State::Ready, Role::Replica);
 
 #[test]
 fn a_killed_replica_is_taken_out_and_comes_back() {
-    let primary = Server::start(&["--requirepass", "canary"]);
+    let primary = Redis::with_args(&["--requirepass", "canary"]);
     let auth = ["--requirepass", "canary", "--masterauth", "canary"];
-    let mut replica = Server::replica_of(&primary, &auth);
-    let control = Control::start(config(&[primary.port, replica.port], Some("canary")));
+    let mut replica = Redis::replica_of(&primary, &auth);
+    let control = Control::start(config(&[primary.port(), replica.port()], Some("canary")));
     control.settled(&[PRIMARY, REPLICA]);
-    replica.signal("-KILL");
-    eventually("unhealthy", SOON, || control.members[1].state() == State::Unhealthy);
+    replica.kill();
+    until("unhealthy", SOON, || control.members[1].state() == State::Unhealthy);
     assert!(control.members[1].gate().evict() && control.members[0].gate().primary());
     let changes = control.changes.load(Relaxed);
     replica.restart();
@@ -202,19 +213,19 @@ fn a_killed_replica_is_taken_out_and_comes_back() {
 
 #[test]
 fn a_stopped_replica_is_ejected_within_a_second_of_the_hang() {
-    let primary = Server::start(&[]);
-    let replica = Server::replica_of(&primary, &[]);
-    let other = Server::replica_of(&primary, &[]);
-    let mut config = config(&[primary.port, replica.port, other.port], None);
+    let primary = Redis::start();
+    let replica = Redis::replica_of(&primary, &[]);
+    let other = Redis::replica_of(&primary, &[]);
+    let mut config = config(&[primary.port(), replica.port(), other.port()], None);
     // The ordinary probes are too slow for it.
     config.clusters[0].check = Check::default();
     let control = Control::start(config);
     control.settled(&[PRIMARY, REPLICA, REPLICA]);
-    replica.signal("-STOP");
-    let stopped = std::time::Instant::now();
+    replica.stop();
+    let stopped = Instant::now();
     // A worker notices when its oldest request is 250ms old, and goes on saying so.
     std::thread::sleep(Duration::from_millis(300));
-    eventually("ejected", Duration::from_secs(5), || {
+    until("ejected", Duration::from_secs(5), || {
         control.reporter.report(&control.members[1], Outcome::Suspect);
         control.members[1].state() == State::Ejected
     });
@@ -223,8 +234,8 @@ fn a_stopped_replica_is_ejected_within_a_second_of_the_hang() {
     assert!(took > Duration::from_millis(750), "two probes of 250ms cannot take {took:?}");
     assert_eq!(control.events("hung"), ["ready -> ejected"]);
     assert_eq!(control.members[2].state(), State::Ready);
-    replica.signal("-CONT");
-    eventually("half open", SOON, || control.members[1].gate().half_open());
+    replica.cont();
+    until("half open", SOON, || control.members[1].gate().half_open());
     assert!(control.members[1].take_permit());
     control.members[1].cells[0].reads.add(1);
     control.settled(&[PRIMARY, REPLICA, REPLICA]);
@@ -232,12 +243,12 @@ fn a_stopped_replica_is_ejected_within_a_second_of_the_hang() {
 
 #[test]
 fn a_suspected_replica_that_answers_and_a_suspected_primary_stay() {
-    let primary = Server::start(&[]);
-    let replica = Server::replica_of(&primary, &[]);
-    let control = Control::start(config(&[primary.port, replica.port], None));
+    let primary = Redis::start();
+    let replica = Redis::replica_of(&primary, &[]);
+    let control = Control::start(config(&[primary.port(), replica.port()], None));
     control.settled(&[PRIMARY, REPLICA]);
     let events = control.status()["events"].as_array().unwrap().len();
-    primary.signal("-STOP");
+    primary.stop();
     for _ in 0..60 {
         for member in &control.members {
             control.reporter.report(member, Outcome::Suspect);
@@ -245,15 +256,15 @@ fn a_suspected_replica_that_answers_and_a_suspected_primary_stay() {
         std::thread::sleep(Duration::from_millis(10));
         assert_eq!(control.members[0].state(), State::Ready);
     }
-    primary.signal("-CONT");
+    primary.cont();
     assert!(control.events("hung").is_empty());
     assert_eq!(control.status()["events"].as_array().unwrap().len(), events);
 }
 
 #[test]
 fn a_hung_primary_is_found_within_the_printed_worst_case() {
-    let primary = Server::start(&[]);
-    let mut config = config(&[primary.port], None);
+    let primary = Redis::start();
+    let mut config = config(&[primary.port()], None);
     config.clusters[0].check = Check {
         interval: Duration::from_millis(600),
         fast_interval: Duration::from_millis(100),
@@ -265,9 +276,9 @@ fn a_hung_primary_is_found_within_the_printed_worst_case() {
     let backend = &control.status()["clusters"][0]["shards"][0]["backends"][0];
     let printed = Duration::from_millis(backend["worst_case_detection_ms"].as_u64().unwrap());
     assert_eq!(printed, Duration::from_millis(600 + 2 * 100 + 3 * 300));
-    primary.signal("-STOP");
-    let took = eventually("unhealthy", SOON, || control.members[0].state() == State::Unhealthy);
-    primary.signal("-CONT");
+    primary.stop();
+    let took = until("unhealthy", SOON, || control.members[0].state() == State::Unhealthy);
+    primary.cont();
     // Two cores are shared with other tests.
     assert!(took < printed + Duration::from_millis(200), "{took:?}");
     control.settled(&[PRIMARY]);
@@ -275,25 +286,25 @@ fn a_hung_primary_is_found_within_the_printed_worst_case() {
 
 #[test]
 fn a_changed_role_is_noticed_at_once_when_a_worker_reports_it() {
-    let first = Server::start(&[]);
-    let second = Server::replica_of(&first, &[]);
-    let mut config = config(&[first.port, second.port], None);
+    let first = Redis::start();
+    let second = Redis::replica_of(&first, &[]);
+    let mut config = config(&[first.port(), second.port()], None);
     config.clusters[0].check.interval = Duration::from_secs(30);
     let control = Control::start(config);
     control.settled(&[PRIMARY, REPLICA]);
-    assert_eq!(second.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
-    let port = second.port.to_string();
-    assert_eq!(first.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
-    let took = eventually("the demoted one is noticed", SOON, || {
+    assert_eq!(second.cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+    let port = second.port().to_string();
+    assert_eq!(first.cmd(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    let took = until("the demoted one is noticed", SOON, || {
         control.reporter.report(&control.members[0], Outcome::RoleMismatch);
         !control.members[0].gate().primary()
     });
     assert!(took < Duration::from_secs(2), "{took:?}");
-    eventually("the new one gets the writes", SOON, || {
+    until("the new one gets the writes", SOON, || {
         control.reporter.report(&control.members[1], Outcome::RoleMismatch);
         control.members[1].gate().primary()
     });
-    eventually("the old one follows", SOON, || {
+    until("the old one follows", SOON, || {
         control.reporter.report(&control.members[0], Outcome::RoleMismatch);
         control.members[0].gate().replica()
     });
@@ -304,9 +315,9 @@ fn a_changed_role_is_noticed_at_once_when_a_worker_reports_it() {
 #[test]
 fn readiness_waits_for_listeners_and_the_first_round() {
     // One answers at once; the other one never does, so its first probe takes the whole timeout.
-    let primary = Server::start(&[]);
+    let primary = Redis::start();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = config(&[primary.port, silent.local_addr().unwrap().port()], None);
+    let mut config = config(&[primary.port(), silent.local_addr().unwrap().port()], None);
     config.clusters[0].check.timeout = Duration::from_secs(2);
     let control = Control::start(config);
     let (code, _, why) = control.get("/readyz");
@@ -314,7 +325,7 @@ fn readiness_waits_for_listeners_and_the_first_round() {
     control.state.set_listeners_bound();
     let (code, _, why) = control.get("/readyz");
     assert_eq!((code, why.as_str()), (503, "the first round of probes is not done yet\n"));
-    eventually("ready", SOON, || control.get("/readyz").0 == 200);
+    until("ready", SOON, || control.get("/readyz").0 == 200);
     assert_eq!(control.get("/readyz").2, "ready\n");
     control.state.start_draining();
     assert_eq!(control.get("/readyz").0, 503);
@@ -328,28 +339,29 @@ fn grace_ends_a_first_round_that_takes_too_long() {
     config.clusters[0].check.timeout = Duration::from_secs(30);
     config.clusters[0].check.startup_grace = Duration::from_millis(200);
     let control = Control::start(config);
-    let took = eventually("the round is over", SOON, || control.state.first_round_done());
+    let took = until("the round is over", SOON, || control.state.first_round_done());
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]
 fn liveness_follows_the_heartbeats_of_the_workers() {
-    let control = Control::start(config(&[free_port()], None));
+    let nobody = Port::free();
+    let control = Control::start(config(&[nobody.number], None));
     assert_eq!(control.get("/livez"), {
         let (_, head, _) = control.get("/livez");
         (200, head, "alive\n".to_owned())
     });
-    eventually("a dead worker is seen", SOON, || control.get("/livez").0 == 503);
+    until("a dead worker is seen", SOON, || control.get("/livez").0 == 503);
     assert!(control.get("/livez").2.starts_with("worker 0 stands still for "));
     control.worker.turns.add(1);
-    eventually("it turns again", SOON, || control.get("/livez").0 == 200);
+    until("it turns again", SOON, || control.get("/livez").0 == 200);
 }
 
 #[test]
 fn the_metrics_page_is_prometheus_text() {
-    let primary = Server::start(&[]);
-    let replica = Server::replica_of(&primary, &[]);
-    let control = Control::start(config(&[primary.port, replica.port], None));
+    let primary = Redis::start();
+    let replica = Redis::replica_of(&primary, &[]);
+    let control = Control::start(config(&[primary.port(), replica.port()], None));
     control.settled(&[PRIMARY, REPLICA]);
     control.worker.commands[0].add(7);
     control.worker.clusters[0].reads.ok.add(5);
@@ -374,7 +386,8 @@ fn the_metrics_page_is_prometheus_text() {
         assert!(value.parse::<f64>().is_ok(), "{line}");
         assert!(seen.insert(series.to_owned()), "{series} appears twice");
     }
-    let replica = format!("cluster=\"cache\",shard=\"s0\",backend=\"127.0.0.1:{}\"", replica.port);
+    let replica =
+        format!("cluster=\"cache\",shard=\"s0\",backend=\"127.0.0.1:{}\"", replica.port());
     for line in [
         "sluice_redis_commands_total{command=\"get\"} 7".to_owned(),
         "sluice_requests_total{cluster=\"cache\",access=\"read\",result=\"ok\"} 5".to_owned(),
@@ -392,11 +405,11 @@ fn the_metrics_page_is_prometheus_text() {
 
 #[test]
 fn the_status_document_has_its_shape() {
-    let primary = Server::start(&[]);
-    let replica = Server::replica_of(&primary, &[]);
-    let control = Control::start(config(&[primary.port, replica.port], None));
+    let primary = Redis::start();
+    let replica = Redis::replica_of(&primary, &[]);
+    let control = Control::start(config(&[primary.port(), replica.port()], None));
     control.settled(&[PRIMARY, REPLICA]);
-    eventually("lag is known", SOON, || {
+    until("lag is known", SOON, || {
         control.status()["clusters"][0]["shards"][0]["backends"][1]["lag_bytes"].is_u64()
     });
     let status = control.status();
@@ -408,7 +421,7 @@ fn the_status_document_has_its_shape() {
     assert_eq!(shard["slots"], serde_json::json!([[0, 16383]]));
     assert_eq!(shard["slot_share"], 1.0);
     let backend = &shard["backends"][0];
-    assert_eq!(backend["name"], format!("127.0.0.1:{}", primary.port));
+    assert_eq!(backend["name"], format!("127.0.0.1:{}", primary.port()));
     assert_eq!((&backend["role"], &backend["state"]), (&"primary".into(), &"ready".into()));
     // 200ms + 2 x 50ms + 3 x 1s.
     assert_eq!(backend["worst_case_detection_ms"], 3300);
@@ -428,7 +441,8 @@ fn the_status_document_has_its_shape() {
 
 #[test]
 fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
-    let control = Control::start(config(&[free_port()], None));
+    let nobody = Port::free();
+    let control = Control::start(config(&[nobody.number], None));
     assert!(control.get("/").2.contains("/metrics"));
     assert_eq!(control.get("/nothing").0, 404);
     let close = "Host: x\r\nConnection: close\r\n";
@@ -443,7 +457,7 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
     assert_eq!(control.ask(&format!("GET / HTTP/1.1\r\n{many}{close}\r\n")).0, 431);
     // 64 clients that say nothing use all places, for five seconds at most.
     let silent: Vec<_> = (0..80).map(|_| TcpStream::connect(control.admin).unwrap()).collect();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     assert_eq!(control.get("/").0, 200);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     drop(silent);
@@ -452,7 +466,7 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
 #[test]
 fn a_taken_admin_address_ends_the_start_only_when_it_was_written() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let bind = sluice::net::addr::Bind::Tcp(taken.local_addr().unwrap());
+    let bind = Bind::Tcp(taken.local_addr().unwrap());
     let default = Admin { bind: bind.clone(), explicit: false };
     assert!(admin::bind(&default).unwrap().is_none());
     let error = admin::bind(&Admin { bind, explicit: true }).unwrap_err().to_string();

@@ -1,11 +1,8 @@
 //! The Redis probe against real servers, and against one that answers nonsense.
 
-#![expect(clippy::disallowed_methods, reason = "a fake server has a thread of its own")]
-
-mod servers;
-
-use servers::{Server, address, eventually};
+use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
+    net::addr::Address,
     policy::gate::Role,
     proto::redis::probe::{Code, Phase, ProbeError, Prober, Report},
     topology::Credentials,
@@ -22,6 +19,10 @@ fn credentials(user: Option<&str>, password: Option<&str>) -> Credentials {
     Credentials { user: user.map(str::to_owned), password: password.map(str::to_owned) }
 }
 
+fn address(port: u16) -> Address {
+    format!("127.0.0.1:{port}").parse().unwrap()
+}
+
 fn block<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().unwrap().block_on(future)
@@ -33,14 +34,14 @@ fn probe_once(port: u16, credentials: Credentials) -> Result<Report, ProbeError>
 
 #[test]
 fn a_primary_and_its_replica_say_their_roles_and_offsets() {
-    let primary = Server::start(&[]);
-    let replica = Server::replica_of(&primary, &[]);
+    let mut primary = Redis::start();
+    let replica = Redis::replica_of(&primary, &[]);
     block(async {
-        let mut first = Prober::new(address(primary.port), Credentials::default());
-        let mut second = Prober::new(address(replica.port), Credentials::default());
+        let mut first = Prober::new(address(primary.port()), Credentials::default());
+        let mut second = Prober::new(address(replica.port()), Credentials::default());
         let end = Instant::now() + Duration::from_secs(20);
         let (one, two) = loop {
-            primary.cli(&["SET", "k", "v"]);
+            primary.cmd(&["SET", "k", "v"]);
             let two = second.probe(TIMEOUT).await.unwrap();
             let one = first.probe(TIMEOUT).await.unwrap();
             if two.role == Role::Replica && two.offset > Some(0) {
@@ -53,7 +54,7 @@ fn a_primary_and_its_replica_say_their_roles_and_offsets() {
         assert!(one.offset >= two.offset, "{one}; {two}");
         assert_eq!(one.replication_id, two.replication_id);
         assert!(one.redis_version.unwrap().contains('.'));
-        primary.signal("-KILL");
+        primary.kill();
         let end = Instant::now() + Duration::from_secs(20);
         while second.probe(TIMEOUT).await.unwrap().role != Role::ReplicaLinkDown {
             assert!(Instant::now() < end, "the broken link is not seen");
@@ -64,21 +65,19 @@ fn a_primary_and_its_replica_say_their_roles_and_offsets() {
 
 #[test]
 fn one_connection_is_kept_and_opened_anew_when_the_server_closed_it() {
-    let server = Server::start(&[]);
+    let server = Redis::start();
     block(async {
-        let mut prober = Prober::new(address(server.port), Credentials::default());
+        let mut prober = Prober::new(address(server.port()), Credentials::default());
         for _ in 0..5 {
             prober.probe(TIMEOUT).await.unwrap();
         }
-        let connections = |text: String| {
-            let line = text.lines().find(|line| line.starts_with("total_connections_received"));
-            line.unwrap().split(':').nth(1).unwrap().trim().parse::<u32>().unwrap()
-        };
-        let before = connections(server.cli(&["INFO", "stats"]));
+        let connections =
+            || server.info("total_connections_received").unwrap().parse::<u32>().unwrap();
+        let before = connections();
         prober.probe(TIMEOUT).await.unwrap();
-        let after = connections(server.cli(&["INFO", "stats"]));
-        assert_eq!(after - before, 1, "only redis-cli's own connection is new");
-        server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        let after = connections();
+        assert_eq!(after - before, 1, "only the question's own connection is new");
+        server.cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         let version = prober.probe(TIMEOUT).await.unwrap().redis_version;
         assert!(version.is_some(), "the fresh connection decides");
     });
@@ -86,63 +85,66 @@ fn one_connection_is_kept_and_opened_anew_when_the_server_closed_it() {
 
 #[test]
 fn passwords_are_sent_and_refusals_say_what_to_do() {
-    let server = Server::start(&["--requirepass", "s3cret"]);
-    let good = probe_once(server.port, credentials(None, Some("s3cret"))).unwrap();
+    let server = Redis::with_args(&["--requirepass", "s3cret"]);
+    let good = probe_once(server.port(), credentials(None, Some("s3cret"))).unwrap();
     assert_eq!(good.role, Role::Primary);
-    let named = probe_once(server.port, credentials(Some("default"), Some("s3cret"))).unwrap();
+    let named = probe_once(server.port(), credentials(Some("default"), Some("s3cret"))).unwrap();
     assert_eq!(named.role, Role::Primary);
     for (given, phase, words) in [
         (credentials(None, None), Phase::Ping, "set upstream.password (NOAUTH"),
         (credentials(None, Some("canary")), Phase::Auth, "password is wrong (WRONGPASS"),
         (credentials(Some("ann"), Some("canary")), Phase::Auth, "password is wrong (WRONGPASS"),
     ] {
-        let error = probe_once(server.port, given).unwrap_err();
+        let error = probe_once(server.port(), given).unwrap_err();
         assert_eq!((error.phase, error.code), (phase, Code::Auth));
         let text = error.to_string();
-        let who = format!("backend 127.0.0.1:{}: ", server.port);
+        let who = format!("backend 127.0.0.1:{}: ", server.port());
         assert!(text.starts_with(&who) && text.contains(words), "{text}");
         assert!(!text.contains("canary"), "{text}");
     }
-    let open = Server::start(&[]);
-    let error = probe_once(open.port, credentials(None, Some("x"))).unwrap_err();
+    let open = Redis::start();
+    let error = probe_once(open.port(), credentials(None, Some("x"))).unwrap_err();
     assert!(error.to_string().contains("remove upstream.password"), "{error}");
 }
 
 #[test]
 fn a_busy_server_is_alive_and_keeps_its_role() {
-    let server = Server::start(&["--busy-reply-threshold", "50"]);
-    let port = server.port.to_string();
+    let server = Redis::with_args(&["--busy-reply-threshold", "50"]);
+    let port = server.port().to_string();
     block(async {
-        let mut prober = Prober::new(address(server.port), Credentials::default());
+        let mut prober = Prober::new(address(server.port()), Credentials::default());
         prober.probe(TIMEOUT).await.unwrap();
         let mut script = std::process::Command::new("redis-cli")
             .args(["-p", &port, "EVAL", "while true do end", "0"])
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        eventually("a busy server", TIMEOUT * 5, || server.cli(&["PING"]).starts_with("BUSY"));
+        eventually("a busy server", TIMEOUT * 5, || {
+            let reply = server.cmd(&["PING"]);
+            (reply.is_error() && reply.error().starts_with("BUSY")).then_some(())
+        });
         assert_eq!(prober.probe(TIMEOUT).await.unwrap().role, Role::Primary);
         assert!(probe_once_fresh(&server).await.to_string().contains("BUSY"));
-        server.cli(&["SCRIPT", "KILL"]);
+        server.cmd(&["SCRIPT", "KILL"]);
         script.wait().unwrap();
         assert_eq!(prober.probe(TIMEOUT).await.unwrap().role, Role::Primary);
     });
 }
 
-async fn probe_once_fresh(server: &Server) -> ProbeError {
-    Prober::new(address(server.port), Credentials::default()).probe(TIMEOUT).await.unwrap_err()
+async fn probe_once_fresh(server: &Redis) -> ProbeError {
+    Prober::new(address(server.port()), Credentials::default()).probe(TIMEOUT).await.unwrap_err()
 }
 
 #[test]
 fn a_stopped_server_costs_one_timeout_and_no_more() {
-    let server = Server::start(&[]);
-    server.signal("-STOP");
+    let server = Redis::start();
+    server.stop();
     let start = Instant::now();
     let error = block(async {
-        let mut prober = Prober::new(address(server.port), Credentials::default());
+        let mut prober = Prober::new(address(server.port()), Credentials::default());
         prober.probe(Duration::from_millis(250)).await.unwrap_err()
     });
-    server.signal("-CONT");
+    server.cont();
     assert_eq!((error.code, error.phase), (Code::Timeout, Phase::Ping));
     assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
     assert!(error.to_string().ends_with("ping: no answer within 250ms"), "{error}");
@@ -150,7 +152,7 @@ fn a_stopped_server_costs_one_timeout_and_no_more() {
 
 #[test]
 fn nobody_there_is_told_as_such() {
-    let error = probe_once(servers::free_port(), Credentials::default()).unwrap_err();
+    let error = probe_once(Port::free().number, Credentials::default()).unwrap_err();
     assert_eq!((error.code, error.phase), (Code::Connect, Phase::Connect));
     assert!(error.to_string().contains("refused"), "{error}");
 }
@@ -210,11 +212,11 @@ fn a_server_that_repeats_the_password_does_not_get_it_into_the_log() {
 
 #[test]
 fn after_an_error_the_next_probe_begins_anew() {
-    let mut server = Server::start(&[]);
+    let mut server = Redis::start();
     block(async {
-        let mut prober = Prober::new(address(server.port), Credentials::default());
+        let mut prober = Prober::new(address(server.port()), Credentials::default());
         prober.probe(TIMEOUT).await.unwrap();
-        server.signal("-KILL");
+        server.kill();
         let mut failed = None;
         while failed.is_none() {
             failed = prober.probe(TIMEOUT).await.err();
