@@ -342,12 +342,29 @@ fn exit_codes_tell_configuration_from_the_rest() {
 }
 
 #[test]
+fn a_configuration_may_come_from_standard_input_or_be_named_by_the_environment() {
+    let (code, _, err) = sluice(&["check"]);
+    assert!(code == Some(1) && err.contains("sluice check -c sluice.yaml"), "{err}");
+    let program = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("check");
+        command
+    };
+    let named = program().env("SLUICE_CONFIG", "conf/minimal.yaml").output().unwrap();
+    assert!(named.status.success() && named.stdout.starts_with(b"conf/minimal.yaml: ok"));
+    let file = fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/minimal.yaml"));
+    let piped = program().arg("-").stdin(file.unwrap()).output().unwrap();
+    assert!(piped.status.success() && piped.stdout.starts_with(b"-: ok: "), "{piped:?}");
+}
+
+#[test]
 fn config_shows_the_example_the_schema_and_what_is_in_force() {
     assert_eq!(sluice(&["config", "example"]).1, full());
     assert_eq!(sluice(&["config", "schema"]).1, include_str!("../conf/sluice.schema.json"));
     let (code, all, _) = sluice(&["config", "print", "--defaults", "-c", "conf/minimal.yaml"]);
     assert_eq!(code, Some(0));
     assert!(all.contains("drain_timeout: 25s\n") && parse(&all, "printed").0.is_some(), "{all}");
+    assert_eq!(sluice(&["config", "print", "--defaults"]), (Some(0), all, String::new()));
     let (_, few, _) = sluice(&["config", "print", "-c", "conf/minimal.yaml"]);
     assert!(few.lines().count() < 12 && parse(&few, "printed").0.is_some(), "{few}");
 }

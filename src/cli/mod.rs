@@ -20,6 +20,8 @@ pub const EXIT_CONFIG: u8 = 78;
 
 /// What `sluice config example` prints: every key, explained.
 const EXAMPLE: &str = include_str!("../../conf/redis-full.yaml");
+/// Whose defaults `sluice config print --defaults` prints.
+const SMALLEST: &str = include_str!("../../conf/minimal.yaml");
 
 /// A layer-4/7 proxy and load balancer that stands between applications and their storage.
 #[derive(Debug, Parser)]
@@ -49,8 +51,15 @@ enum Command {
 enum ConfigCommand {
     /// Print a configuration as it is understood; passwords are shown as (set).
     Print {
-        #[command(flatten)]
-        file: File,
+        /// The configuration; without one, the defaults of the smallest.
+        #[arg(
+            short,
+            long = "config",
+            value_name = "FILE",
+            env = "SLUICE_CONFIG",
+            required_unless_present = "defaults"
+        )]
+        config: Option<PathBuf>,
         /// Print every default too, not only what differs from them.
         #[arg(long)]
         defaults: bool,
@@ -63,18 +72,18 @@ enum ConfigCommand {
 
 #[derive(Debug, Args)]
 struct File {
-    /// The configuration.
+    /// The configuration; - is standard input.
     #[arg(short, long = "config", value_name = "FILE", env = "SLUICE_CONFIG")]
     config: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// A configuration; may be given several times.
+    /// A configuration, - is standard input; may be given several times.
     #[arg(short, long = "config", value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// More configurations.
-    #[arg(value_name = "FILE", required_unless_present = "config")]
+    /// More configurations; without any, the one that SLUICE_CONFIG names.
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to print the result: text, or one line of JSON per file.
     #[arg(long, value_enum, default_value_t)]
@@ -107,7 +116,15 @@ impl Command {
                 Err(code) => code,
             },
             Self::Check(CheckArgs { config, files, format }) => {
-                check::run(config.into_iter().chain(files), format)
+                let mut all: Vec<PathBuf> = config.into_iter().chain(files).collect();
+                if all.is_empty() {
+                    all.extend(std::env::var_os("SLUICE_CONFIG").map(PathBuf::from));
+                }
+                if all.is_empty() {
+                    complain(&"sluice check: which file? For example: sluice check -c sluice.yaml");
+                    return ExitCode::FAILURE;
+                }
+                check::run(all.into_iter(), format)
             }
             Self::Config(command) => command.run(),
             Self::Demo(options) => demo::run(&options),
@@ -122,10 +139,16 @@ impl Command {
 impl ConfigCommand {
     fn run(self) -> ExitCode {
         match self {
-            Self::Print { file, defaults } => match load(file) {
-                Ok(config) => say(&config.to_yaml(defaults)),
-                Err(code) => return code,
-            },
+            Self::Print { config, defaults } => {
+                let config = match config {
+                    Some(config) => load(File { config }),
+                    None => accepted(Config::parse(SMALLEST, "conf/minimal.yaml", Env::empty())),
+                };
+                match config {
+                    Ok(config) => say(&config.to_yaml(defaults)),
+                    Err(code) => return code,
+                }
+            }
             Self::Schema => say(&format_args!("{:#}\n", schema())),
             Self::Example => say(&EXAMPLE),
         }
@@ -135,7 +158,10 @@ impl ConfigCommand {
 
 /// The configuration in a file; its findings, hints too, go to stderr.
 fn load(file: File) -> Result<Config, ExitCode> {
-    let (config, findings) = Config::load(&file.config, Env::process());
+    accepted(Config::load(&file.config, Env::process()))
+}
+
+fn accepted((config, findings): (Option<Config>, Findings)) -> Result<Config, ExitCode> {
     report(&findings);
     config.ok_or_else(|| ExitCode::from(EXIT_CONFIG))
 }
@@ -186,7 +212,6 @@ mod tests {
             let files: Vec<PathBuf> = check.config.into_iter().chain(check.files).collect();
             assert_eq!(files, [PathBuf::from("a"), PathBuf::from("b")]);
         }
-        assert!(Cli::try_parse_from(["sluice", "check"]).is_err());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) struct Key {
     pub(super) name: String,
 }
 
-/// The text of a file; else the one finding that says why not.
+/// The text of a file, `-` for standard input; else the one finding that says why not.
 pub(super) fn load(path: &Path) -> Result<String, Findings> {
     let name = path.to_string_lossy();
     let fail = |message: String| {
@@ -56,6 +56,7 @@ pub(super) fn load(path: &Path) -> Result<String, Findings> {
     };
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     if let Err(error) = read {
         return fail(format!("the file cannot be read: {error}"));
@@ -108,10 +109,15 @@ fn syntax_error(text: &str, at: usize, info: &str, notes: &mut Notes<'_>) {
     // In `{ password: ${X} }` the plain scalar ends at the brace, where the parser stumbles.
     let line = text.get(..at).map_or(0, |before| before.rfind('\n').map_or(0, |end| end + 1));
     let bare = text.get(line..=at).and_then(bare_variable);
+    let ipv6 = text.get(line..=at).is_some_and(|line| line.contains("[:") && line.ends_with("]:"));
     let span = match bare {
         Some(start) => {
             message = "inside { } and [ ] a value with ${...} needs quotes: \"${VAR}\"".to_owned();
             line + start..line + start + 2
+        }
+        None if ipv6 => {
+            message = "this is not YAML: an IPv6 address needs quotes: \"[::]:6380\"".to_owned();
+            at..at + 1
         }
         None => at..at + 1,
     };

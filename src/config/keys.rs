@@ -252,7 +252,7 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         key("max_pipeline", whole(1, 1_000_000), "1024", "Requests of one client in flight."),
         key(
             "max_bulk",
-            Kind::Size { min: KIB, max: 4 * GIB, auto: false },
+            Kind::Size { min: KIB, max: GIB, auto: false },
             "512MiB",
             "The largest argument.",
         ),

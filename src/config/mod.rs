@@ -21,7 +21,7 @@ pub use units::{Period, Size, UnitError};
 
 use crate::{
     net::addr::{Address, Bind},
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
 use std::{num::NonZeroUsize, path::Path, time::Duration};
@@ -205,9 +205,7 @@ impl Check {
     /// How long a backend that stops answering may go unnoticed by the probes, at worst: it dies
     /// right after a passed probe, and each of `fall` probes takes its whole timeout (core.md).
     pub fn worst_case_detection(&self) -> Duration {
-        self.interval
-            .saturating_add(self.fast_interval.saturating_mul(self.fall.saturating_sub(1)))
-            .saturating_add(self.timeout.saturating_mul(self.fall))
+        worst_case(self.interval, self.fast_interval, self.timeout, self.fall)
     }
 }
 

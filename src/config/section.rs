@@ -311,7 +311,10 @@ impl<'a, 't> Reader<'a, 't> {
             self.notes.error(&key.at, path, "unknown key");
             return None;
         }
-        let meant = nearest(&key.name, scope.keys.iter().map(|key| key.name));
+        let old = OLD_WORDS.iter().find(|(old, new)| *old == key.name && scope.find(new).is_some());
+        let meant = old
+            .map(|(_, new)| *new)
+            .or_else(|| nearest(&key.name, scope.keys.iter().map(|key| key.name)));
         let mut message = match key.name.as_str() {
             "<<" => "merge keys are not understood; write the keys out".to_owned(),
             name => format!("unknown key `{}`", short(name)),
@@ -324,3 +327,12 @@ impl<'a, 't> Reader<'a, 't> {
         meant
     }
 }
+
+/// What other programs call what we have another word for.
+const OLD_WORDS: [(&str, &str); 5] = [
+    ("master", "primary"),
+    ("slave", "replicas"),
+    ("slaves", "replicas"),
+    ("servers", "shards"),
+    ("pools", "clusters"),
+];

@@ -49,12 +49,17 @@ pub enum RunError {
 pub fn run(config: Config) -> Result<(), RunError> {
     let _log = log::start(config.log.format == LogFormat::Json, &config.log.level);
     log::panics();
+    tracing::info!("sluice {} starts", env!("CARGO_PKG_VERSION"));
     let descriptors = limits::raise_descriptors();
     let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
     let clients = limits::clients(&config, descriptors, workers);
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
+
+    if let Some(address) = admin.as_ref().and_then(|admin| admin.local_addr().ok()) {
+        tracing::info!("status and metrics on http://{address}");
+    }
 
     let metrics = worker_metrics(&config, workers);
     let (publisher, reader) = topology::channel(build::build(&config, workers));

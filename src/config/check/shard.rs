@@ -26,6 +26,10 @@ pub(super) fn shards(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<
     let mut names: HashMap<String, String> = HashMap::new();
     let mut addresses: HashMap<Address, Place> = HashMap::new();
     for (index, (path, node)) in items.into_iter().enumerate() {
+        if let Value::Scalar(_) = node.value {
+            reader.wrong_type(node, &path, "a map such as { primary: 10.0.0.1:6379 }");
+            continue;
+        }
         let Some(section) = reader.open(node, &keys::SHARD, &path, &first(node)) else { continue };
         let given = reader.value(&section, "name", |text, _| values::name(text));
         let name = given.unwrap_or_else(|| format!("s{index}"));

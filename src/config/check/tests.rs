@@ -64,6 +64,28 @@ fn each(cases: &[(String, &str)]) {
 }
 
 #[test]
+fn what_is_typed_at_night_is_understood() {
+    each(&[
+        (
+            shards("{ master: a:1 }"),
+            "clusters.c.shards[0].master: unknown key `master`; did you mean 'primary'?",
+        ),
+        (
+            shards("{ primary: a:1, slaves: [a:2] }"),
+            "clusters.c.shards[0].slaves: unknown key `slaves`; did you mean 'replicas'?",
+        ),
+        (
+            shards("a:1"),
+            "clusters.c.shards[0]: expected a map such as { primary: 10.0.0.1:6379 }, found 'a:1'",
+        ),
+        (
+            "listeners:\n  - bind: [::]:6380\n    protocol: redis\n".to_owned(),
+            "this is not YAML: an IPv6 address needs quotes: \"[::]:6380\"",
+        ),
+    ]);
+}
+
+#[test]
 fn values_of_the_wrong_type_or_out_of_range() {
     each(&[
         (root("workers: 0"), "workers: 0 is out of range; it is 1 to 1024, or auto"),
@@ -103,8 +125,8 @@ fn values_of_the_wrong_type_or_out_of_range() {
             "listeners[0].redis.max_pipeline: 0 is out of range",
         ),
         (
-            listener("redis: { max_bulk: 5GiB }"),
-            "listeners[0].redis.max_bulk: '5GiB' is out of range",
+            listener("redis: { max_bulk: 2GiB }"),
+            "listeners[0].redis.max_bulk: '2GiB' is out of range",
         ),
         (
             listener("redis: { allow: debug }"),
