@@ -1,4 +1,4 @@
-//! The program: arguments in, exit code out.
+//! The program: arguments in, exit code out. Not what the arguments mean: that is the library's.
 
 use std::process::ExitCode;
 

@@ -111,6 +111,17 @@ impl Default for Timeouts {
     }
 }
 
+impl Credentials {
+    /// `text` without the password: a server that does not know AUTH repeats it in its error, which
+    /// the log and clients are told.
+    pub fn conceal(&self, text: &str) -> String {
+        match self.password.as_deref() {
+            Some(password) if !password.is_empty() => text.replace(password, "***"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let password = self.password.as_ref().map(|_| "(set)");
@@ -239,7 +250,7 @@ pub struct Reporter(mpsc::Sender<Report>);
 impl Reporter {
     /// A channel with room for 1,024 reports.
     pub fn channel() -> (Self, mpsc::Receiver<Report>) {
-        let (sender, receiver) = mpsc::channel(1024);
+        let (sender, receiver) = mpsc::channel(REPORTS);
         (Self(sender), receiver)
     }
 
@@ -281,3 +292,6 @@ impl Reader {
         self.0.load()
     }
 }
+
+/// Reports that may wait for control: some for each backend of a large cluster.
+const REPORTS: usize = 1024;

@@ -1,4 +1,5 @@
-//! What the process uses of the machine, from `/proc/self`. What cannot be read is left out.
+//! What the process uses of the machine, from `/proc/self`. What cannot be read is
+//! left out. Not what the workers count.
 
 use std::fs;
 

@@ -120,8 +120,7 @@ impl Watch {
 
     /// How long it can be dead before its probes say so.
     pub(super) fn worst_case_ms(&self) -> u64 {
-        let Check { interval, fast_interval, timeout, fall, .. } = self.check;
-        millis(health::worst_case(interval, fast_interval, timeout, fall))
+        millis(self.check.worst_case_detection())
     }
 
     /// Its role as it says itself.

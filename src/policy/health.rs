@@ -89,7 +89,7 @@ impl Machine {
         self.phase
     }
 
-    /// The time from the start of one probe to that of the next, before [`jitter`]: `down` while
+    /// The time from the end of one probe to the start of the next, before [`jitter`]: `down` while
     /// unhealthy, `interval` while healthy, `fast` while something is being decided.
     pub const fn next_interval(
         &self,

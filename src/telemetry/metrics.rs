@@ -100,7 +100,7 @@ pub struct BackendMetrics {
     pub in_flight: Counter,
     pub reads: Counter,
     pub writes: Counter,
-    /// Replies that were not errors of the transient kind, and requests lost.
+    /// Replies that were errors of the transient kind (LOADING, READONLY, ...), and requests lost.
     pub failures: Counter,
     pub connections: Counter,
     pub connects_ok: Counter,

@@ -1,36 +1,32 @@
 //! Answers to COMMAND and its subcommands, from our own table, in RESP2 as Redis 7 writes them.
-//! COMMAND GETKEYS names exactly the keys that requests are routed by.
+//! COMMAND GETKEYS names exactly the keys that requests are routed by. Not one command's entry: that is
+//! `commands_entry`.
 
 use super::{
     args::Args,
     commands_entry::{categories, entry},
     flags::{flag, group, spec_flag, words},
-    keys,
+    keys, reply,
     table::{Command, Commands, Kind},
     wire,
 };
 
 /// Appends the answer to a request that was found to be [`super::table::Local::Command`].
 pub fn command(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
-    let Some(sub) = args.get(1) else {
+    if args.len() < 2 {
         return all(commands, out);
-    };
+    }
     let found = commands.find(args).filter(|found| found.name.contains('|'));
     let Some(found) = found else {
-        let sub = String::from_utf8_lossy(sub.get(..sub.len().min(128)).unwrap_or(sub));
-        let sub = sub.replace(['\r', '\n'], " ");
-        let text = format!("ERR unknown subcommand '{sub}'. Try COMMAND HELP.");
-        return wire::error(out, &text);
+        return reply::unknown_subcommand(out, args);
     };
     if !found.arity_ok(args.len()) {
-        let name = found.name.to_ascii_lowercase();
-        let text = format!("ERR wrong number of arguments for '{name}' command");
-        return wire::error(out, &text);
+        return reply::wrong_arity(out, found.name);
     }
     let asks_much = args.len() > MOST_NAMES + 2 || args.frame.len() > LONGEST_REQUEST;
     match found.name {
         "COMMAND|GETKEYS" => get_keys(commands, args, out),
-        _ if asks_much => wire::error(out, "ERR sluice: COMMAND with too many names at once"),
+        _ if asks_much => out.extend_from_slice(reply::TOO_MANY_NAMES),
         "COMMAND|COUNT" => wire::integer(out, top_level(commands).count()),
         "COMMAND|INFO" => info(commands, args, out),
         "COMMAND|LIST" => list(commands, args, out),
@@ -84,7 +80,7 @@ fn list(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
         (5, b"PATTERN") if is_filter(word(2)) => {
             Box::new(move |command| glob(by, command.name.as_bytes()))
         }
-        _ => return wire::error(out, "ERR syntax error"),
+        _ => return out.extend_from_slice(reply::SYNTAX),
     };
     let all = commands.iter().filter(|c| c.kind != Kind::CrossProtocol && wanted(c));
     let names: Vec<String> = all.map(|command| command.name.to_ascii_lowercase()).collect();
@@ -160,17 +156,17 @@ fn get_keys(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
         .filter(|c| c.kind != Kind::CrossProtocol)
         .filter(|c| inner.len() < 2 || commands.subcommands(c).next().is_none());
     let Some(command) = command else {
-        return wire::error(out, "ERR Invalid command specified");
+        return out.extend_from_slice(reply::INVALID_COMMAND);
     };
     if command.specs.iter().all(|spec| spec.flags & spec_flag::NOT_KEY != 0) {
-        return wire::error(out, "ERR The command has no key arguments");
+        return out.extend_from_slice(reply::NO_KEYS);
     }
     if !command.arity_ok(inner.len()) {
-        return wire::error(out, "ERR Invalid number of arguments specified for command");
+        return out.extend_from_slice(reply::INVALID_ARITY);
     }
     let keys = keys::keys(command, inner).unwrap_or_default();
     if keys.is_empty() && command.flags & flag::NO_MANDATORY_KEYS == 0 {
-        return wire::error(out, "ERR Invalid arguments specified for command");
+        return out.extend_from_slice(reply::INVALID_ARGUMENTS);
     }
     wire::array(out, keys.len());
     for key in keys.filter_map(|at| inner.get(at)) {

@@ -1,7 +1,7 @@
 //! The cursor of a SCAN over several shards: `node cursor << bits | shard`, with the fewest bits
 //! that hold the shards (redis.md, T16). Nothing is remembered between calls.
 
-use super::reply;
+use super::{reply, wire};
 
 /// Which shard a SCAN is at, and what its cursor there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +31,15 @@ impl Cursor {
     /// Writes the shard's reply with the cursor that goes on from there.
     pub(super) fn rewrite(&self, reply: &[u8], out: &mut Vec<u8>) {
         let Some((node, rest)) = split(reply) else {
-            return reply::error(out, "sluice: the server's reply to SCAN is not one");
+            return out.extend_from_slice(reply::NO_SCAN_REPLY);
         };
         match self.after(node) {
             Some(cursor) => {
-                reply::array_header(out, 2);
-                reply::bulk(out, itoa::Buffer::new().format(cursor).as_bytes());
+                wire::array(out, 2);
+                wire::bulk(out, itoa::Buffer::new().format(cursor).as_bytes());
                 out.extend_from_slice(rest);
             }
-            None => reply::error(
-                out,
-                "sluice: the server's SCAN cursor is too large to carry the shard in it",
-            ),
+            None => out.extend_from_slice(reply::CURSOR_TOO_LARGE),
         }
     }
 

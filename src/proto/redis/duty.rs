@@ -1,5 +1,5 @@
 //! What a worker does beside serving: look at the clock some twenty times a second, and at the
-//! gates when control has changed one.
+//! gates when control has changed one. Not the loop that calls it: that is the worker's.
 
 use super::{
     client::End,

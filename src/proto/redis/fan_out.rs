@@ -1,4 +1,5 @@
 //! Commands that concern every shard: asked of every primary, answered as if there were one.
+//! Not the merging: that is [`super::gather`].
 
 use super::{
     args::Args,
@@ -8,6 +9,7 @@ use super::{
     gather::{Gather, Merge},
     reply, route,
     table::{Command, FanOut},
+    wire,
 };
 use crate::policy::access::Access;
 use std::rc::Rc;
@@ -82,10 +84,10 @@ fn scan(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
         return Flow::Continue;
     };
     let mut frame = Vec::new();
-    reply::array_header(&mut frame, args.len());
-    reply::bulk(&mut frame, b"SCAN");
-    reply::bulk(&mut frame, itoa::Buffer::new().format(at.node).as_bytes());
-    args.iter().skip(2).for_each(|arg| reply::bulk(&mut frame, arg));
+    wire::array(&mut frame, args.len());
+    wire::bulk(&mut frame, b"SCAN");
+    wire::bulk(&mut frame, itoa::Buffer::new().format(at.node).as_bytes());
+    args.iter().skip(2).for_each(|arg| wire::bulk(&mut frame, arg));
     let seq = scene.client.open_gather(Gather::new(command.name, Merge::Scan(at), 1), frame.len());
     ask(scene, Access::Read, (seq, 0), at.shard as usize, &frame);
     Flow::Continue

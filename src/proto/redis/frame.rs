@@ -145,11 +145,6 @@ impl Decoder {
             self.spans.clear();
         }
     }
-
-    /// Whether a request was begun and is not complete.
-    pub fn is_midway(&self) -> bool {
-        self.missing > 0
-    }
 }
 
 /// A number and the position after its CRLF; `None` inside when it is not a number, `None` outside

@@ -1,7 +1,7 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{cursor::Cursor, reply, scan::Scanner};
+use super::{cursor::Cursor, reply, scan::Scanner, wire};
 
 /// What is collected for one request.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Gather {
     pub(super) fn accept(&mut self, part: u16, from: &str, bytes: &[u8]) -> bool {
         self.answered += 1;
         let error = match bytes.strip_prefix(b"-") {
-            None if !self.fits(bytes) => Some(OTHER_KIND),
+            None if !self.fits(bytes) => Some(reply::OTHER_KIND),
             error => error,
         };
         if let Some(error) = error {
@@ -119,7 +119,7 @@ impl Gather {
         }
         match &self.merge {
             Merge::ByPosition { order } => by_position(order, &self.kept, out),
-            Merge::Sum | Merge::SumOfWrites | Merge::Min => reply::integer(out, self.sum),
+            Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
@@ -148,7 +148,7 @@ impl Gather {
 /// The elements of every part's array, taken in the order of the keys asked for.
 fn by_position(order: &[u16], parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let mut cursors: Vec<Elements<'_>> = parts.iter().map(|part| Elements::new(part)).collect();
-    reply::array_header(out, order.len());
+    wire::array(out, order.len());
     for part in order {
         let element = cursors.get_mut(usize::from(*part)).and_then(Iterator::next);
         out.extend_from_slice(element.unwrap_or(reply::NULL));
@@ -157,7 +157,7 @@ fn by_position(order: &[u16], parts: &[Vec<u8>], out: &mut Vec<u8>) {
 
 fn concat(parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let total = parts.iter().map(|part| Elements::new(part).count).sum();
-    reply::array_header(out, total);
+    wire::array(out, total);
     for part in parts {
         out.extend_from_slice(Elements::new(part).rest);
     }
@@ -215,9 +215,6 @@ impl<'a> Iterator for Elements<'a> {
         Some(element)
     }
 }
-
-/// What is said of a server's reply that cannot be merged.
-const OTHER_KIND: &[u8] = b"ERR sluice: the server's reply is of another kind than asked for";
 
 #[cfg(test)]
 mod tests {

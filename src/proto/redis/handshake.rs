@@ -1,6 +1,7 @@
 //! What is said on an upstream connection before it serves: who we are and which database.
+//! Not how it is dialled, nor what a probe asks: that is [`super::probe`].
 
-use super::{reply, scan::Scanner};
+use super::{reply, scan::Scanner, wire};
 use crate::topology::Credentials;
 use std::{
     future::Future,
@@ -25,16 +26,16 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     if let Some(password) = &credentials.password {
         asked.push("AUTH");
         let user = credentials.user.as_deref();
-        reply::array_header(&mut request, 2 + usize::from(user.is_some()));
-        reply::bulk(&mut request, b"AUTH");
-        user.iter().for_each(|user| reply::bulk(&mut request, user.as_bytes()));
-        reply::bulk(&mut request, password.as_bytes());
+        wire::array(&mut request, 2 + usize::from(user.is_some()));
+        wire::bulk(&mut request, b"AUTH");
+        user.iter().for_each(|user| wire::bulk(&mut request, user.as_bytes()));
+        wire::bulk(&mut request, password.as_bytes());
     }
     if db > 0 {
         asked.push("SELECT");
-        reply::array_header(&mut request, 2);
-        reply::bulk(&mut request, b"SELECT");
-        reply::bulk(&mut request, db.to_string().as_bytes());
+        wire::array(&mut request, 2);
+        wire::bulk(&mut request, b"SELECT");
+        wire::bulk(&mut request, db.to_string().as_bytes());
     }
     if asked.is_empty() {
         return Ok(());
@@ -44,7 +45,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         for word in asked {
             let answer = read_reply(stream).await?;
             if answer != reply::OK {
-                let answer = conceal(&String::from_utf8_lossy(&answer), credentials);
+                let answer = credentials.conceal(&String::from_utf8_lossy(&answer));
                 return Err(io::Error::other(format!("{word}: {}", answer.trim_end())));
             }
         }
@@ -54,14 +55,6 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         let text = format!("no answer after {}ms", timeout.as_millis());
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     })
-}
-
-/// A server that does not know AUTH repeats the password in its error, which clients are told.
-fn conceal(text: &str, credentials: &Credentials) -> String {
-    match credentials.password.as_deref() {
-        Some(password) if !password.is_empty() => text.replace(password, "***"),
-        _ => text.to_owned(),
-    }
 }
 
 /// One short reply, byte by byte, so that nothing behind it is taken.

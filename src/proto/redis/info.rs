@@ -1,7 +1,7 @@
 //! `INFO` over several shards: one text as of one server, in which what can be added up is.
 //! Not our own metrics: those are at the admin address.
 
-use super::reply;
+use super::wire;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
@@ -45,7 +45,7 @@ pub(super) fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
             merged.push_str(&databases.take().unwrap_or_default());
         }
     }
-    reply::bulk(out, merged.as_bytes());
+    wire::bulk(out, merged.as_bytes());
 }
 
 fn sums<'a>(texts: &[std::borrow::Cow<'a, str>]) -> HashMap<&'static str, u64> {

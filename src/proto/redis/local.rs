@@ -10,6 +10,7 @@ use super::{
     gather::Merge,
     reply,
     table::Local,
+    wire,
 };
 use crate::policy::{access::Access, slot::slot};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,10 +20,10 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
     match local {
         Local::Ping => match args.get(1) {
             _ if args.len() > 2 => scene.say(|out| reply::wrong_arity(out, "PING")),
-            Some(text) => scene.say(|out| reply::bulk(out, text)),
+            Some(text) => scene.say(|out| wire::bulk(out, text)),
             None => fixed(scene, reply::PONG),
         },
-        Local::Echo => scene.say(|out| reply::bulk(out, args.get(1).unwrap_or_default())),
+        Local::Echo => scene.say(|out| wire::bulk(out, args.get(1).unwrap_or_default())),
         Local::Quit => {
             scene.reply(reply::OK);
             Flow::Close(End::Quit)
@@ -38,15 +39,15 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         Local::ClientSetName => set_name(scene, args.get(2).unwrap_or_default()),
         Local::ClientGetName => scene.say(|out| match scene.state.name.as_slice() {
             [] => out.extend_from_slice(reply::NULL),
-            name => reply::bulk(out, name),
+            name => wire::bulk(out, name),
         }),
         Local::ClientSetInfo => set_info(scene, args),
         Local::ClientId => {
-            scene.say(|out| reply::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX)))
+            scene.say(|out| wire::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX)))
         }
         Local::ClusterKeySlot => {
             let slot = slot(args.get(2).unwrap_or_default());
-            scene.say(|out| reply::integer(out, i64::from(slot)))
+            scene.say(|out| wire::integer(out, i64::from(slot)))
         }
         Local::Accept => fixed(scene, reply::OK),
     }
@@ -140,10 +141,7 @@ fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
             scene.state.name = name.to_vec();
             at += 2;
         } else {
-            return scene.say(|out| {
-                let word = reply::printable(word);
-                reply::error(out, &format!("Syntax error in HELLO option '{word}'"));
-            });
+            return scene.say(|out| reply::hello_option(out, word));
         }
     }
     if !scene.state.authenticated {
@@ -151,20 +149,20 @@ fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     }
     let version = version(scene);
     scene.say(|out| {
-        reply::array_header(out, 14);
+        wire::array(out, 14);
         for (field, value) in [("server", "redis"), ("version", version.as_str())] {
-            reply::bulk(out, field.as_bytes());
-            reply::bulk(out, value.as_bytes());
+            wire::bulk(out, field.as_bytes());
+            wire::bulk(out, value.as_bytes());
         }
-        reply::bulk(out, b"proto");
-        reply::integer(out, 2);
-        reply::bulk(out, b"id");
-        reply::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX));
+        wire::bulk(out, b"proto");
+        wire::integer(out, 2);
+        wire::bulk(out, b"id");
+        wire::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX));
         for (field, value) in [("mode", "standalone"), ("role", "master")] {
-            reply::bulk(out, field.as_bytes());
-            reply::bulk(out, value.as_bytes());
+            wire::bulk(out, field.as_bytes());
+            wire::bulk(out, value.as_bytes());
         }
-        reply::bulk(out, b"modules");
+        wire::bulk(out, b"modules");
         out.extend_from_slice(reply::EMPTY_ARRAY);
     })
 }
@@ -189,9 +187,9 @@ fn info(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
 fn time(scene: &Scene<'_>) -> Flow {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     scene.say(|out| {
-        reply::array_header(out, 2);
-        reply::bulk(out, now.as_secs().to_string().as_bytes());
-        reply::bulk(out, now.subsec_micros().to_string().as_bytes());
+        wire::array(out, 2);
+        wire::bulk(out, now.as_secs().to_string().as_bytes());
+        wire::bulk(out, now.subsec_micros().to_string().as_bytes());
     })
 }
 
@@ -208,17 +206,10 @@ fn set_info(scene: &Scene<'_>, args: Args<'_>) -> Flow {
     let (field, value) = (args.get(2).unwrap_or_default(), args.get(3).unwrap_or_default());
     let known = [&b"lib-name"[..], b"lib-ver"].iter().any(|word| word.eq_ignore_ascii_case(field));
     if !known {
-        return scene.say(|out| {
-            reply::error(out, &format!("Unrecognized option '{}'", reply::printable(field)));
-        });
+        return scene.say(|out| reply::unknown_option(out, field));
     }
     if !is_name(value) {
-        return scene.say(|out| {
-            let field = field.to_ascii_lowercase();
-            let field = reply::printable(&field);
-            let text = "cannot contain spaces, newlines or special characters.";
-            reply::error(out, &format!("{field} {text}"));
-        });
+        return scene.say(|out| reply::bad_info(out, field));
     }
     fixed(scene, reply::OK)
 }

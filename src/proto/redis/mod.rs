@@ -1,4 +1,4 @@
-//! Redis: RESP2 in, RESP2 out.
+//! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
 pub mod client;

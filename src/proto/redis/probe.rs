@@ -1,6 +1,7 @@
 //! One health request to a Redis server: AUTH, PING and INFO in one write, on one connection that
 //! is kept. Not when to ask, nor what follows from the answer: control decides that.
 
+use super::inline;
 use crate::{
     net::{
         addr::Address,
@@ -115,14 +116,14 @@ impl Prober {
         let mut request = Vec::with_capacity(160);
         if let Some(password) = password {
             match self.credentials.user.as_deref() {
-                Some(user) => command(&mut request, &["AUTH", user, password]),
-                None => command(&mut request, &["AUTH", password]),
+                Some(user) => inline::to_resp(&["AUTH", user, password], &mut request),
+                None => inline::to_resp(&["AUTH", password], &mut request),
             }
         }
-        command(&mut request, &["PING"]);
-        command(&mut request, &["INFO", "replication"]);
+        inline::to_resp(&["PING"], &mut request);
+        inline::to_resp(&["INFO", "replication"], &mut request);
         if fresh {
-            command(&mut request, &["INFO", "server"]);
+            inline::to_resp(&["INFO", "server"], &mut request);
         }
         let authenticate = password.is_some();
         self.phase = if authenticate { Phase::Auth } else { Phase::Ping };
@@ -168,14 +169,6 @@ impl Prober {
         Ok(report)
     }
 
-    /// A server that does not know AUTH repeats the password in its error.
-    fn conceal(&self, text: String) -> String {
-        match self.credentials.password.as_deref() {
-            Some(password) if !password.is_empty() => text.replace(password, "***"),
-            _ => text,
-        }
-    }
-
     fn error(&self, code: Code, what: String) -> ProbeError {
         ProbeError { address: self.address.to_string(), phase: self.phase, code, what }
     }
@@ -196,7 +189,7 @@ impl Prober {
     /// What to say of a reply that is not the one asked for.
     fn refused(&self, reply: Reply) -> ProbeError {
         let text = match reply {
-            Reply::Error(text) => self.conceal(text),
+            Reply::Error(text) => self.credentials.conceal(&text),
             Reply::Status(_) | Reply::Bulk(_) => {
                 let what = "it answered something else than was asked".to_owned();
                 return self.error(Code::Protocol, what);
@@ -353,13 +346,6 @@ fn replication(info: &str) -> Result<Report, String> {
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-fn command(out: &mut Vec<u8>, arguments: &[&str]) {
-    out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
-    for argument in arguments {
-        out.extend_from_slice(format!("${}\r\n{argument}\r\n", argument.len()).as_bytes());
-    }
 }
 
 /// What a server says is shown, but not all of it, and never as control characters.

@@ -1,5 +1,5 @@
-//! Every word that a Redis client can hear from us, in one place. Texts that Redis has are Redis's
-//! own; ours begin with `sluice:`.
+//! Every error that a Redis client can hear from us, in one place. Texts that Redis has are Redis's
+//! own; ours begin with `sluice:`. Not how replies are written: that is `wire`.
 
 use super::frame::DecodeError;
 
@@ -23,28 +23,19 @@ pub const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
 pub const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 pub const CROSS_SLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+pub const INVALID_COMMAND: &[u8] = b"-ERR Invalid command specified\r\n";
+pub const INVALID_ARITY: &[u8] = b"-ERR Invalid number of arguments specified for command\r\n";
+pub const INVALID_ARGUMENTS: &[u8] = b"-ERR Invalid arguments specified for command\r\n";
+pub const NO_KEYS: &[u8] = b"-ERR The command has no key arguments\r\n";
+pub const TOO_MANY_NAMES: &[u8] = b"-ERR sluice: COMMAND with too many names at once\r\n";
+pub const NO_SCAN_REPLY: &[u8] = b"-ERR sluice: the server's reply to SCAN is not one\r\n";
+pub const CURSOR_TOO_LARGE: &[u8] =
+    b"-ERR sluice: the server's SCAN cursor is too large to carry the shard in it\r\n";
+/// Of a part of a gather, so without `-` and CRLF.
+pub const OTHER_KIND: &[u8] = b"ERR sluice: the server's reply is of another kind than asked for";
 pub const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub const UNBALANCED_QUOTES: &[u8] = b"-ERR Protocol error: unbalanced quotes in request\r\n";
 pub const TIMED_OUT: &str = "request timed out, result unknown";
-
-/// `$len` and the bytes.
-pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    header(out, b'$', bytes.len());
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// `*count`.
-pub fn array_header(out: &mut Vec<u8>, count: usize) {
-    header(out, b'*', count);
-}
-
-/// `:number`.
-pub fn integer(out: &mut Vec<u8>, number: i64) {
-    out.push(b':');
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
 
 /// `-ERR text`; control characters in it cannot break the line.
 pub fn error(out: &mut Vec<u8>, text: &str) {
@@ -135,6 +126,22 @@ pub fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
     }
 }
 
+/// Redis's words for an option of HELLO that is none.
+pub fn hello_option(out: &mut Vec<u8>, word: &[u8]) {
+    error(out, &format!("Syntax error in HELLO option '{}'", printable(word)));
+}
+
+/// Redis's words for a field of CLIENT SETINFO that is none.
+pub fn unknown_option(out: &mut Vec<u8>, field: &[u8]) {
+    error(out, &format!("Unrecognized option '{}'", printable(field)));
+}
+
+/// Redis's words for a value that CLIENT SETINFO does not take.
+pub fn bad_info(out: &mut Vec<u8>, field: &[u8]) {
+    let field = printable(&field.to_ascii_lowercase());
+    error(out, &format!("{field} cannot contain spaces, newlines or special characters."));
+}
+
 /// SORT with patterns that name keys of any shard.
 pub fn foreign_pattern(out: &mut Vec<u8>, command: &str) {
     let text = "BY and GET patterns may name keys of other shards; give them the key's {tag}";
@@ -144,12 +151,6 @@ pub fn foreign_pattern(out: &mut Vec<u8>, command: &str) {
 /// At most 64 characters of what a client sent, safe to print.
 pub fn printable(bytes: &[u8]) -> String {
     bytes.get(..64).unwrap_or(bytes).escape_ascii().to_string()
-}
-
-fn header(out: &mut Vec<u8>, kind: u8, number: usize) {
-    out.push(kind);
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 fn line(out: &mut Vec<u8>, text: &[u8]) {

@@ -9,6 +9,7 @@ use super::{
     keys::{self, Keys},
     reply, route,
     table::{Command, Merge},
+    wire,
 };
 use crate::policy::access::Access;
 use smallvec::SmallVec;
@@ -100,8 +101,8 @@ fn send_part(scene: &mut Scene<'_>, command: &Command, args: Args<'_>, share: &S
         .part(share.index, Reach::Part);
     hub.upstream(cluster, backend, db, |upstream| {
         upstream.send(hub, entry, |out| {
-            reply::array_header(out, 1 + share.units.len() * share.step);
-            reply::bulk(out, args.get(0).unwrap_or_default());
+            wire::array(out, 1 + share.units.len() * share.step);
+            wire::bulk(out, args.get(0).unwrap_or_default());
             for unit in share.units {
                 out.extend_from_slice(unit_bytes(args, *unit as usize, share.step));
             }

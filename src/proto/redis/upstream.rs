@@ -227,7 +227,7 @@ impl Upstream {
         let stalled = u128::from(silent_us) >= self.timeouts.stall.as_micros();
         drop(inner);
         if stalled {
-            self.end(Phase::Read, "no byte for stall_timeout with requests outstanding");
+            self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");
         }
     }
 

@@ -17,12 +17,6 @@ pub(super) fn simple(out: &mut Vec<u8>, text: &str) {
     line(out, text.as_bytes());
 }
 
-/// An error; `text` has no line break.
-pub(super) fn error(out: &mut Vec<u8>, text: &str) {
-    out.push(b'-');
-    line(out, text.as_bytes());
-}
-
 /// An integer.
 pub(super) fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
     number(out, b':', value);
