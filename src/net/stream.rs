@@ -130,3 +130,34 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 const USER_TIMEOUT_MS: u32 = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{addr::Bind, listener::Listener};
+
+    fn options(stream: &Stream) -> (bool, bool, Duration, Duration, u32, u32) {
+        let Stream::Tcp(socket) = stream else { panic!("a TCP socket") };
+        (
+            socket.nodelay().unwrap(),
+            sockopt::socket_keepalive(socket).unwrap(),
+            sockopt::tcp_keepidle(socket).unwrap(),
+            sockopt::tcp_keepintvl(socket).unwrap(),
+            sockopt::tcp_keepcnt(socket).unwrap(),
+            sockopt::tcp_user_timeout(socket).unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn both_ends_of_ours_do_not_delay_and_notice_a_dead_peer() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let Bind::Tcp(address) = listener.local() else { panic!("a TCP listener") };
+        let mut acceptor = listener.register().unwrap();
+        let address = address.to_string().parse().unwrap();
+        let dialled = connect(&address, Duration::from_secs(5)).await.unwrap();
+        let accepted = acceptor.accept(|error| panic!("{error}")).await.unwrap();
+        let wanted = (true, true, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, 3, 30_000);
+        assert_eq!(options(&dialled), wanted);
+        assert_eq!(options(&accepted.register().unwrap()), wanted);
+    }
+}

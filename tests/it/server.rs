@@ -54,7 +54,6 @@ fn a_second_signal_does_not_wait() {
     let mut sluice =
         cluster.sluice().check("{ interval: 20s, fast_interval: 100ms, timeout: 10s }").start();
     sluice.expect_log(cluster.shards[0].primary.address());
-    sluice.expect_log("forced");
     let mut conn = sluice.conn();
     assert_eq!(conn.cmd(&["PING"]), "PONG");
     cluster.shards[0].primary.stop();

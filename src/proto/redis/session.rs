@@ -224,3 +224,39 @@ pub(super) const PICKERS: usize = 8;
 const MAX_ARGS: u32 = 1024 * 1024;
 /// What an unfinished request may hold when the memory limit is reached.
 const BIG_INPUT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_panics_ends_with_the_connections_it_may_have_left_half_written() {
+        let stage = Stage::new(1, ReadFrom::Primary);
+        let mut broken = stage.client();
+        broken.say("GET a\r\n");
+        stage.settle().await;
+        let guard = Guard {
+            hub: Rc::clone(&stage.hub),
+            client: stage.hub.clients().pop().expect("the only client"),
+        };
+        let mut other = stage.client();
+        other.say("GET b\r\n");
+        stage.settle().await;
+        let mut shared = stage.accept(0);
+        assert_eq!(shared.heard().matches("GET").count(), 2);
+        let bug = catch_unwind(AssertUnwindSafe(move || {
+            let _guard = guard;
+            panic!("a bug");
+        }));
+        assert!(bug.is_err());
+        stage.settle().await;
+        assert_eq!(stage.hub.metrics.panics.get(), 1);
+        assert!(broken.is_closed() && shared.is_closed());
+        let mut fresh = stage.accept(0);
+        fresh.heard().matches("GET").for_each(|_| fresh.say("+value\r\n"));
+        stage.settle().await;
+        assert_eq!(other.heard(), "+value\r\n");
+    }
+}
