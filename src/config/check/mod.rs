@@ -6,7 +6,7 @@ mod listener;
 mod shard;
 
 use super::{
-    Admin, Config, Findings, Limits, Log, Shutdown,
+    Admin, Cluster, Config, Findings, Limits, Listener, Log, Shutdown,
     env::Env,
     file,
     finding::Notes,
@@ -15,8 +15,8 @@ use super::{
     values::{self, Wrong},
     words,
 };
-use crate::net::addr::Bind;
-use std::{collections::HashMap, path::Path};
+use crate::net::addr::{Address, Bind};
+use std::{collections::HashMap, net::IpAddr, path::Path};
 
 /// Reads `text` as a configuration; `file` is its name in the findings.
 pub(super) fn check(text: &str, file: &str, env: Env<'_>) -> (Option<Config>, Findings) {
@@ -75,7 +75,17 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         clusters.extend(cluster::cluster(reader, key, node));
     }
     if reader.notes.errors() == 0 {
-        for (index, (key, _)) in entries.iter().enumerate() {
+        for (index, ((key, _), cluster)) in entries.iter().zip(&clusters).enumerate() {
+            let own = listeners.iter().filter(|listener| listener.cluster == index);
+            for (listener, address) in own.filter_map(|one| Some((one, asked_back(one, cluster)?)))
+            {
+                let path = format!("clusters.{}", key.name);
+                let message = format!(
+                    "'{address}' is where listener '{}' accepts for this cluster: Sluice would ask itself",
+                    listener.name
+                );
+                reader.notes.error(&key.at, &path, message);
+            }
             if listeners.iter().all(|listener| listener.cluster != index) {
                 let path = format!("clusters.{}", key.name);
                 reader.notes.hint(&key.at, &path, "no listener uses this cluster");
@@ -83,6 +93,24 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         }
     }
     Config { workers, admin, log, limits, shutdown, listeners, clusters }
+}
+
+/// The member of a cluster that is the listener itself.
+fn asked_back<'c>(listener: &Listener, cluster: &'c Cluster) -> Option<&'c Address> {
+    let members = cluster.shards.iter().flat_map(|shard| {
+        std::iter::once(&shard.primary).chain(&shard.replicas).map(|member| &member.address)
+    });
+    members.into_iter().find(|address| match (&listener.bind, address) {
+        (Bind::Unix(bind), Address::Unix(path)) => bind == path,
+        (Bind::Tcp(bind), Address::Tcp { host, port }) => {
+            let host = host.trim_matches(['[', ']']);
+            let ip = if host == "localhost" { "127.0.0.1" } else { host }.parse::<IpAddr>();
+            let here =
+                |ip: IpAddr| ip == bind.ip() || bind.ip().is_unspecified() && ip.is_loopback();
+            *port == bind.port() && ip.is_ok_and(here)
+        }
+        _ => false,
+    })
 }
 
 fn admin(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Admin {

@@ -79,6 +79,10 @@ fn what_is_typed_at_night_is_understood() {
             "clusters.c.shards[0]: expected a map such as { primary: 10.0.0.1:6379 }, found 'a:1'",
         ),
         (
+            shards("{ primary: a:1, replicas: [localhost:1] }"),
+            "clusters.c: 'localhost:1' is where listener 'l' accepts for this cluster",
+        ),
+        (
             "listeners:\n  - bind: [::]:6380\n    protocol: redis\n".to_owned(),
             "this is not YAML: an IPv6 address needs quotes: \"[::]:6380\"",
         ),
