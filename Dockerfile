@@ -23,6 +23,7 @@ LABEL org.opencontainers.image.title="Sluice" \
       org.opencontainers.image.description="Proxy and load balancer between applications and their storage" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /sluice /sluice
+COPY LICENSE /usr/share/doc/sluice/LICENSE
 # The file says what each line means; mount your own over it.
 COPY deploy/docker/sluice.yaml /etc/sluice/sluice.yaml
 USER 65532:65532

@@ -2,6 +2,7 @@
 //! dying. Not who serves the socket: the caller hands it to a worker.
 
 use super::{addr::Bind, stream::Stream};
+use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 use std::{io, net::IpAddr, os::unix::fs::FileTypeExt, time::Duration};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -154,7 +155,10 @@ impl Accepted {
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM (accept(2)): we have run out of something, which is no fault of
 /// the other side; waiting helps, trying again at once does not.
 pub fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 /// Whether `path` is a socket that nobody listens on.

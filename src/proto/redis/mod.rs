@@ -30,7 +30,7 @@ mod options;
 mod outbox;
 mod perfect;
 pub mod probe;
-pub mod reply;
+mod reply;
 mod route;
 pub mod scan;
 pub mod session;

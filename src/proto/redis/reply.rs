@@ -1,67 +1,73 @@
 //! Every error that a Redis client can hear from us, in one place. Texts that Redis has are Redis's
-//! own; ours begin with `sluice:`. Not how replies are written: that is `wire`.
+//! own; ours begin with `sluice:`. Not how replies are written: that is [`super::wire`].
 
 use super::frame::DecodeError;
 
-pub const OK: &[u8] = b"+OK\r\n";
-pub const PONG: &[u8] = b"+PONG\r\n";
-pub const NULL: &[u8] = b"$-1\r\n";
-pub const EMPTY_ARRAY: &[u8] = b"*0\r\n";
-pub const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
-pub const WRONG_PASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
-pub const AUTH_WITHOUT_PASSWORD: &[u8] = b"-ERR AUTH <password> called without any password \
+pub(super) const OK: &[u8] = b"+OK\r\n";
+pub(super) const PONG: &[u8] = b"+PONG\r\n";
+pub(super) const NULL: &[u8] = b"$-1\r\n";
+pub(super) const EMPTY_ARRAY: &[u8] = b"*0\r\n";
+pub(super) const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+pub(super) const WRONG_PASS: &[u8] =
+    b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+pub(super) const AUTH_WITHOUT_PASSWORD: &[u8] =
+    b"-ERR AUTH <password> called without any password \
 configured for the default user. Are you sure your configuration is correct?\r\n";
-pub const NO_PROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
-pub const HELLO_NO_AUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already \
+pub(super) const NO_PROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
+pub(super) const HELLO_NO_AUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already \
 authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate \
 the client and select the RESP protocol version at the same time\r\n";
-pub const PROTO_NOT_INTEGER: &[u8] = b"-ERR Protocol version is not an integer or out of range\r\n";
-pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
-pub const INVALID_DB: &[u8] = b"-ERR invalid DB index\r\n";
-pub const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
-pub const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
-pub const BAD_NAME: &[u8] =
+pub(super) const PROTO_NOT_INTEGER: &[u8] =
+    b"-ERR Protocol version is not an integer or out of range\r\n";
+pub(super) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+pub(super) const INVALID_DB: &[u8] = b"-ERR invalid DB index\r\n";
+pub(super) const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
+pub(super) const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
+pub(super) const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
-pub const CROSS_SLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
-pub const INVALID_COMMAND: &[u8] = b"-ERR Invalid command specified\r\n";
-pub const INVALID_ARITY: &[u8] = b"-ERR Invalid number of arguments specified for command\r\n";
-pub const INVALID_ARGUMENTS: &[u8] = b"-ERR Invalid arguments specified for command\r\n";
-pub const NO_KEYS: &[u8] = b"-ERR The command has no key arguments\r\n";
-pub const TOO_MANY_NAMES: &[u8] = b"-ERR sluice: COMMAND with too many names at once\r\n";
-pub const NO_SCAN_REPLY: &[u8] = b"-ERR sluice: the server's reply to SCAN is not one\r\n";
-pub const CURSOR_TOO_LARGE: &[u8] =
+pub(super) const CROSS_SLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+pub(super) const INVALID_COMMAND: &[u8] = b"-ERR Invalid command specified\r\n";
+pub(super) const INVALID_ARITY: &[u8] =
+    b"-ERR Invalid number of arguments specified for command\r\n";
+pub(super) const INVALID_ARGUMENTS: &[u8] = b"-ERR Invalid arguments specified for command\r\n";
+pub(super) const NO_KEYS: &[u8] = b"-ERR The command has no key arguments\r\n";
+pub(super) const TOO_MANY_NAMES: &[u8] = b"-ERR sluice: COMMAND with too many names at once\r\n";
+pub(super) const NO_SCAN_REPLY: &[u8] = b"-ERR sluice: the server's reply to SCAN is not one\r\n";
+pub(super) const CURSOR_TOO_LARGE: &[u8] =
     b"-ERR sluice: the server's SCAN cursor is too large to carry the shard in it\r\n";
 /// Of a part of a gather, so without `-` and CRLF.
-pub const OTHER_KIND: &[u8] = b"ERR sluice: the server's reply is of another kind than asked for";
-pub const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
-pub const UNBALANCED_QUOTES: &[u8] = b"-ERR Protocol error: unbalanced quotes in request\r\n";
-pub const TIMED_OUT: &str = "request timed out, result unknown";
+pub(super) const OTHER_KIND: &[u8] =
+    b"ERR sluice: the server's reply is of another kind than asked for";
+pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
+pub(super) const UNBALANCED_QUOTES: &[u8] =
+    b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
 
 /// `-ERR text`; control characters in it cannot break the line.
-pub fn error(out: &mut Vec<u8>, text: &str) {
+pub(super) fn error(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"-ERR ");
     line(out, text.as_bytes());
 }
 
 /// An error whose text has its own code: `LOADING ...`.
-pub fn raw_error(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn raw_error(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'-');
     line(out, text);
 }
 
 /// Not executed, for want of a server: a code that clients know as retryable.
-pub fn cluster_down(out: &mut Vec<u8>, text: &str) {
+pub(super) fn cluster_down(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"-CLUSTERDOWN sluice: ");
     line(out, text.as_bytes());
 }
 
 /// The connection's bytes are not Redis protocol.
-pub fn protocol_error(out: &mut Vec<u8>, error: DecodeError) {
+pub(super) fn protocol_error(out: &mut Vec<u8>, error: DecodeError) {
     self::error(out, &format!("Protocol error: {error}"));
 }
 
 /// A split write that failed on some shards (the others have written).
-pub fn partial_write(
+pub(super) fn partial_write(
     out: &mut Vec<u8>,
     command: &str,
     failed: u16,
@@ -79,39 +85,39 @@ pub fn partial_write(
 }
 
 /// The connection ended after the request's bytes left.
-pub fn unknown_result(out: &mut Vec<u8>, shard: &str) {
+pub(super) fn unknown_result(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: connection to shard {shard} lost, result unknown"));
 }
 
 /// The request's time is over; whether it was executed is not known.
-pub fn timed_out(out: &mut Vec<u8>, shard: &str) {
+pub(super) fn timed_out(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: shard {shard}: {TIMED_OUT}"));
 }
 
 /// A command that a later version has.
-pub fn not_yet(out: &mut Vec<u8>, command: &str) {
+pub(super) fn not_yet(out: &mut Vec<u8>, command: &str) {
     error(out, &format!("sluice: '{command}' is not supported yet"));
 }
 
 /// A command that is refused by default or by the configuration.
-pub fn disabled(out: &mut Vec<u8>, command: &str) {
+pub(super) fn disabled(out: &mut Vec<u8>, command: &str) {
     error(out, &format!("sluice: command '{command}' is disabled"));
 }
 
 /// A command nobody told us about, with several shards.
-pub fn unknown_command(out: &mut Vec<u8>, name: &[u8]) {
+pub(super) fn unknown_command(out: &mut Vec<u8>, name: &[u8]) {
     let name = printable(name);
     error(out, &format!("sluice: unknown command '{name}', add it under redis.commands"));
 }
 
 /// Redis's words for a wrong number of arguments.
-pub fn wrong_arity(out: &mut Vec<u8>, command: &str) {
+pub(super) fn wrong_arity(out: &mut Vec<u8>, command: &str) {
     let name = command.to_ascii_lowercase();
     error(out, &format!("wrong number of arguments for '{name}' command"));
 }
 
 /// Redis's words for a container without a subcommand that we know.
-pub fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
+pub(super) fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
     let container = printable(args.get(0).unwrap_or_default());
     match args.get(1) {
         None => wrong_arity(out, &container),
@@ -127,29 +133,29 @@ pub fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
 }
 
 /// Redis's words for an option of HELLO that is none.
-pub fn hello_option(out: &mut Vec<u8>, word: &[u8]) {
+pub(super) fn hello_option(out: &mut Vec<u8>, word: &[u8]) {
     error(out, &format!("Syntax error in HELLO option '{}'", printable(word)));
 }
 
 /// Redis's words for a field of CLIENT SETINFO that is none.
-pub fn unknown_option(out: &mut Vec<u8>, field: &[u8]) {
+pub(super) fn unknown_option(out: &mut Vec<u8>, field: &[u8]) {
     error(out, &format!("Unrecognized option '{}'", printable(field)));
 }
 
 /// Redis's words for a value that CLIENT SETINFO does not take.
-pub fn bad_info(out: &mut Vec<u8>, field: &[u8]) {
+pub(super) fn bad_info(out: &mut Vec<u8>, field: &[u8]) {
     let field = printable(&field.to_ascii_lowercase());
     error(out, &format!("{field} cannot contain spaces, newlines or special characters."));
 }
 
 /// SORT with patterns that name keys of any shard.
-pub fn foreign_pattern(out: &mut Vec<u8>, command: &str) {
+pub(super) fn foreign_pattern(out: &mut Vec<u8>, command: &str) {
     let text = "BY and GET patterns may name keys of other shards; give them the key's {tag}";
     error(out, &format!("sluice: {command}: {text}"));
 }
 
 /// At most 64 characters of what a client sent, safe to print.
-pub fn printable(bytes: &[u8]) -> String {
+pub(super) fn printable(bytes: &[u8]) -> String {
     bytes.get(..64).unwrap_or(bytes).escape_ascii().to_string()
 }
 
