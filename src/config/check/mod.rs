@@ -117,6 +117,9 @@ fn admin(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Admin {
     let section = reader.section(root, "admin");
     let default = Bind::Tcp(([127, 0, 0, 1], 9900).into());
     let bind = reader.value(&section, "bind", bind).unwrap_or(default);
+    if let (Bind::Unix(_), Some(field)) = (&bind, section.field("bind")) {
+        reader.notes.not_supported(&field.node.at, &field.path, "unix:");
+    }
     Admin { bind, explicit: section.has("bind") }
 }
 

@@ -161,6 +161,7 @@ fn keys_that_are_missing_unknown_or_for_later() {
         (root("<<: { workers: 2 }"), "<<: merge keys are not understood"),
         (root("watch: true"), "watch: `watch` is not supported yet"),
         (root("admin: { socket: /x }"), "admin.socket: `socket` is not supported yet"),
+        (root("admin: { bind: \"unix:/x\" }"), "admin.bind: `unix:` is not supported yet"),
         (root("shutdown: { mode: sidecar }"), "shutdown.mode: `mode` is not supported yet"),
         (file("{ protocol: redis, cluster: c }", SHARDS), "listeners[0]: `bind` is missing"),
         (file("{ bind: 127.0.0.1:1, cluster: c }", SHARDS), "listeners[0]: `protocol` is missing"),
