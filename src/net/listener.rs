@@ -97,10 +97,10 @@ impl Acceptor {
         self.fd.readable().await.map(|mut ready| ready.retain_ready())
     }
 
-    /// The connection that waits, if it still does: errors of one that is already gone are passed
-    /// over. When descriptors or memory run out this waits 10 to 100ms and tells `on_exhausted`;
-    /// the kernel's backlog waits meanwhile.
-    pub async fn accept(&mut self, mut on_exhausted: impl FnMut(&io::Error)) -> Option<Accepted> {
+    /// The connection that waits, if it still does: one that is already gone is passed over.
+    /// Any other error, such as descriptors or memory that run out, is told to `on_error` and costs
+    /// a wait of 10 to 100ms; the kernel's backlog waits meanwhile.
+    pub async fn accept(&mut self, mut on_error: impl FnMut(&io::Error)) -> Option<Accepted> {
         let result = match self.fd.readable().await {
             Ok(mut ready) => match ready.try_io(|fd| fd.get_ref().socket.accept()) {
                 Ok(result) => result,
@@ -117,14 +117,12 @@ impl Acceptor {
                 })
             }
             Ok(_) => None,
-            Err(error) if is_exhaustion(&error) => {
-                on_exhausted(&error);
+            // Gone while it waited (accept(2) asks to treat these like EAGAIN).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(error) => {
+                on_error(&error);
                 tokio::time::sleep(self.backoff).await;
                 self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-                None
-            }
-            Err(_gone) => {
-                tokio::task::yield_now().await;
                 None
             }
         }

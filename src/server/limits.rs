@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::path::{Path, PathBuf};
 
 /// Raises the soft descriptor limit to the hard one and returns it.
 pub(super) fn raise_descriptors() -> usize {
@@ -41,13 +42,27 @@ pub(super) fn clients(config: &Config, descriptors: usize, workers: usize) -> us
 /// group allows, else no limit.
 pub(super) fn memory(config: &Config) -> Option<u64> {
     config.limits.memory.or_else(|| {
-        let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-            .iter()
-            .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
-            .filter(|limit| *limit < NO_LIMIT)?;
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let limit = memory_files(&own)
+            .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok())
+            .filter(|limit| *limit < NO_LIMIT)
+            .min()?;
         tracing::info!(bytes = limit / 4 * 3, "limits.memory from the control group");
         Some(limit / 4 * 3)
     })
+}
+
+/// The files that may limit the process's memory, by the text of /proc/self/cgroup: those of its
+/// own group and of every group around it (cgroups(7), version 2), and version 1's.
+fn memory_files(own: &str) -> impl Iterator<Item = PathBuf> {
+    let group = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let groups: Vec<PathBuf> = root.join(group).ancestors().map(Path::to_path_buf).collect();
+    groups
+        .into_iter()
+        .filter(move |folder| folder.starts_with(root))
+        .map(|folder| folder.join("memory.max"))
+        .chain([root.join("memory/memory.limit_in_bytes")])
 }
 
 /// Standard streams, event loops, admin connections, the log and a reserve.
@@ -58,3 +73,24 @@ const PROBES: usize = 2;
 const MANY: usize = 1 << 20;
 /// What version 1 control groups say when they have no limit is near 2^63.
 const NO_LIMIT: u64 = 1 << 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_around_the_process_may_limit_it() {
+        let files = |own| memory_files(own).map(|f| f.display().to_string()).collect::<Vec<_>>();
+        let old = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+        assert_eq!(files(""), ["/sys/fs/cgroup/memory.max", old]);
+        assert_eq!(
+            files("1:cpu:/x\n0::/system.slice/sluice.service\n"),
+            [
+                "/sys/fs/cgroup/system.slice/sluice.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+                old
+            ]
+        );
+    }
+}
