@@ -55,11 +55,10 @@ fn summary(config: &Config) -> String {
 fn to_json(config: Option<&Config>, findings: &Findings) -> Value {
     let clusters = config.map(|config| {
         let clusters = config.clusters.iter().map(|cluster| {
-            let backends: usize = cluster.shards.iter().map(|shard| 1 + shard.replicas.len()).sum();
             json!({
                 "name": cluster.name,
                 "shards": cluster.shards.len(),
-                "backends": backends,
+                "backends": cluster.members(),
                 "worst_case_detection_seconds": cluster.check.worst_case_detection().as_secs_f64(),
             })
         });

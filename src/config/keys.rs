@@ -223,11 +223,16 @@ pub(super) static LISTENER: Scope = Scope {
         key("bind", Kind::Bind, "", "host:port, [::]:port or unix:/path."),
         key(
             "protocol",
-            Kind::Choice { now: &["redis"], later: &["http", "tcp"] },
+            Kind::Choice { now: words::PROTOCOL_WORDS, later: &["http"] },
             "",
-            "What clients speak.",
+            "What clients speak; tcp: anything, passed on as it is.",
         ),
-        key("cluster", Kind::Cluster, "", "The cluster that answers."),
+        key(
+            "cluster",
+            Kind::Cluster,
+            "",
+            "The cluster that answers: with shards for redis, with backends for tcp.",
+        ),
         key("redis", Kind::Map(&LISTENER_REDIS), "", "What only the protocol redis has."),
         later("routes"),
         later("tls"),
@@ -295,6 +300,19 @@ pub(super) static CLUSTER: Scope = Scope {
             "",
             "The shards in order; the slots are split evenly over them.",
         ),
+        key(
+            "backends",
+            Kind::List(&Kind::AddressOr(&MEMBER), MAX_MEMBERS),
+            "",
+            "Instead of shards: backends without roles, all alike.",
+        ),
+        key(
+            "balance",
+            strategies(),
+            "p2c",
+            "How one of the backends is picked; p2c: the less busy of two drawn.",
+        ),
+        key("sticky", Kind::Map(&STICKY), "", "What keeps a client at its backend."),
         key("sharding", Kind::Map(&SHARDING), "", "Which shard owns a key."),
         key("reads", Kind::Map(&READS), "", "Where reads go."),
         key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
@@ -307,14 +325,11 @@ pub(super) static CLUSTER: Scope = Scope {
             "fail_fast",
             "What requests for a dead shard get; fail_fast: an error at once.",
         ),
-        later("backends"),
         later("sentinel"),
         later("redis_cluster"),
         later("dns"),
         later("file"),
         later("kubernetes"),
-        later("balance"),
-        later("sticky"),
         later("mirror"),
         later("coalesce"),
         later("failover_wait"),
@@ -366,7 +381,7 @@ pub(super) static MEMBER: Scope = Scope {
     required: &[&["address"]],
     keys: &[
         key("address", Kind::Address, "", "host:port or unix:/path."),
-        key("weight", whole(1, 1_000), "1", "Its share of the reads beside the others'."),
+        key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
         later("id"),
         later("tier"),
         later("admin"),
@@ -412,10 +427,7 @@ pub(super) static READS: Scope = Scope {
         ),
         key(
             "balance",
-            Kind::Choice {
-                now: words::STRATEGY_WORDS,
-                later: &["peak_ewma", "maglev", "failover"],
-            },
+            strategies(),
             "p2c",
             "How one of several is picked; p2c: the less busy of two drawn.",
         ),
@@ -451,10 +463,43 @@ pub(super) static CHECK: Scope = Scope {
             "5s",
             "How long traffic waits for the first round of probes.",
         ),
+        key(
+            "tcp",
+            Kind::Map(&CHECK_TCP),
+            "",
+            "A probe is a connection that is made and closed; the kind that backends have.",
+        ),
         later("http"),
-        later("tcp"),
         later("redis"),
         later("jitter"),
+    ],
+};
+
+/// There is nothing to say yet; `{}` names the kind.
+pub(super) static CHECK_TCP: Scope = Scope { required: &[], keys: &[later("port")] };
+
+pub(super) static STICKY: Scope = Scope {
+    required: &[&["client_ip", "cookie", "header"]],
+    keys: &[
+        key(
+            "client_ip",
+            Kind::Map(&CLIENT_IP),
+            "",
+            "The client's address: the same one, the same backend while it is ready.",
+        ),
+        later("cookie"),
+        later("header"),
+        later("session_id"),
+        later("strict"),
+        later("trusted"),
+    ],
+};
+
+pub(super) static CLIENT_IP: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("v4", whole(1, 32), "32", "Leading bits of an IPv4 address that tell clients apart."),
+        key("v6", whole(1, 128), "64", "Leading bits of an IPv6 address that tell clients apart."),
     ],
 };
 
@@ -471,6 +516,12 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "A connection silent this long with requests outstanding is closed; when not given, the larger of 5 x request and 10s (with request: 0, 1d).",
         ),
         key("client_idle", up_to(DAY), "0", "A client silent this long is closed; 0: never."),
+        key(
+            "idle",
+            up_to(DAY),
+            "0",
+            "A tcp connection on which no byte moves for so long, either way, is closed; 0: never.",
+        ),
         later("script"),
         later("queue"),
         later("read"),
@@ -520,77 +571,13 @@ pub(super) static COMMAND: Scope = Scope {
     ],
 };
 
+const fn strategies() -> Kind {
+    Kind::Choice { now: words::STRATEGY_WORDS, later: &["peak_ewma", "maglev", "failover"] }
+}
+
 const fn choice(now: &'static [&'static str]) -> Kind {
     Kind::Choice { now, later: &[] }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::units::{Period, Size};
-
-    /// Every scope reachable from the root.
-    fn scopes(kind: &'static Kind, found: &mut Vec<&'static Scope>) {
-        match kind {
-            Kind::Map(scope) | Kind::Named(scope) | Kind::AddressOr(scope) => {
-                if found.iter().any(|known| std::ptr::eq(*known, *scope)) {
-                    return;
-                }
-                found.push(scope);
-                scope.keys.iter().for_each(|key| scopes(&key.kind, found));
-            }
-            Kind::List(item, _) => scopes(item, found),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn the_tables_are_sound() {
-        let mut found = Vec::new();
-        static WHOLE: Kind = Kind::Map(&ROOT);
-        scopes(&WHOLE, &mut found);
-        assert_eq!(found.len(), 17);
-        for key in found.iter().flat_map(|scope| scope.keys) {
-            assert_eq!(key.doc.is_empty(), matches!(key.kind, Kind::Later), "{}", key.name);
-        }
-        for scope in found {
-            let mut names: Vec<&str> = scope.keys.iter().map(|key| key.name).collect();
-            let all = names.len();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), all, "{names:?}");
-        }
-        for source in SOURCES {
-            assert!(CLUSTER.find(source).is_some());
-        }
-    }
-
-    #[test]
-    fn every_default_is_of_its_kind_and_in_its_range() {
-        let mut found = Vec::new();
-        static WHOLE: Kind = Kind::Map(&ROOT);
-        scopes(&WHOLE, &mut found);
-        for key in found.iter().flat_map(|scope| scope.keys).filter(|key| !key.default.is_empty()) {
-            let good = match &key.kind {
-                Kind::Duration { min, max, or_none } => {
-                    let Period(value) = key.default.parse().unwrap();
-                    value.is_zero() && *or_none || (*min..=*max).contains(&value)
-                }
-                Kind::Size { auto: true, .. } | Kind::Integer { auto: true, .. } => {
-                    key.default == "auto"
-                }
-                Kind::Size { min, max, .. } => {
-                    (*min..=*max).contains(&key.default.parse::<Size>().unwrap().0)
-                }
-                Kind::Integer { min, max, .. } => {
-                    (*min..=*max).contains(&key.default.parse().unwrap())
-                }
-                Kind::Choice { now, .. } => now.contains(&key.default),
-                Kind::Bind => key.default.parse::<crate::net::addr::Bind>().is_ok(),
-                Kind::LogLevel => key.default == "info",
-                _ => false,
-            };
-            assert!(good, "{}", key.name);
-        }
-    }
-}
+mod tests;

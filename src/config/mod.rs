@@ -20,7 +20,10 @@ pub use schema::schema;
 pub use units::{Period, Size, UnitError};
 
 use crate::{
-    net::addr::{Address, Bind},
+    net::{
+        addr::{Address, Bind},
+        prefix::Prefix,
+    },
     policy::{access::Access, balance::Strategy, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
@@ -78,14 +81,25 @@ pub struct Shutdown {
     pub drain_timeout: Duration,
 }
 
-/// An address we accept on. Its protocol is Redis, the only one so far.
+/// An address we accept on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
     pub bind: Bind,
+    pub protocol: Protocol,
     /// Index into [`Config::clusters`].
     pub cluster: usize,
+    /// Of the protocol redis alone.
     pub redis: RedisListener,
+}
+
+/// What the clients of a listener speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Redis,
+    /// Anything: bytes are passed on as they are.
+    Tcp,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -112,8 +126,9 @@ pub struct Secret(pub String);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     pub name: String,
-    /// At least one; the slots are split evenly over them, in order.
+    /// The slots are split evenly over them, in order. Empty if and only if there are `backends`.
     pub shards: Vec<Shard>,
+    pub backends: Option<Backends>,
     pub reads: Reads,
     pub check: Check,
     pub timeouts: Timeouts,
@@ -128,6 +143,16 @@ pub struct Shard {
     pub name: String,
     pub primary: Member,
     pub replicas: Vec<Member>,
+}
+
+/// Backends without roles, all alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backends {
+    /// 1 to 64.
+    pub members: Vec<Member>,
+    pub balance: Strategy,
+    /// `sticky.client_ip`: a client stays where it is while that one is ready.
+    pub sticky: Option<Prefix>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +197,13 @@ pub struct CustomCommand {
     pub keys: Option<(i32, i32, i32)>,
 }
 
+impl Protocol {
+    /// The word of the configuration and the status API.
+    pub fn as_str(self) -> &'static str {
+        words::word(words::PROTOCOL, &self)
+    }
+}
+
 impl Config {
     /// Reads a file. The configuration is there if and only if the findings are accepted.
     /// `password_file`s are relative to the file's folder.
@@ -196,8 +228,15 @@ impl Config {
 
     /// How many backends the clusters have, each address once per shard.
     pub fn backends(&self) -> usize {
-        let shards = self.clusters.iter().flat_map(|cluster| &cluster.shards);
-        shards.map(|shard| 1 + shard.replicas.len()).sum()
+        self.clusters.iter().map(Cluster::members).sum()
+    }
+}
+
+impl Cluster {
+    /// How many backends it has, each address once per shard.
+    pub fn members(&self) -> usize {
+        let of_shards: usize = self.shards.iter().map(|shard| 1 + shard.replicas.len()).sum();
+        of_shards + self.backends.as_ref().map_or(0, |backends| backends.members.len())
     }
 }
 

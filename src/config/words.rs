@@ -1,7 +1,7 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::LogFormat;
+use super::{LogFormat, Protocol};
 use crate::policy::{access::Access, balance::Strategy, reads::ReadFrom};
 
 /// Words and what they stand for.
@@ -10,6 +10,9 @@ pub(super) type Words<T> = &'static [(&'static str, T)];
 pub(super) const LOG_FORMAT: Words<LogFormat> =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 pub(super) const LOG_FORMAT_WORDS: &[&str] = &names::<2, _>(LOG_FORMAT);
+
+pub(super) const PROTOCOL: Words<Protocol> = &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp)];
+pub(super) const PROTOCOL_WORDS: &[&str] = &names::<2, _>(PROTOCOL);
 
 pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("primary", ReadFrom::Primary),

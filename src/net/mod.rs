@@ -5,5 +5,8 @@ pub mod addr;
 pub mod buffer;
 pub mod listener;
 pub mod outgoing;
+pub mod prefix;
+pub mod relay;
 pub mod spawn;
+mod splice;
 pub mod stream;

@@ -16,3 +16,4 @@ mod redis_route;
 mod redis_spread;
 mod server;
 mod slots;
+mod tcp;

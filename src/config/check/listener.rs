@@ -3,22 +3,30 @@
 use super::bind;
 use crate::{
     config::{
-        Admin, Listener, RedisListener, Secret,
+        Admin, Listener, Protocol, RedisListener, Secret,
         file::{Node, Value, short},
         keys,
         nearest::nearest,
         section::{Reader, Section},
         values::{self, Wrong},
+        words,
     },
     net::addr::Bind,
 };
 use std::collections::HashMap;
 
-/// All listeners; `clusters` gives the index of a cluster's name.
+/// Where a cluster is, and which of `shards` and `backends` it has; empty when it is neither.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) index: usize,
+    pub(super) source: &'static str,
+}
+
+/// All listeners.
 pub(super) fn listeners(
     reader: &mut Reader<'_, '_>,
     root: &Section<'_>,
-    clusters: &HashMap<&str, usize>,
+    clusters: &HashMap<&str, Known>,
     admin: &Admin,
 ) -> Vec<Listener> {
     let items: Vec<(String, &Node)> = reader.items(root, "listeners").collect();
@@ -51,15 +59,19 @@ struct Taken {
 fn listener(
     reader: &mut Reader<'_, '_>,
     section: &Section<'_>,
-    clusters: &HashMap<&str, usize>,
+    clusters: &HashMap<&str, Known>,
     taken: &mut Taken,
 ) -> Option<Listener> {
     let name = reader.value(section, "name", |text, _| values::name(text));
     let bind = reader.value(section, "bind", bind);
-    let protocol = reader.value(section, "protocol", values::choice);
+    let protocol = reader
+        .value(section, "protocol", |text, kind| values::meaning(text, kind, words::PROTOCOL));
     let cluster_of = |text: &str, _: &keys::Kind| find_cluster(text, clusters);
     let cluster = reader.value(section, "cluster", cluster_of);
     let redis = redis(reader, section);
+    if let (Some(protocol), Some(cluster)) = (protocol, cluster) {
+        fits(reader, section, protocol, cluster.source);
+    }
 
     if let (Some(bind), Some(field)) = (&bind, section.field("bind")) {
         if let Some((other, path)) = taken.binds.iter().find(|(other, _)| clash(bind, other)) {
@@ -76,14 +88,31 @@ fn listener(
             taken.names.insert(name.clone(), section.path.clone());
         }
     }
-    protocol?;
     let bind = bind?;
     let name = name.unwrap_or_else(|| bind.to_string());
-    Some(Listener { name, bind, cluster: cluster?, redis })
+    Some(Listener { name, bind, protocol: protocol?, cluster: cluster?.index, redis })
 }
 
-fn find_cluster(text: &str, clusters: &HashMap<&str, usize>) -> Result<usize, Wrong> {
-    clusters.get(text).copied().ok_or_else(|| {
+/// A protocol with roles needs a cluster that has them, one without needs one without.
+fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, source: &str) {
+    let needed = match protocol {
+        Protocol::Redis => "shards",
+        Protocol::Tcp => "backends",
+    };
+    let word = protocol.as_str();
+    if let (false, Some(field)) = (source.is_empty() || source == needed, section.field("cluster"))
+    {
+        let message =
+            format!("a {word} listener needs a cluster with `{needed}`, this one has `{source}`");
+        reader.notes.error(&field.node.at, &field.path, message);
+    }
+    if let (Protocol::Tcp, Some(field)) = (protocol, section.field("redis")) {
+        reader.notes.error(&field.key_at, &field.path, "only a redis listener has this");
+    }
+}
+
+fn find_cluster<'k>(text: &str, clusters: &'k HashMap<&str, Known>) -> Result<&'k Known, Wrong> {
+    clusters.get(text).ok_or_else(|| {
         let mut names: Vec<&str> = clusters.keys().copied().collect();
         names.sort_unstable();
         let meant = nearest(text, names.iter().copied()).map(str::to_owned);
