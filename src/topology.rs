@@ -2,7 +2,7 @@
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
 use crate::{
-    net::{addr::Address, prefix::Prefix},
+    net::{addr::Address, prefix::Prefix, proxy_protocol::Version},
     policy::{
         balance::Balancer,
         gate::{Gate, Role, State},
@@ -52,6 +52,8 @@ pub enum Layout {
     Group {
         /// Whom `client_ip` takes for one client.
         client: Prefix,
+        /// What each connection begins with.
+        send_proxy: Option<Version>,
     },
 }
 

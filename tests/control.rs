@@ -58,6 +58,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             protocol: Default::default(),
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
+            proxy_protocol: Vec::new(),
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,

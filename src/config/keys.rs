@@ -1,6 +1,6 @@
-//! Every key a configuration may have, as data: what it takes, its default, what it is for. The
-//! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read this
-//! table. Not the reading itself.
+//! The table of every key a configuration may have: what it takes, its default, what it is for. The
+//! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
+//! the reading itself.
 
 use super::words;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Bind,
     /// Where a backend lives.
     Address,
+    /// Addresses: `10.0.0.0/8`, or a single one.
+    Network,
     /// The name of a cluster of this file.
     Cluster,
     /// `info`, or `info,sluice=debug`.
@@ -75,6 +77,8 @@ pub(super) const MAX_MEMBERS: usize = 64;
 pub(super) const MAX_LISTENERS: usize = 1_024;
 /// The most clusters, likewise.
 pub(super) const MAX_CLUSTERS: usize = 1_024;
+/// The most networks of a list.
+const MAX_NETWORKS: usize = 1_024;
 /// The most entries of `allow`, `deny`; there are about 400 commands.
 const MAX_COMMANDS: usize = 1_024;
 
@@ -234,19 +238,34 @@ pub(super) static LISTENER: Scope = Scope {
             "The cluster that answers: with shards for redis, with backends for tcp.",
         ),
         key("redis", Kind::Map(&LISTENER_REDIS), "", "What only the protocol redis has."),
+        key(
+            "proxy_protocol",
+            Kind::Map(&PROXY_PROTOCOL),
+            "",
+            "Whose connections begin with a PROXY protocol header, for tcp.",
+        ),
         later("routes"),
         later("tls"),
         later("users"),
         later("max_connections"),
         later("per_client"),
         later("rate"),
-        later("proxy_protocol"),
         later("trusted"),
         later("access_log"),
         later("http"),
         later("tcp"),
         later("idle_timeout"),
     ],
+};
+
+pub(super) static PROXY_PROTOCOL: Scope = Scope {
+    required: &[&["trusted"]],
+    keys: &[key(
+        "trusted",
+        Kind::List(&Kind::Network, MAX_NETWORKS),
+        "",
+        "Proxies: their connections must begin with a header, others' are taken as they are.",
+    )],
 };
 
 pub(super) static LISTENER_REDIS: Scope = Scope {
@@ -313,6 +332,12 @@ pub(super) static CLUSTER: Scope = Scope {
             "How one of the backends is picked; p2c: the less busy of two drawn.",
         ),
         key("sticky", Kind::Map(&STICKY), "", "What keeps a client at its backend."),
+        key(
+            "send_proxy",
+            choice(words::SEND_PROXY_WORDS),
+            "",
+            "Begin each connection to a backend with a PROXY protocol header of this version.",
+        ),
         key("sharding", Kind::Map(&SHARDING), "", "Which shard owns a key."),
         key("reads", Kind::Map(&READS), "", "Where reads go."),
         key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
@@ -348,7 +373,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("tls"),
         later("dedicated"),
         later("pool"),
-        later("send_proxy"),
         later("idle_timeout"),
         later("strict_order"),
         later("http"),

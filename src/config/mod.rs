@@ -23,10 +23,12 @@ use crate::{
     net::{
         addr::{Address, Bind},
         prefix::Prefix,
+        proxy_protocol::Version,
     },
     policy::{access::Access, balance::Strategy, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
+use ipnet::IpNet;
 use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 /// A whole configuration.
@@ -91,6 +93,8 @@ pub struct Listener {
     pub cluster: usize,
     /// Of the protocol redis alone.
     pub redis: RedisListener,
+    /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// What the clients of a listener speak.
@@ -153,6 +157,8 @@ pub struct Backends {
     pub balance: Strategy,
     /// `sticky.client_ip`: a client stays where it is while that one is ready.
     pub sticky: Option<Prefix>,
+    /// The PROXY protocol header that each connection begins with.
+    pub send_proxy: Option<Version>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

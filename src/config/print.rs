@@ -141,6 +141,13 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
     if listener.protocol == Protocol::Redis {
         entries.map("redis", redis);
     }
+    if !listener.proxy_protocol.is_empty() {
+        let networks: Vec<String> =
+            listener.proxy_protocol.iter().map(ToString::to_string).collect();
+        let mut proxy = Entries::new(&keys::PROXY_PROTOCOL, defaults);
+        proxy.row("trusted", &networks);
+        entries.map("proxy_protocol", proxy);
+    }
     Out::Map(entries.list)
 }
 
@@ -165,6 +172,9 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         let mut sticky = Entries::new(&keys::STICKY, defaults);
         sticky.map("client_ip", client_ip);
         entries.map("sticky", sticky);
+    }
+    if let Some(version) = &backends.send_proxy {
+        entries.text("send_proxy", word(words::SEND_PROXY, version));
     }
     let mut probes = check(&cluster.check, defaults);
     if defaults {
@@ -362,9 +372,9 @@ clusters:
 "#;
 
     const TCP: &str = r#"
-listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
+listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
 clusters:
-  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, timeouts: { idle: 1s }, check: { tcp: {} } }
+  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
   b: { backends: [a:1], sticky: { client_ip: { v4: 24 } } }
 "#;
 

@@ -2,7 +2,10 @@
 //! meaning: that is with the types.
 
 use super::{LogFormat, Protocol};
-use crate::policy::{access::Access, balance::Strategy, reads::ReadFrom};
+use crate::{
+    net::proxy_protocol::Version,
+    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+};
 
 /// Words and what they stand for.
 pub(super) type Words<T> = &'static [(&'static str, T)];
@@ -30,6 +33,9 @@ pub(super) const STRATEGY: Words<Strategy> = &[
     ("client_ip", Strategy::ClientIp),
 ];
 pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
+
+pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
+pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);

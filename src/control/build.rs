@@ -95,5 +95,6 @@ fn group(
         replicas: Balancer::new(balance, &[]),
         any: Balancer::with_ids(balance, &weights, &ids),
     };
-    (Layout::Group { client: written.sticky.unwrap_or_default() }, vec![shard])
+    let client = written.sticky.unwrap_or_default();
+    (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
 }

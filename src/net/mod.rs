@@ -6,6 +6,7 @@ pub mod buffer;
 pub mod listener;
 pub mod outgoing;
 pub mod prefix;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod spawn;
 mod splice;

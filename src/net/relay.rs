@@ -29,6 +29,13 @@ pub struct Stock {
     pipes: Pipes,
 }
 
+impl Stock {
+    /// An empty buffer, for bytes that a relay then gets as `early`, and gives back.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.buffers.take()
+    }
+}
+
 /// What a relay counts while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Tally<'a> {
@@ -55,7 +62,7 @@ pub enum End {
 
 /// Relays until both sides have finished sending, one of them breaks, or nothing moved for `idle`
 /// (zero: never). When one side finishes, the other is told and may go on sending. `early` has
-/// come from the client already.
+/// come from the client already, in a buffer of the stock or one without capacity.
 ///
 /// At most one buffer each way is under way; a connection on which nothing moves holds none.
 pub async fn relay(

@@ -134,6 +134,7 @@ fn settings(config: &Config, index: usize, listener: &crate::config::Listener) -
             listener: index,
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
+            trusted: listener.proxy_protocol.clone(),
         }),
     }
 }

@@ -493,3 +493,108 @@ fn redis_and_tcp_live_side_by_side() {
     assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
     assert_eq!(echo.served(), 0, "nobody asked the echo for its commands");
 }
+
+/// A server that only listens, and hands what it heard to the test.
+struct Inbox {
+    port: Port,
+    heard: std::sync::mpsc::Receiver<Vec<u8>>,
+}
+
+impl Inbox {
+    /// Each connection that says something is one entry: all that it said.
+    fn start() -> Self {
+        let port = Port::free();
+        let listener = TcpListener::bind(port.address()).unwrap();
+        let (sender, heard) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let (mut all, sender) = (Vec::new(), sender.clone());
+                let Ok(mut socket) = socket else { continue };
+                thread::spawn(move || {
+                    let _ = socket.read_to_end(&mut all);
+                    if !all.is_empty() {
+                        let _ = sender.send(all);
+                    }
+                });
+            }
+        });
+        Self { port, heard }
+    }
+
+    #[track_caller]
+    fn next(&self) -> String {
+        let bytes = self.heard.recv_timeout(PATIENCE).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn say(address: &str, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(bytes).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    socket
+}
+
+const FROM_LOOPBACK: &str = "proxy_protocol: { trusted: [127.0.0.0/8] }";
+
+#[test]
+fn the_client_is_told_through_two_proxies_by_the_proxy_protocol() {
+    let inbox = Inbox::start();
+    let second = Setup::tcp([inbox.port.address()])
+        .listener(FROM_LOOPBACK)
+        .cluster("send_proxy: v1")
+        .start();
+    let first = Setup::tcp([second.address()]).cluster("send_proxy: v2").without_waiting().start();
+    let client = say(&first.address(), b"hello");
+    let (from, to) = (client.local_addr().unwrap().port(), first.port());
+    assert_eq!(inbox.next(), format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {to}\r\nhello"));
+}
+
+#[test]
+fn a_trusted_proxy_must_tell_and_others_are_not_believed() {
+    let inbox = Inbox::start();
+    let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nrest";
+    let sluice = Setup::tcp([inbox.port.address()]).listener(FROM_LOOPBACK).start();
+    say(&sluice.address(), header);
+    assert_eq!(inbox.next(), "rest");
+    for wrong in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PROXY TCP4 1.2.3.4"] {
+        assert!(is_closed(&mut say(&sluice.address(), wrong)));
+    }
+    let rejected = || {
+        let reason = [("reason", "protocol")];
+        sluice.metrics().sum("sluice_listener_connections_rejected_total", &reason)
+    };
+    assert_eq!(rejected(), 2.0);
+    // In pieces, and version 2.
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x01\0\x02";
+    let mut socket = TcpStream::connect(sluice.address()).unwrap();
+    socket.set_nodelay(true).unwrap();
+    for piece in v2.chunks(5) {
+        socket.write_all(piece).unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    socket.write_all(b"two").unwrap();
+    drop(socket);
+    assert_eq!((inbox.next().as_str(), rejected()), ("two", 2.0));
+
+    // Who is not trusted says it to the backend: it is the client's own text.
+    let sluice = Setup::tcp([inbox.port.address()])
+        .listener("proxy_protocol: { trusted: [192.0.2.0/24] }")
+        .start();
+    say(&sluice.address(), header);
+    assert_eq!(inbox.next().as_bytes(), header);
+}
+
+#[test]
+fn a_client_behind_a_proxy_is_pinned_by_its_own_address() {
+    let echoes = echoes(b"abc");
+    let sluice = before(&echoes).cluster("balance: client_ip").listener(FROM_LOOPBACK).start();
+    let home = |last: u8| {
+        let header = format!("PROXY TCP4 192.0.2.{last} 192.0.2.200 1 2\r\n");
+        byte(&mut say(&sluice.address(), header.as_bytes())).unwrap()
+    };
+    let homes: Vec<u8> = (1..40).map(home).collect();
+    assert!((1..40).zip(&homes).all(|(last, at)| home(last) == *at));
+    assert!(echoes.iter().all(|echo| homes.contains(&echo.name)), "{homes:?}");
+}

@@ -108,7 +108,14 @@ fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backen
         reader.notes.error(&field.key_at, &field.path, message);
     }
     let members = shard::backends(reader, cluster);
-    cluster.has("backends").then_some(Backends { members, balance, sticky: pinned.map(|_| prefix) })
+    let version = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::SEND_PROXY);
+    let send_proxy = reader.value(cluster, "send_proxy", version);
+    cluster.has("backends").then_some(Backends {
+        members,
+        balance,
+        sticky: pinned.map(|_| prefix),
+        send_proxy,
+    })
 }
 
 fn reads(
@@ -229,6 +236,6 @@ fn positions(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Option<(i32,
     }
 }
 
-const OF_BACKENDS: [&str; 2] = ["balance", "sticky"];
+const OF_BACKENDS: [&str; 3] = ["balance", "sticky", "send_proxy"];
 const OF_SHARDS: [&str; 5] = ["sharding", "reads", "upstream", "redis", "on_shard_down"];
 const TIMES_OF_SHARDS: [&str; 4] = ["request", "fan_out", "stall", "client_idle"];

@@ -13,7 +13,8 @@ use crate::{
     },
     net::addr::Bind,
 };
-use std::collections::HashMap;
+use ipnet::IpNet;
+use std::{collections::HashMap, net::IpAddr};
 
 /// Where a cluster is, and which of `shards` and `backends` it has; empty when it is neither.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ fn listener(
     let cluster_of = |text: &str, _: &keys::Kind| find_cluster(text, clusters);
     let cluster = reader.value(section, "cluster", cluster_of);
     let redis = redis(reader, section);
+    let proxy_protocol = trusted(reader, section);
     if let (Some(protocol), Some(cluster)) = (protocol, cluster) {
         fits(reader, section, protocol, cluster.source);
     }
@@ -90,7 +92,14 @@ fn listener(
     }
     let bind = bind?;
     let name = name.unwrap_or_else(|| bind.to_string());
-    Some(Listener { name, bind, protocol: protocol?, cluster: cluster?.index, redis })
+    Some(Listener {
+        name,
+        bind,
+        protocol: protocol?,
+        cluster: cluster?.index,
+        redis,
+        proxy_protocol,
+    })
 }
 
 /// A protocol with roles needs a cluster that has them, one without needs one without.
@@ -106,9 +115,36 @@ fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, 
             format!("a {word} listener needs a cluster with `{needed}`, this one has `{source}`");
         reader.notes.error(&field.node.at, &field.path, message);
     }
+    if let (Protocol::Redis, Some(field)) = (protocol, section.field("proxy_protocol")) {
+        reader.notes.not_supported(&field.key_at, &field.path, "proxy_protocol");
+    }
     if let (Protocol::Tcp, Some(field)) = (protocol, section.field("redis")) {
         reader.notes.error(&field.key_at, &field.path, "only a redis listener has this");
     }
+}
+
+/// The proxies whose word is taken for who the client is.
+fn trusted(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> Vec<IpNet> {
+    let section = reader.section(listener, "proxy_protocol");
+    let items: Vec<_> = reader.items(&section, "trusted").collect();
+    let networks = items.into_iter().filter_map(|(path, node)| {
+        reader.parse(node, &path, &keys::Kind::Network, |text, _| network(text))
+    });
+    let networks: Vec<_> = networks.collect();
+    if let Some(field) = section.field("trusted")
+        && matches!(&field.node.value, Value::List(items) if items.is_empty())
+    {
+        reader.notes.error(&field.key_at, &field.path, "it is empty; nobody would send a header");
+    }
+    networks
+}
+
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    let single = text.parse::<IpAddr>().map(IpNet::from);
+    single.or_else(|_| text.parse()).map_err(|_| {
+        let text = short(text);
+        Wrong::from(format!("'{text}' is not a network; write 10.0.0.0/8, or one address"))
+    })
 }
 
 fn find_cluster<'k>(text: &str, clusters: &'k HashMap<&str, Known>) -> Result<&'k Known, Wrong> {

@@ -341,7 +341,27 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
             tcp("balance: client_ip, sticky: { client_ip: {} }"),
             "clusters.c.sticky.client_ip: `balance: client_ip` says the same; keep one of the two",
         ),
-        (tcp("send_proxy: v2"), "clusters.c.send_proxy: `send_proxy` is not supported yet"),
+        (tcp("send_proxy: v3"), "clusters.c.send_proxy: 'v3' is not one of v1, v2"),
+        (
+            cluster("send_proxy: v2"),
+            "clusters.c.send_proxy: it is for a cluster with `backends`; this one has `shards`",
+        ),
+        (
+            listener("proxy_protocol: { trusted: [10.0.0.0/8] }"),
+            "listeners[0].proxy_protocol: `proxy_protocol` is not supported yet",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, proxy_protocol: { trusted: [10.0.0.0/33] }"),
+            "listeners[0].proxy_protocol.trusted[0]: '10.0.0.0/33' is not a network; write 10.0.0.0/8",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, proxy_protocol: { trusted: [] }"),
+            "listeners[0].proxy_protocol.trusted: it is empty; nobody would send a header",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, proxy_protocol: {}"),
+            "listeners[0].proxy_protocol: `trusted` is missing; it takes a list",
+        ),
     ]);
     let config = good(&tcp("sticky: { client_ip: { v4: 24 } }, timeouts: { idle: 1h }"));
     let [cluster] = config.clusters.as_slice() else { panic!("one cluster") };

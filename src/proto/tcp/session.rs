@@ -3,14 +3,21 @@
 use super::{hub::Hub, pick::pick};
 use crate::{
     net::{
+        addr::Address,
         listener::is_exhaustion,
+        proxy_protocol::{self, Ends, Header},
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
     telemetry::metrics::{BackendMetrics, ListenerMetrics},
     topology::{Backend, Cluster, Layout, Outcome, Shard},
 };
-use std::{io, net::IpAddr, rc::Rc, sync::Arc};
+use ipnet::IpNet;
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// What a listener says of its connections.
 #[derive(Clone, Debug)]
@@ -20,6 +27,8 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Index of its cluster.
     pub cluster: usize,
+    /// Whose connections begin with a PROXY protocol header.
+    pub trusted: Vec<IpNet>,
 }
 
 /// How a connection ended.
@@ -28,6 +37,8 @@ pub enum End {
     Relayed(relay::End),
     /// No backend took it.
     NoBackend,
+    /// A trusted proxy did not say whose connection it is.
+    NoHeader(io::Error),
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -38,29 +49,81 @@ pub async fn serve(
     peer: Option<IpAddr>,
 ) -> End {
     let Some(cluster) = hub.cluster(settings.cluster) else { return End::NoBackend };
+    let nobody = ListenerMetrics::default();
+    let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+    let mut origin = Origin { ends: ends(&client), address: peer, early: Vec::new() };
+    if peer.is_some_and(|peer| settings.trusts(peer)) {
+        origin = match greeted(&hub, &mut client, origin).await {
+            Ok(told) => told,
+            Err(error) => {
+                listener.rejected_protocol.add(1);
+                return End::NoHeader(error);
+            }
+        };
+    }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
-    let Some((lease, mut backend)) = connect(&hub, &cluster, peer).await else {
+    let Some((lease, mut backend)) = connect(&hub, &cluster, &origin).await else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
     counted.iter().for_each(|requests| requests.ok.add(1));
-    let nobody = ListenerMetrics::default();
-    let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
     let tally = Tally {
         up: [&listener.bytes_in, &lease.cell().bytes_out],
         down: [&listener.bytes_out, &lease.cell().bytes_in],
         held: &hub.metrics.buffered,
     };
     let idle = cluster.timeouts.idle;
-    End::Relayed(relay(&mut client, &mut backend, Vec::new(), idle, &hub.stock, tally).await)
+    End::Relayed(relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally).await)
+}
+
+/// Who the client is, and what of its bytes came with the telling.
+struct Origin {
+    ends: Option<Ends>,
+    address: Option<IpAddr>,
+    early: Vec<u8>,
+}
+
+impl Settings {
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// The ends of the socket itself.
+fn ends(client: &Stream) -> Option<Ends> {
+    let socket = client.tcp()?;
+    Some(Ends { source: socket.peer_addr().ok()?, destination: socket.local_addr().ok()? })
+}
+
+/// Reads the header that a proxy begins with; `own` stands when it speaks for itself.
+async fn greeted(hub: &Hub, client: &mut Stream, own: Origin) -> io::Result<Origin> {
+    let read = async {
+        let mut bytes = hub.stock.buffer();
+        loop {
+            match proxy_protocol::parse(&bytes).map_err(io::Error::other)? {
+                None if client.read_buf(&mut bytes).await? == 0 => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                None => {}
+                Some(Header { ends, len }) => {
+                    bytes.drain(..len);
+                    let address = ends.map(|ends| ends.source.ip()).or(own.address);
+                    return Ok(Origin { ends: ends.or(own.ends), address, early: bytes });
+                }
+            }
+        }
+    };
+    timeout(HEADER_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
 /// tried whatever went wrong.
-async fn connect(hub: &Hub, cluster: &Cluster, peer: Option<IpAddr>) -> Option<(Lease, Stream)> {
+async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease, Stream)> {
     let group = cluster.shards.first()?;
-    let Layout::Group { client } = cluster.layout else { return None };
-    let key = peer.map_or_else(|| hub.draw(), |address| client.key(address));
+    let Layout::Group { client, send_proxy } = cluster.layout else { return None };
+    let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
+    let header = send_proxy.map(|version| proxy_protocol::header(version, origin.ends));
     let mut tried = 0;
     for attempt in 0..ATTEMPTS {
         let (index, lease) = claim(hub, cluster.id, group, key, tried)?;
@@ -68,12 +131,21 @@ async fn connect(hub: &Hub, cluster: &Cluster, peer: Option<IpAddr>) -> Option<(
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
             counted.writes.retries.add(1);
         }
-        match stream::connect(&lease.backend.address, cluster.timeouts.connect).await {
+        match dial(&lease.backend.address, cluster.timeouts.connect, header.as_deref()).await {
             Ok(stream) => return Some((lease.connected(), stream)),
             Err(error) => lease.failed(hub, &error),
         }
     }
     None
+}
+
+/// A connection that has got its header. A new socket takes so little at once.
+async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::Result<Stream> {
+    let mut stream = stream::connect(address, limit).await?;
+    if let Some(header) = header {
+        stream.write_all(header).await?;
+    }
+    Ok(stream)
 }
 
 /// A claim on one that was not tried.
@@ -136,5 +208,7 @@ impl Drop for Lease {
     }
 }
 
+/// As long as a TLS handshake may take (http-tcp.md); a proxy sends its header at once.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is tried at so many backends at most.
 const ATTEMPTS: usize = 3;
