@@ -318,6 +318,12 @@ fn check_says_ok_in_one_line_or_every_finding() {
         "conf/minimal.yaml: ok: 1 listener, 1 cluster, 1 shard, 1 backend; worst-case detection time of cluster 'cache' is 6s\n\
          conf/redis-shards.yaml: ok: 1 listener, 1 cluster, 2 shards, 6 backends; worst-case detection time of cluster 'cache' is 3.5s\n"
     );
+    let (code, out, _) = sluice(&["check", "conf/tcp.yaml"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.starts_with("conf/tcp.yaml: ok: 1 listener, 1 cluster, 2 backends; worst"),
+        "{out}"
+    );
     let bad = "tests/acceptance/bad/four-mistakes.yaml";
     let (code, out, err) = sluice(&["check", "-c", bad, "-c", "conf/minimal.yaml"]);
     assert_eq!((code, out.lines().count()), (Some(78), 1));

@@ -9,7 +9,7 @@ use crate::{
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
-    telemetry::metrics::{BackendMetrics, ListenerMetrics},
+    telemetry::metrics::{BackendMetrics, ListenerMetrics, WorkerMetrics},
     topology::{Backend, Cluster, Layout, Outcome, Shard},
 };
 use ipnet::IpNet;
@@ -48,6 +48,7 @@ pub async fn serve(
     mut client: Stream,
     peer: Option<IpAddr>,
 ) -> End {
+    let _guard = Guard(&hub.metrics);
     let Some(cluster) = hub.cluster(settings.cluster) else { return End::NoBackend };
     let nobody = ListenerMetrics::default();
     let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
@@ -74,6 +75,17 @@ pub async fn serve(
     };
     let idle = cluster.timeouts.idle;
     End::Relayed(relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally).await)
+}
+
+/// Counts a fault of ours that ends the session.
+struct Guard<'a>(&'a WorkerMetrics);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panics.add(1);
+        }
+    }
 }
 
 /// Who the client is, and what of its bytes came with the telling.
