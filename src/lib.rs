@@ -14,6 +14,8 @@
 //!
 //! A `SET` differs in step 4 alone: it goes to the shard's primary. Beside this path,
 //! [`control`] probes every backend, and is the only writer of the [`topology`].
+//!
+//! A connection of [`proto::tcp`] has two steps alone: a pick, and [`net::relay`].
 
 #![cfg_attr(
     not(test),

@@ -2,7 +2,7 @@
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
 use crate::{
-    net::addr::Address,
+    net::{addr::Address, prefix::Prefix, proxy_protocol::Version},
     policy::{
         balance::Balancer,
         gate::{Gate, Role, State},
@@ -32,12 +32,29 @@ pub struct Cluster {
     /// Its place in [`Topology::clusters`] and in every per-cluster table.
     pub id: usize,
     pub name: Arc<str>,
+    pub layout: Layout,
     pub shards: Vec<Shard>,
     /// `slots[slot]` is the index of the shard that owns it.
     pub slots: Vec<u16>,
     pub reads: ReadFrom,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
+}
+
+/// How the members of a cluster stand to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Shards, each a primary and its replicas: roles are checked.
+    #[default]
+    Shards,
+    /// All alike, without roles: one shard without a name, which owns no slot. Picks are made by
+    /// [`Shard::any`] alone.
+    Group {
+        /// Whom `client_ip` takes for one client.
+        client: Prefix,
+        /// What each connection begins with.
+        send_proxy: Option<Version>,
+    },
 }
 
 /// A part of the key space with one primary and its replicas.
@@ -66,6 +83,8 @@ pub struct Timeouts {
     pub stall: Duration,
     /// A client silent this long is closed; default zero: never.
     pub client_idle: Duration,
+    /// A relayed connection on which no byte moves for so long is closed; default zero: never.
+    pub idle: Duration,
 }
 
 /// Who we are to the backends. `Debug` never prints the password.
@@ -107,6 +126,7 @@ impl Default for Timeouts {
             fan_out: Duration::from_secs(30),
             stall: Duration::from_secs(150),
             client_idle: Duration::ZERO,
+            idle: Duration::ZERO,
         }
     }
 }

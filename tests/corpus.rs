@@ -12,7 +12,7 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 11] = [
+const PARSERS: [(&str, Check); 12] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("config", |data| with_text(data, sluice::config::fuzz)),
     ("cursor", fuzzing::cursor),
@@ -22,6 +22,7 @@ const PARSERS: [(&str, Check); 11] = [
     ("keys", fuzzing::keys),
     ("learn", fuzzing::learn),
     ("probe", fuzzing::probe),
+    ("proxy_protocol", sluice::net::proxy_protocol::fuzz),
     ("replies", fuzzing::replies),
     ("requests", fuzzing::requests),
 ];
@@ -64,7 +65,7 @@ macro_rules! parsers {
     )*};
 }
 
-parsers!(address config cursor gather handshake inline keys learn probe replies requests);
+parsers!(address config cursor gather handshake inline keys learn probe proxy_protocol replies requests);
 
 #[test]
 fn every_fuzz_target_has_a_corpus_and_a_test() {

@@ -26,6 +26,7 @@ const RULES: &[(&str, &str)] = &[
         "thread::sleep thread::current tokio::runtime crate::control crate::server crate::config crate::cli",
     ),
     ("src/proto/redis", "proto::http proto::tcp super::http super::tcp"),
+    ("src/proto/tcp", "proto::http proto::redis super::super::"),
     (
         "src/config",
         "tokio:: TcpListener TcpStream UnixListener UnixStream UdpSocket ToSocketAddrs

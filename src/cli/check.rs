@@ -36,11 +36,14 @@ pub(super) fn run(files: impl Iterator<Item = PathBuf>, format: Format) -> ExitC
 fn summary(config: &Config) -> String {
     let shards = config.clusters.iter().map(|cluster| cluster.shards.len()).sum();
     let counts = [
-        count(config.listeners.len(), "listener"),
-        count(config.clusters.len(), "cluster"),
-        count(shards, "shard"),
-        count(config.backends(), "backend"),
+        (config.listeners.len(), "listener"),
+        (config.clusters.len(), "cluster"),
+        (shards, "shard"),
+        (config.backends(), "backend"),
     ];
+    // Clusters without roles have no shards.
+    let counts = counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(n, what));
+    let counts: Vec<String> = counts.collect();
     let times: Vec<String> = config
         .clusters
         .iter()
@@ -55,11 +58,10 @@ fn summary(config: &Config) -> String {
 fn to_json(config: Option<&Config>, findings: &Findings) -> Value {
     let clusters = config.map(|config| {
         let clusters = config.clusters.iter().map(|cluster| {
-            let backends: usize = cluster.shards.iter().map(|shard| 1 + shard.replicas.len()).sum();
             json!({
                 "name": cluster.name,
                 "shards": cluster.shards.len(),
-                "backends": backends,
+                "backends": cluster.members(),
                 "worst_case_detection_seconds": cluster.check.worst_case_detection().as_secs_f64(),
             })
         });

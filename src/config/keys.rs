@@ -1,6 +1,6 @@
-//! Every key a configuration may have, as data: what it takes, its default, what it is for. The
-//! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read this
-//! table. Not the reading itself.
+//! The table of every key a configuration may have: what it takes, its default, what it is for. The
+//! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
+//! the reading itself.
 
 use super::words;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Bind,
     /// Where a backend lives.
     Address,
+    /// Addresses: `10.0.0.0/8`, or a single one.
+    Network,
     /// The name of a cluster of this file.
     Cluster,
     /// `info`, or `info,sluice=debug`.
@@ -75,6 +77,8 @@ pub(super) const MAX_MEMBERS: usize = 64;
 pub(super) const MAX_LISTENERS: usize = 1_024;
 /// The most clusters, likewise.
 pub(super) const MAX_CLUSTERS: usize = 1_024;
+/// The most networks of a list.
+const MAX_NETWORKS: usize = 1_024;
 /// The most entries of `allow`, `deny`; there are about 400 commands.
 const MAX_COMMANDS: usize = 1_024;
 
@@ -223,25 +227,45 @@ pub(super) static LISTENER: Scope = Scope {
         key("bind", Kind::Bind, "", "host:port, [::]:port or unix:/path."),
         key(
             "protocol",
-            Kind::Choice { now: &["redis"], later: &["http", "tcp"] },
+            Kind::Choice { now: words::PROTOCOL_WORDS, later: &["http"] },
             "",
-            "What clients speak.",
+            "What clients speak; tcp: anything, passed on as it is.",
         ),
-        key("cluster", Kind::Cluster, "", "The cluster that answers."),
+        key(
+            "cluster",
+            Kind::Cluster,
+            "",
+            "The cluster that answers: with shards for redis, with backends for tcp.",
+        ),
         key("redis", Kind::Map(&LISTENER_REDIS), "", "What only the protocol redis has."),
+        key(
+            "proxy_protocol",
+            Kind::Map(&PROXY_PROTOCOL),
+            "",
+            "Whose connections begin with a PROXY protocol header, for tcp.",
+        ),
         later("routes"),
         later("tls"),
         later("users"),
         later("max_connections"),
         later("per_client"),
         later("rate"),
-        later("proxy_protocol"),
         later("trusted"),
         later("access_log"),
         later("http"),
         later("tcp"),
         later("idle_timeout"),
     ],
+};
+
+pub(super) static PROXY_PROTOCOL: Scope = Scope {
+    required: &[&["trusted"]],
+    keys: &[key(
+        "trusted",
+        Kind::List(&Kind::Network, MAX_NETWORKS),
+        "",
+        "Proxies: their connections must begin with a header, others' are taken as they are.",
+    )],
 };
 
 pub(super) static LISTENER_REDIS: Scope = Scope {
@@ -295,6 +319,25 @@ pub(super) static CLUSTER: Scope = Scope {
             "",
             "The shards in order; the slots are split evenly over them.",
         ),
+        key(
+            "backends",
+            Kind::List(&Kind::AddressOr(&MEMBER), MAX_MEMBERS),
+            "",
+            "Instead of shards: backends without roles, all alike.",
+        ),
+        key(
+            "balance",
+            strategies(),
+            "p2c",
+            "How one of the backends is picked; p2c: the less busy of two drawn.",
+        ),
+        key("sticky", Kind::Map(&STICKY), "", "What keeps a client at its backend."),
+        key(
+            "send_proxy",
+            choice(words::SEND_PROXY_WORDS),
+            "",
+            "Begin each connection to a backend with a PROXY protocol header of this version.",
+        ),
         key("sharding", Kind::Map(&SHARDING), "", "Which shard owns a key."),
         key("reads", Kind::Map(&READS), "", "Where reads go."),
         key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
@@ -307,14 +350,11 @@ pub(super) static CLUSTER: Scope = Scope {
             "fail_fast",
             "What requests for a dead shard get; fail_fast: an error at once.",
         ),
-        later("backends"),
         later("sentinel"),
         later("redis_cluster"),
         later("dns"),
         later("file"),
         later("kubernetes"),
-        later("balance"),
-        later("sticky"),
         later("mirror"),
         later("coalesce"),
         later("failover_wait"),
@@ -333,7 +373,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("tls"),
         later("dedicated"),
         later("pool"),
-        later("send_proxy"),
         later("idle_timeout"),
         later("strict_order"),
         later("http"),
@@ -366,7 +405,7 @@ pub(super) static MEMBER: Scope = Scope {
     required: &[&["address"]],
     keys: &[
         key("address", Kind::Address, "", "host:port or unix:/path."),
-        key("weight", whole(1, 1_000), "1", "Its share of the reads beside the others'."),
+        key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
         later("id"),
         later("tier"),
         later("admin"),
@@ -412,10 +451,7 @@ pub(super) static READS: Scope = Scope {
         ),
         key(
             "balance",
-            Kind::Choice {
-                now: words::STRATEGY_WORDS,
-                later: &["peak_ewma", "maglev", "failover"],
-            },
+            strategies(),
             "p2c",
             "How one of several is picked; p2c: the less busy of two drawn.",
         ),
@@ -451,10 +487,43 @@ pub(super) static CHECK: Scope = Scope {
             "5s",
             "How long traffic waits for the first round of probes.",
         ),
+        key(
+            "tcp",
+            Kind::Map(&CHECK_TCP),
+            "",
+            "A probe is a connection that is made and closed; the kind that backends have.",
+        ),
         later("http"),
-        later("tcp"),
         later("redis"),
         later("jitter"),
+    ],
+};
+
+/// There is nothing to say yet; `{}` names the kind.
+pub(super) static CHECK_TCP: Scope = Scope { required: &[], keys: &[later("port")] };
+
+pub(super) static STICKY: Scope = Scope {
+    required: &[&["client_ip", "cookie", "header"]],
+    keys: &[
+        key(
+            "client_ip",
+            Kind::Map(&CLIENT_IP),
+            "",
+            "The client's address: the same one, the same backend while it is ready.",
+        ),
+        later("cookie"),
+        later("header"),
+        later("session_id"),
+        later("strict"),
+        later("trusted"),
+    ],
+};
+
+pub(super) static CLIENT_IP: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("v4", whole(1, 32), "32", "Leading bits of an IPv4 address that tell clients apart."),
+        key("v6", whole(1, 128), "64", "Leading bits of an IPv6 address that tell clients apart."),
     ],
 };
 
@@ -471,6 +540,12 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "A connection silent this long with requests outstanding is closed; when not given, the larger of 5 x request and 10s (with request: 0, 1d).",
         ),
         key("client_idle", up_to(DAY), "0", "A client silent this long is closed; 0: never."),
+        key(
+            "idle",
+            up_to(DAY),
+            "0",
+            "A tcp connection on which no byte moves for so long, either way, is closed; 0: never.",
+        ),
         later("script"),
         later("queue"),
         later("read"),
@@ -520,77 +595,13 @@ pub(super) static COMMAND: Scope = Scope {
     ],
 };
 
+const fn strategies() -> Kind {
+    Kind::Choice { now: words::STRATEGY_WORDS, later: &["peak_ewma", "maglev", "failover"] }
+}
+
 const fn choice(now: &'static [&'static str]) -> Kind {
     Kind::Choice { now, later: &[] }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::units::{Period, Size};
-
-    /// Every scope reachable from the root.
-    fn scopes(kind: &'static Kind, found: &mut Vec<&'static Scope>) {
-        match kind {
-            Kind::Map(scope) | Kind::Named(scope) | Kind::AddressOr(scope) => {
-                if found.iter().any(|known| std::ptr::eq(*known, *scope)) {
-                    return;
-                }
-                found.push(scope);
-                scope.keys.iter().for_each(|key| scopes(&key.kind, found));
-            }
-            Kind::List(item, _) => scopes(item, found),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn the_tables_are_sound() {
-        let mut found = Vec::new();
-        static WHOLE: Kind = Kind::Map(&ROOT);
-        scopes(&WHOLE, &mut found);
-        assert_eq!(found.len(), 17);
-        for key in found.iter().flat_map(|scope| scope.keys) {
-            assert_eq!(key.doc.is_empty(), matches!(key.kind, Kind::Later), "{}", key.name);
-        }
-        for scope in found {
-            let mut names: Vec<&str> = scope.keys.iter().map(|key| key.name).collect();
-            let all = names.len();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), all, "{names:?}");
-        }
-        for source in SOURCES {
-            assert!(CLUSTER.find(source).is_some());
-        }
-    }
-
-    #[test]
-    fn every_default_is_of_its_kind_and_in_its_range() {
-        let mut found = Vec::new();
-        static WHOLE: Kind = Kind::Map(&ROOT);
-        scopes(&WHOLE, &mut found);
-        for key in found.iter().flat_map(|scope| scope.keys).filter(|key| !key.default.is_empty()) {
-            let good = match &key.kind {
-                Kind::Duration { min, max, or_none } => {
-                    let Period(value) = key.default.parse().unwrap();
-                    value.is_zero() && *or_none || (*min..=*max).contains(&value)
-                }
-                Kind::Size { auto: true, .. } | Kind::Integer { auto: true, .. } => {
-                    key.default == "auto"
-                }
-                Kind::Size { min, max, .. } => {
-                    (*min..=*max).contains(&key.default.parse::<Size>().unwrap().0)
-                }
-                Kind::Integer { min, max, .. } => {
-                    (*min..=*max).contains(&key.default.parse().unwrap())
-                }
-                Kind::Choice { now, .. } => now.contains(&key.default),
-                Kind::Bind => key.default.parse::<crate::net::addr::Bind>().is_ok(),
-                Kind::LogLevel => key.default == "info",
-                _ => false,
-            };
-            assert!(good, "{}", key.name);
-        }
-    }
-}
+mod tests;

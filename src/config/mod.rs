@@ -20,10 +20,15 @@ pub use schema::schema;
 pub use units::{Period, Size, UnitError};
 
 use crate::{
-    net::addr::{Address, Bind},
+    net::{
+        addr::{Address, Bind},
+        prefix::Prefix,
+        proxy_protocol::Version,
+    },
     policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
+use ipnet::IpNet;
 use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 /// A whole configuration.
@@ -78,14 +83,27 @@ pub struct Shutdown {
     pub drain_timeout: Duration,
 }
 
-/// An address we accept on. Its protocol is Redis, the only one so far.
+/// An address we accept on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
     pub bind: Bind,
+    pub protocol: Protocol,
     /// Index into [`Config::clusters`].
     pub cluster: usize,
+    /// Of the protocol redis alone.
     pub redis: RedisListener,
+    /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
+}
+
+/// What the clients of a listener speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Redis,
+    /// Anything: bytes are passed on as they are.
+    Tcp,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -112,8 +130,9 @@ pub struct Secret(pub String);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     pub name: String,
-    /// At least one; the slots are split evenly over them, in order.
+    /// The slots are split evenly over them, in order. Empty if and only if there are `backends`.
     pub shards: Vec<Shard>,
+    pub backends: Option<Backends>,
     pub reads: Reads,
     pub check: Check,
     pub timeouts: Timeouts,
@@ -128,6 +147,18 @@ pub struct Shard {
     pub name: String,
     pub primary: Member,
     pub replicas: Vec<Member>,
+}
+
+/// Backends without roles, all alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backends {
+    /// 1 to 64.
+    pub members: Vec<Member>,
+    pub balance: Strategy,
+    /// `sticky.client_ip`: a client stays where it is while that one is ready.
+    pub sticky: Option<Prefix>,
+    /// The PROXY protocol header that each connection begins with.
+    pub send_proxy: Option<Version>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +203,13 @@ pub struct CustomCommand {
     pub keys: Option<(i32, i32, i32)>,
 }
 
+impl Protocol {
+    /// The word of the configuration and the status API.
+    pub fn as_str(self) -> &'static str {
+        words::word(words::PROTOCOL, &self)
+    }
+}
+
 impl Config {
     /// Reads a file. The configuration is there if and only if the findings are accepted.
     /// `password_file`s are relative to the file's folder.
@@ -196,8 +234,15 @@ impl Config {
 
     /// How many backends the clusters have, each address once per shard.
     pub fn backends(&self) -> usize {
-        let shards = self.clusters.iter().flat_map(|cluster| &cluster.shards);
-        shards.map(|shard| 1 + shard.replicas.len()).sum()
+        self.clusters.iter().map(Cluster::members).sum()
+    }
+}
+
+impl Cluster {
+    /// How many backends it has, each address once per shard.
+    pub fn members(&self) -> usize {
+        let of_shards: usize = self.shards.iter().map(|shard| 1 + shard.replicas.len()).sum();
+        of_shards + self.backends.as_ref().map_or(0, |backends| backends.members.len())
     }
 }
 

@@ -2,7 +2,8 @@
 //! are gone, variables are replaced, and passwords are shown as `(set)`.
 
 use super::{
-    Check, Cluster, Config, CustomCommand, Listener, Member, Shard, default_stall,
+    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard,
+    default_stall,
     keys::{self, Scope},
     units::{Period, Size},
     words::{self, word},
@@ -135,13 +136,55 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
     entries
         .optional("name", name)
         .text("bind", &listener.bind)
-        .text("protocol", "redis")
-        .optional("cluster", config.clusters.get(listener.cluster).map(|one| &*one.name))
-        .map("redis", redis);
+        .text("protocol", listener.protocol.as_str())
+        .optional("cluster", config.clusters.get(listener.cluster).map(|one| &*one.name));
+    if listener.protocol == Protocol::Redis {
+        entries.map("redis", redis);
+    }
+    if !listener.proxy_protocol.is_empty() {
+        let networks: Vec<String> =
+            listener.proxy_protocol.iter().map(ToString::to_string).collect();
+        let mut proxy = Entries::new(&keys::PROXY_PROTOCOL, defaults);
+        proxy.row("trusted", &networks);
+        entries.map("proxy_protocol", proxy);
+    }
     Out::Map(entries.list)
 }
 
 fn cluster(cluster: &Cluster, defaults: bool) -> Out {
+    match &cluster.backends {
+        Some(backends) => without_roles(cluster, backends, defaults),
+        None => with_shards(cluster, defaults),
+    }
+}
+
+fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out {
+    let members = backends.members.iter().map(|one| member(one, defaults)).collect();
+    let mut times = Entries::new(&keys::TIMEOUTS, defaults);
+    times.period("connect", cluster.timeouts.connect).period("idle", cluster.timeouts.idle);
+    let mut entries = Entries::new(&keys::CLUSTER, defaults);
+    entries
+        .push("backends", Out::List(members))
+        .text("balance", word(words::STRATEGY, &backends.balance));
+    if let Some(prefix) = backends.sticky {
+        let mut client_ip = Entries::new(&keys::CLIENT_IP, true);
+        client_ip.text("v4", prefix.v4).text("v6", prefix.v6);
+        let mut sticky = Entries::new(&keys::STICKY, defaults);
+        sticky.map("client_ip", client_ip);
+        entries.map("sticky", sticky);
+    }
+    if let Some(version) = &backends.send_proxy {
+        entries.text("send_proxy", word(words::SEND_PROXY, version));
+    }
+    let mut probes = check(&cluster.check, defaults);
+    if defaults {
+        probes.push("tcp", Out::Map(Vec::new()));
+    }
+    entries.map("check", probes).map("timeouts", times);
+    Out::Map(entries.list)
+}
+
+fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let mut sharding = Entries::new(&keys::SHARDING, defaults);
     sharding.text("by", "slots").text("hash_tag", "{}");
     let mut reads = Entries::new(&keys::READS, defaults);
@@ -328,9 +371,16 @@ clusters:
     redis: { commands: { my.get: { access: read, keys: [1, -1, 2] } } }
 "#;
 
+    const TCP: &str = r#"
+listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
+clusters:
+  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
+  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } } }
+"#;
+
     #[test]
     fn what_is_printed_reads_back_as_the_same() {
-        for text in [SMALL, LARGE] {
+        for text in [SMALL, LARGE, TCP] {
             let config = parsed(text);
             for defaults in [false, true] {
                 let printed = config.to_yaml(defaults);
@@ -346,7 +396,7 @@ clusters:
 
     #[test]
     fn every_key_is_visible_with_defaults_and_none_without() {
-        let all = parsed(SMALL).to_yaml(true);
+        let all = parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true);
         let mut scopes = vec![&keys::ROOT];
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {

@@ -56,6 +56,7 @@ fn kind(kind_of: &'static Kind) -> Value {
         | Kind::Path
         | Kind::Bind
         | Kind::Address
+        | Kind::Network
         | Kind::Cluster
         | Kind::LogLevel
         | Kind::Command => json!({ "type": ["string", "number"] }),

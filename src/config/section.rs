@@ -48,6 +48,11 @@ impl<'n> Section<'n> {
         Some(Field { node, path: join(&self.path, name), key_at: key.at.clone() })
     }
 
+    /// Every key as it was written.
+    pub(super) fn entries(&self) -> &'n [(super::file::Key, Node)] {
+        self.entries
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(key, _)| key.name == name)
     }

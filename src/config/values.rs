@@ -30,6 +30,7 @@ impl Kind {
     pub(super) const fn expected(&self) -> &'static str {
         match self {
             Self::Later | Self::Text => "a text",
+            Self::Network => "a network such as 10.0.0.0/8",
             Self::Name => "a name",
             Self::Secret => "a password",
             Self::Path => "the path of a file",

@@ -1,8 +1,11 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::LogFormat;
-use crate::policy::{access::Access, balance::Strategy, reads::ReadFrom};
+use super::{LogFormat, Protocol};
+use crate::{
+    net::proxy_protocol::Version,
+    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+};
 
 /// Words and what they stand for.
 pub(super) type Words<T> = &'static [(&'static str, T)];
@@ -10,6 +13,9 @@ pub(super) type Words<T> = &'static [(&'static str, T)];
 pub(super) const LOG_FORMAT: Words<LogFormat> =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 pub(super) const LOG_FORMAT_WORDS: &[&str] = &names::<2, _>(LOG_FORMAT);
+
+pub(super) const PROTOCOL: Words<Protocol> = &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp)];
+pub(super) const PROTOCOL_WORDS: &[&str] = &names::<2, _>(PROTOCOL);
 
 pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("primary", ReadFrom::Primary),
@@ -27,6 +33,9 @@ pub(super) const STRATEGY: Words<Strategy> = &[
     ("client_ip", Strategy::ClientIp),
 ];
 pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
+
+pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
+pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);

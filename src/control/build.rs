@@ -3,8 +3,13 @@
 
 use crate::{
     config,
-    policy::{balance::Balancer, shard::even_slots},
-    topology::{Backend, Cluster, Shard, Topology},
+    policy::{
+        balance::{Balancer, Strategy},
+        gate::{Axes, Role, derive},
+        maglev::stable_id,
+        shard::even_slots,
+    },
+    topology::{Backend, Cluster, Layout, Shard, Topology},
 };
 use std::sync::Arc;
 
@@ -24,39 +29,72 @@ fn cluster(
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
-    let shards = written.shards.iter().map(|part| {
-        let shard: Arc<str> = part.name.as_str().into();
-        let members: Vec<_> = std::iter::once(&part.primary)
-            .chain(&part.replicas)
-            .zip(&mut *ids)
-            .map(|(member, id)| {
-                Arc::new(Backend::new(
-                    id,
-                    Arc::clone(&name),
-                    Arc::clone(&shard),
-                    member.address.clone(),
-                    member.weight,
-                    workers,
-                ))
-            })
-            .collect();
-        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-        let replicas = weights.get(1..).unwrap_or_default();
-        Shard {
-            name: shard,
-            replicas: Balancer::new(written.reads.balance, replicas),
-            any: Balancer::new(written.reads.balance, &weights),
-            members,
+    let mut member = |shard: &Arc<str>, member: &config::Member| {
+        let id = ids.next().expect("fewer than 2^32 backends");
+        let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
+        Backend::new(id, cluster, shard, member.address.clone(), member.weight, workers)
+    };
+    let (layout, shards) = match &written.backends {
+        Some(backends) => group(backends, &mut member),
+        None => {
+            let shards = written.shards.iter();
+            let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
+            (Layout::Shards, shards.collect())
         }
-    });
-    let shards: Vec<_> = shards.collect();
+    };
     Cluster {
         id,
-        slots: even_slots(shards.len()),
+        layout,
+        slots: if layout == Layout::Shards { even_slots(shards.len()) } else { Vec::new() },
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
     }
+}
+
+fn shard(
+    part: &config::Shard,
+    balance: Strategy,
+    member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
+) -> Shard {
+    let name: Arc<str> = part.name.as_str().into();
+    let written = std::iter::once(&part.primary).chain(&part.replicas);
+    let members: Vec<_> = written.map(|one| Arc::new(member(&name, one))).collect();
+    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+    let replicas = weights.get(1..).unwrap_or_default();
+    Shard {
+        name,
+        replicas: Balancer::new(balance, replicas),
+        any: Balancer::new(balance, &weights),
+        members,
+    }
+}
+
+/// Its members take connections from the start, before any probe.
+fn group(
+    written: &config::Backends,
+    member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
+) -> (Layout, Vec<Shard>) {
+    let nameless: Arc<str> = "".into();
+    let role = Role::None;
+    let (state, gate) = derive(Axes { role, ..Axes::default() });
+    let members = written.members.iter().map(|one| {
+        let backend = member(&nameless, one);
+        backend.publish(state, gate, role, 0);
+        Arc::new(backend)
+    });
+    let members: Vec<_> = members.collect();
+    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+    let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
+    let balance = if written.sticky.is_some() { Strategy::ClientIp } else { written.balance };
+    let shard = Shard {
+        name: nameless,
+        members,
+        replicas: Balancer::new(balance, &[]),
+        any: Balancer::with_ids(balance, &weights, &ids),
+    };
+    let client = written.sticky.unwrap_or_default();
+    (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
 }

@@ -63,9 +63,8 @@ impl Event {
     /// `backend 10.0.0.3:6379 (cluster cache, shard s0): ready -> ejected: hung: no answer ...`
     fn line(&self) -> String {
         let Self { cluster, shard, backend, from, to, cause, detail, .. } = self;
-        format!(
-            "backend {backend} (cluster {cluster}, shard {shard}): {from} -> {to}: {cause}: {detail}"
-        )
+        let shard = if shard.is_empty() { String::new() } else { format!(", shard {shard}") };
+        format!("backend {backend} (cluster {cluster}{shard}): {from} -> {to}: {cause}: {detail}")
     }
 }
 

@@ -8,6 +8,7 @@ mod events;
 mod health;
 mod lag;
 mod plane;
+mod prober;
 pub mod process;
 mod pulse;
 mod scrape;

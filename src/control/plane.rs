@@ -25,6 +25,7 @@ pub(super) struct Plane {
 pub(super) struct Listener {
     pub(super) name: String,
     pub(super) bind: String,
+    pub(super) protocol: &'static str,
     pub(super) cluster: String,
 }
 
@@ -46,6 +47,7 @@ pub(super) fn listeners(config: &Config) -> Vec<Listener> {
     let each = config.listeners.iter().map(|listener| Listener {
         name: listener.name.clone(),
         bind: listener.bind.to_string(),
+        protocol: listener.protocol.as_str(),
         cluster: config.clusters.get(listener.cluster).map(|c| c.name.clone()).unwrap_or_default(),
     });
     each.collect()

@@ -32,6 +32,7 @@ struct Worker {
 struct Listener<'a> {
     name: &'a str,
     bind: &'a str,
+    protocol: &'a str,
     cluster: &'a str,
     accepted: u64,
     active: u64,
@@ -126,6 +127,7 @@ fn listeners(plane: &Plane) -> Vec<Listener<'_>> {
         Listener {
             name: &listener.name,
             bind: &listener.bind,
+            protocol: listener.protocol,
             cluster: &listener.cluster,
             accepted: counted().map(|l| l.accepted.get()).sum(),
             active: counted().map(|l| l.active.get()).sum(),

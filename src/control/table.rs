@@ -6,6 +6,7 @@ use super::{
     events::{Event, Events, wall_clock_ms},
     health::{SUSPECT_PROBES, SUSPECT_TIMEOUT},
     lag::Offsets,
+    prober::Spec,
     watch::{PASSED, Probed, Watch, serves, totals},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         reads::ReadFrom,
     },
     proto::redis::probe::{Code, ProbeError, Report},
-    topology::{Credentials, Outcome, Report as Told, Topology},
+    topology::{Outcome, Report as Told, Topology},
 };
 use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -27,7 +28,8 @@ use tokio::sync::Notify;
 pub(super) struct Table {
     watches: Vec<Watch>,
     groups: Vec<Group>,
-    credentials: Vec<Credentials>,
+    /// By cluster.
+    specs: Vec<Spec>,
     by_id: HashMap<u32, usize>,
     events: Events,
     on_change: Arc<dyn Fn() + Send + Sync>,
@@ -49,7 +51,7 @@ struct Group {
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) address: Address,
-    pub(super) credentials: Credentials,
+    pub(super) spec: Spec,
     pub(super) check: Check,
     pub(super) wake: Rc<Notify>,
 }
@@ -87,13 +89,13 @@ impl Table {
         let mut table = Self {
             watches: Vec::new(),
             groups: Vec::new(),
-            credentials: Vec::new(),
+            specs: Vec::new(),
             by_id: HashMap::new(),
             events: Events::default(),
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
-            table.credentials.push(cluster.credentials.clone());
+            table.specs.push(Spec::of(cluster));
             for shard in &cluster.shards {
                 let first = table.watches.len();
                 for member in &shard.members {
@@ -105,7 +107,7 @@ impl Table {
                     members: (first..table.watches.len()).collect(),
                     holder: first,
                     reads: cluster.reads,
-                    cluster: table.credentials.len() - 1,
+                    cluster: table.specs.len() - 1,
                     offsets: Offsets::default(),
                 });
             }
@@ -131,7 +133,7 @@ impl Table {
         let group = self.groups.get(watch.group)?;
         Some(Target {
             address: watch.backend.address.clone(),
-            credentials: self.credentials.get(group.cluster)?.clone(),
+            spec: self.specs.get(group.cluster)?.clone(),
             check: watch.check,
             wake: Rc::clone(&watch.wake),
         })
@@ -181,7 +183,7 @@ impl Table {
         let next = watch.health.next_interval(interval, fast_interval, down_interval);
         let holder = self.watches.get(self.groups.get(watch.group)?.holder)?;
         let fits = matches!(watch.role(), Role::Primary | Role::Replica);
-        let calm = fits && holder.backend.gate().primary();
+        let calm = watch.role() == Role::None || fits && holder.backend.gate().primary();
         Some(if calm { next } else { next.min(fast_interval) })
     }
 

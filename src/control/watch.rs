@@ -39,6 +39,8 @@ pub(super) struct Watch {
     pub(super) suspected: bool,
     /// It claims to be the primary while another one is.
     pub(super) disputed: bool,
+    /// Its cluster knows no roles.
+    alike: bool,
     probes: VecDeque<Probed>,
     checks: Checks,
     changes: [u64; State::ALL.len()],
@@ -66,6 +68,7 @@ pub(super) struct Checks {
 impl Watch {
     /// A backend nobody has probed yet.
     pub(super) fn new(backend: Arc<Backend>, check: Check, group: usize) -> Self {
+        let alike = backend.role() == Role::None;
         let probes = Probes { rise: check.rise, fall: check.fall };
         let (ok, failed) = totals(&backend);
         Self {
@@ -80,6 +83,7 @@ impl Watch {
             wake: Rc::new(Notify::new()),
             suspected: false,
             disputed: false,
+            alike,
             probes: VecDeque::with_capacity(KEPT),
             checks: Checks::default(),
             changes: [0; State::ALL.len()],
@@ -123,9 +127,10 @@ impl Watch {
         millis(self.check.worst_case_detection())
     }
 
-    /// Its role as it says itself.
+    /// Its role as it says itself, or `None` where nobody is asked.
     pub(super) fn role(&self) -> Role {
-        self.report.as_ref().map_or(Role::Unknown, |report| report.role)
+        let first = if self.alike { Role::None } else { Role::Unknown };
+        self.report.as_ref().map_or(first, |report| report.role)
     }
 
     /// Asks for a probe at once, unless failures are being counted already: those keep their pace,
@@ -172,7 +177,7 @@ pub(super) fn totals(backend: &Backend) -> (u64, u64) {
 
 /// Whether a gate lets requests through now.
 pub(super) const fn serves(gate: Gate) -> bool {
-    gate.open() && (gate.primary() || gate.replica())
+    gate.open() && (gate.primary() || gate.replica() || gate.alike())
 }
 
 /// The code of a probe that passed.

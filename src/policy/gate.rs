@@ -40,6 +40,8 @@ pub enum Role {
     ReplicaLinkDown,
     Loading,
     Syncing,
+    /// It plays none: all members of its cluster are alike.
+    None,
 }
 
 /// The axes together; plain values, owned by the health machine of the backend.
@@ -74,6 +76,7 @@ const HALF_OPEN: u8 = 2;
 const PRIMARY: u8 = 4;
 const REPLICA: u8 = 8;
 const EVICT: u8 = 16;
+const ALIKE: u8 = 32;
 
 impl Gate {
     /// Takes new requests.
@@ -94,6 +97,11 @@ impl Gate {
     /// May be sent reads as a replica.
     pub const fn replica(self) -> bool {
         self.0 & REPLICA != 0
+    }
+
+    /// May be sent anything: its cluster knows no roles.
+    pub const fn alike(self) -> bool {
+        self.0 & ALIKE != 0
     }
 
     /// What is under way on its connections is to be moved (reads) or answered (writes).
@@ -117,12 +125,17 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
     let role = match axes.role {
         Role::Primary => PRIMARY,
         Role::Replica => REPLICA,
+        Role::None => ALIKE,
         Role::Unknown | Role::ReplicaLinkDown | Role::Loading | Role::Syncing => 0,
     };
     match (axes.admin, axes.health, axes.passive) {
         (Admin::Disabled, _, _) => (State::Disabled, Gate(0)),
         (_, Health::Unhealthy, _) => (State::Unhealthy, Gate(EVICT)),
         (_, _, Passive::Ejected) => (State::Ejected, Gate(EVICT)),
+        // core.md, Probes: `init_state` is up where no role is checked.
+        (Admin::Ready, Health::Unknown, Passive::Closed) if role == ALIKE => {
+            (State::Unknown, Gate(OPEN | ALIKE))
+        }
         (_, Health::Unknown, _) => (State::Unknown, Gate(0)),
         (_, _, Passive::HalfOpen) => (State::HalfOpen, Gate(HALF_OPEN | role)),
         (Admin::Drain, _, _) => (State::Drain, Gate(0)),
@@ -171,13 +184,14 @@ impl State {
 
 impl Role {
     /// Every role, in the order of metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unknown,
         Self::Primary,
         Self::Replica,
         Self::ReplicaLinkDown,
         Self::Loading,
         Self::Syncing,
+        Self::None,
     ];
 
     /// The word of metrics, logs and the status API.
@@ -189,6 +203,7 @@ impl Role {
             Self::ReplicaLinkDown => "replica_link_down",
             Self::Loading => "loading",
             Self::Syncing => "syncing",
+            Self::None => "none",
         }
     }
 
@@ -200,6 +215,7 @@ impl Role {
             3 => Self::ReplicaLinkDown,
             4 => Self::Loading,
             5 => Self::Syncing,
+            6 => Self::None,
             _ => Self::Unknown,
         }
     }

@@ -21,6 +21,18 @@ struct Walk {
 
 const FREE: u8 = u8::MAX;
 
+/// The id of a member by its name: two processes agree on it, whatever else they know (FNV-1a,
+/// 64 bits, draft-eastlake-fnv).
+pub const fn stable_id(name: &[u8]) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut rest = name;
+    while let [byte, after @ ..] = rest {
+        hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01B3);
+        rest = after;
+    }
+    hash
+}
+
 impl Maglev {
     /// The table of `members`, each a stable id and a weight (0 counts as 1). Entries are shared in
     /// proportion to the weights. At most 64 members are looked at; no members, an empty table.
@@ -81,6 +93,13 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_those_of_the_published_function() {
+        // Test vectors of draft-eastlake-fnv.
+        assert_eq!(stable_id(b""), 0xCBF2_9CE4_8422_2325);
+        assert_eq!(stable_id(b"foobar"), 0x8594_4171_F739_67E8);
+    }
 
     fn shares(table: &Maglev, members: usize) -> Vec<usize> {
         let mut shares = vec![0; members];

@@ -2,3 +2,4 @@
 //! runtime, and no other protocol.
 
 pub mod redis;
+pub mod tcp;

@@ -1,6 +1,9 @@
 //! The process's own limits: descriptors, clients, memory. Not a client's limits.
 
-use crate::config::Config;
+use crate::{
+    config::{Config, Protocol},
+    net::relay::MOST_PIPES,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +27,10 @@ pub(super) fn raise_descriptors() -> usize {
 /// connection to a backend, every probe and the process's own files are taken off.
 pub(super) fn clients(config: &Config, descriptors: usize, workers: usize) -> usize {
     let own = OWN_FILES + config.backends() * (workers + PROBES) + config.listeners.len();
-    let room = descriptors.saturating_sub(own).max(1);
+    let relays = config.listeners.iter().any(|listener| listener.protocol == Protocol::Tcp);
+    // A relayed client has a connection to its backend beside its own; pipes have two ends.
+    let (each, pipes) = if relays { (2, 2 * MOST_PIPES * workers) } else { (1, 0) };
+    let room = (descriptors.saturating_sub(own + pipes) / each).max(1);
     match config.limits.max_connections {
         Some(wanted) if wanted > room => {
             tracing::warn!(

@@ -6,14 +6,16 @@ mod signal;
 mod worker;
 
 use crate::{
-    config::{Config, LogFormat},
+    config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener},
-    proto::redis::{
-        client,
-        hub::Memory,
-        session::Settings,
-        table::{Commands, Custom},
+    proto::{
+        redis::{
+            self, client,
+            hub::Memory,
+            table::{Commands, Custom},
+        },
+        tcp,
     },
     telemetry::{
         log,
@@ -29,7 +31,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 pub(crate) use worker::block_on;
-use worker::{Crew, Start};
+use worker::{Crew, Settings, Start};
 
 /// Why the process could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +80,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         settings: config
             .listeners
             .iter()
-            .map(|l| settings(&config, l))
             .enumerate()
-            .map(numbered)
+            .map(|(index, listener)| settings(&config, index, listener))
             .collect(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
@@ -131,11 +132,27 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
-fn settings(config: &Config, listener: &crate::config::Listener) -> Settings {
+fn settings(config: &Config, index: usize, listener: &crate::config::Listener) -> Settings {
+    match listener.protocol {
+        Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
+        Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
+            listener: index,
+            name: listener.name.as_str().into(),
+            cluster: listener.cluster,
+            trusted: listener.proxy_protocol.clone(),
+        }),
+    }
+}
+
+fn redis_settings(
+    config: &Config,
+    index: usize,
+    listener: &crate::config::Listener,
+) -> redis::session::Settings {
     let redis = &listener.redis;
     let timeouts = config.clusters.get(listener.cluster).map(|cluster| cluster.timeouts);
-    Settings {
-        listener: 0,
+    redis::session::Settings {
+        listener: index,
         name: listener.name.as_str().into(),
         cluster: listener.cluster,
         password: redis.password.as_ref().map(|secret| secret.0.clone()),
@@ -148,10 +165,6 @@ fn settings(config: &Config, listener: &crate::config::Listener) -> Settings {
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
     }
-}
-
-fn numbered((listener, settings): (usize, Settings)) -> Settings {
-    Settings { listener, ..settings }
 }
 
 fn commands(cluster: &crate::config::Cluster) -> Commands {

@@ -8,11 +8,13 @@ use crate::{
         listener::{Accepted, Acceptor, Listener},
         spawn::Spawn,
     },
-    proto::redis::{
-        duty,
-        hub::{Hub, Memory, Parts},
-        session::{self, Settings},
-        table::Commands,
+    proto::{
+        redis::{
+            self, duty,
+            hub::{Hub, Memory, Parts},
+            table::Commands,
+        },
+        tcp,
     },
     telemetry::metrics::WorkerMetrics,
     topology::{Reader, Reporter},
@@ -35,6 +37,42 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_util::sync::CancellationToken;
+
+/// How the clients of a listener are served: by its protocol.
+#[derive(Clone)]
+pub(super) enum Settings {
+    Redis(redis::session::Settings),
+    Tcp(tcp::session::Settings),
+}
+
+/// The same on a worker, shared by its sessions.
+enum Service {
+    Redis(Rc<redis::session::Settings>),
+    Tcp(Rc<tcp::session::Settings>),
+}
+
+impl Service {
+    fn new(settings: Settings) -> Self {
+        match settings {
+            Settings::Redis(settings) => Self::Redis(Rc::new(settings)),
+            Settings::Tcp(settings) => Self::Tcp(Rc::new(settings)),
+        }
+    }
+
+    /// The listener's name.
+    fn name(&self) -> Arc<str> {
+        match self {
+            Self::Redis(settings) => Arc::clone(&settings.name),
+            Self::Tcp(settings) => Arc::clone(&settings.name),
+        }
+    }
+
+    /// Whether clients wait until every backend was probed: roles must be known before, while what
+    /// has none is taken for up (core.md, `init_state`).
+    fn waits_for_probes(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+}
 
 /// What the workers are started with; vectors are by listener, cluster or worker.
 pub(super) struct Start {
@@ -230,6 +268,14 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
+        let seed = RandomState::new();
+        let relays = Rc::new(tcp::hub::Hub::new(
+            self.index,
+            Arc::clone(&self.metrics),
+            self.reporter.clone(),
+            self.reader.clone(),
+            seed.hash_one(("tcp", self.index)),
+        ));
         let hub = Hub::new(Parts {
             worker: self.index,
             metrics: self.metrics,
@@ -238,13 +284,14 @@ impl Worker {
             spawn: Spawn::new(|task| drop(tokio::task::spawn_local(task))),
             topology: self.reader,
             commands: self.commands,
-            seed: RandomState::new().hash_one(self.index),
+            seed: seed.hash_one(self.index),
             ids: self.ids,
         });
         let desk = Rc::new(Desk {
             index: self.index,
             hub: Rc::clone(&hub),
-            settings: self.settings.into_iter().map(Rc::new).collect(),
+            relays,
+            services: self.settings.into_iter().map(Service::new).collect(),
             mailboxes: self.mailboxes,
             limit: self.limit,
             warned: Cell::new(None),
@@ -295,7 +342,8 @@ fn survive(hub: &Hub, duty: impl FnOnce()) {
 struct Desk {
     index: usize,
     hub: Rc<Hub>,
-    settings: Vec<Rc<Settings>>,
+    relays: Rc<tcp::hub::Hub>,
+    services: Vec<Service>,
     mailboxes: Arc<[Mailbox]>,
     limit: Arc<Semaphore>,
     /// When it last warned that clients wait.
@@ -304,7 +352,8 @@ struct Desk {
 
 impl Desk {
     async fn accept(&self, index: usize, listener: Listener, state: &ProcessState) {
-        let name = self.settings.get(index).map(|s| Arc::clone(&s.name)).unwrap_or_default();
+        let Some(service) = self.services.get(index) else { return };
+        let name = service.name();
         let mut acceptor: Acceptor = match listener.register() {
             Ok(acceptor) => acceptor,
             Err(error) => {
@@ -312,7 +361,9 @@ impl Desk {
                 return;
             }
         };
-        state.wait_first_round().await;
+        if service.waits_for_probes() {
+            state.wait_first_round().await;
+        }
         // A place is taken only for somebody who waits: listeners share them.
         while acceptor.ready().await.is_ok() {
             let permit = self.permit(&name).await;
@@ -375,38 +426,50 @@ impl Desk {
     /// Starts the session of a connection that is this worker's.
     fn welcome(&self, newcomer: Newcomer) {
         let Newcomer { accepted, listener, ticket } = newcomer;
-        let Some(settings) = self.settings.get(listener).map(Rc::clone) else { return };
+        let Some(service) = self.services.get(listener) else { return };
         let peer = accepted.peer();
         let Ok(stream) = accepted.register() else { return };
-        let hub = Rc::clone(&self.hub);
-        tokio::task::spawn_local(async move {
-            let _ticket = ticket;
-            let metrics = Arc::clone(&hub.metrics);
-            let _counted = Counted::new(&metrics, listener);
-            let end = session::serve(hub, settings, stream, peer).await;
-            tracing::debug!(listener, ?end, "session ended");
-        });
+        let counted = Counted::new(&self.hub.metrics, listener, ticket);
+        match service {
+            Service::Redis(settings) => {
+                let (hub, settings) = (Rc::clone(&self.hub), Rc::clone(settings));
+                tokio::task::spawn_local(async move {
+                    let _counted = counted;
+                    let end = redis::session::serve(hub, settings, stream, peer).await;
+                    tracing::debug!(listener, ?end, "session ended");
+                });
+            }
+            Service::Tcp(settings) => {
+                let (hub, settings) = (Rc::clone(&self.relays), Rc::clone(settings));
+                tokio::task::spawn_local(async move {
+                    let _counted = counted;
+                    let end = tcp::session::serve(hub, settings, stream, peer).await;
+                    tracing::debug!(listener, ?end, "session ended");
+                });
+            }
+        }
     }
 }
 
 /// A client in the listener's gauges, for as long as it lives.
-struct Counted<'a> {
-    metrics: &'a WorkerMetrics,
+struct Counted {
+    metrics: Arc<WorkerMetrics>,
     listener: usize,
+    _ticket: Ticket,
 }
 
-impl<'a> Counted<'a> {
-    fn new(metrics: &'a WorkerMetrics, listener: usize) -> Self {
+impl Counted {
+    fn new(metrics: &Arc<WorkerMetrics>, listener: usize, ticket: Ticket) -> Self {
         metrics.clients.add(1);
         if let Some(listener) = metrics.listeners.get(listener) {
             listener.accepted.add(1);
             listener.active.add(1);
         }
-        Self { metrics, listener }
+        Self { metrics: Arc::clone(metrics), listener, _ticket: ticket }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.clients.sub(1);
         if let Some(listener) = self.metrics.listeners.get(self.listener) {

@@ -66,8 +66,10 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: SOON },
         listeners: vec![Listener {
             name: "cache".to_owned(),
+            protocol: Default::default(),
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
+            proxy_protocol: Vec::new(),
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -84,6 +86,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 primary: primary.clone(),
                 replicas: replicas.to_vec(),
             }],
+            backends: None,
             reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
             check: Check {
                 interval: Duration::from_millis(200),

@@ -20,3 +20,4 @@ mod redis_spread;
 mod server;
 mod slots;
 mod table;
+mod tcp;

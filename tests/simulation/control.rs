@@ -178,6 +178,7 @@ impl Control {
             id: 0,
             name: "sim".into(),
             shards: shards.collect(),
+            layout: Default::default(),
             slots: even_slots(SHARDS),
             reads: self.from,
             timeouts: self.timeouts,

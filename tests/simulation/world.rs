@@ -114,6 +114,7 @@ impl World {
             fan_out: request,
             stall,
             client_idle: Duration::ZERO,
+            idle: Duration::ZERO,
         };
         let password = (dice.below(2) == 0).then(|| "secret".to_owned());
         let credentials = Credentials { user: None, password };

@@ -4,13 +4,14 @@
 use super::shard;
 use crate::{
     config::{
-        Check, Cluster, CustomCommand, Reads, default_stall,
+        Backends, Check, Cluster, CustomCommand, Reads, default_stall,
         file::{self, join},
         keys,
         section::{Reader, Section},
         values, words,
     },
-    policy::{access::Access, reads::ReadFrom},
+    net::prefix::Prefix,
+    policy::{access::Access, balance::Strategy, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
 use std::collections::HashSet;
@@ -29,6 +30,8 @@ pub(super) fn cluster(
     let section = reader.open(node, &keys::CLUSTER, &path, &key.at)?;
     at_most_one_source(reader, &section);
     let shards = shard::shards(reader, &section);
+    let backends = backends(reader, &section);
+    only_with_its_source(reader, &section);
     let sharding = reader.section(&section, "sharding");
     for name in ["by", "hash_tag"] {
         reader.value(&sharding, name, values::choice);
@@ -38,6 +41,7 @@ pub(super) fn cluster(
     Some(Cluster {
         name: key.name.clone(),
         shards,
+        backends,
         reads,
         check: check(reader, &section),
         timeouts: timeouts(reader, &section),
@@ -54,6 +58,64 @@ fn at_most_one_source(reader: &mut Reader<'_, '_>, section: &Section<'_>) {
         let message = format!("it has {} of {all}; it takes exactly one", written.len());
         reader.notes.error(&last.key_at, &section.path, message);
     }
+}
+
+/// Which of `shards` and `backends` a cluster has; empty for none of them, or both.
+pub(super) fn source(node: &file::Node) -> &'static str {
+    let file::Value::Map(entries) = &node.value else { return "" };
+    let has = |name| entries.iter().any(|(key, _)| key.name == name);
+    match (has("shards"), has("backends")) {
+        (true, false) => "shards",
+        (false, true) => "backends",
+        _ => "",
+    }
+}
+
+/// Keys that say nothing to a cluster of the other kind: who writes one expects something of it.
+fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
+    let (own, other, keys, times, checks) = match (cluster.has("shards"), cluster.has("backends")) {
+        (true, false) => ("shards", "backends", &OF_BACKENDS[..], &["idle"][..], &["tcp"][..]),
+        (false, true) => ("backends", "shards", &OF_SHARDS[..], &TIMES_OF_SHARDS[..], &[][..]),
+        _ => return,
+    };
+    let mut sections = vec![(cluster.path.clone(), cluster.entries(), keys)];
+    for (name, keys) in [("timeouts", times), ("check", checks)] {
+        if let Some(field) = cluster.field(name)
+            && let file::Value::Map(entries) = &field.node.value
+        {
+            sections.push((field.path, entries, keys));
+        }
+    }
+    for (path, entries, keys) in sections {
+        for (key, _) in entries.iter().filter(|(key, _)| keys.contains(&key.name.as_str())) {
+            let message = format!("it is for a cluster with `{other}`; this one has `{own}`");
+            reader.notes.error(&key.at, &join(&path, &key.name), message);
+        }
+    }
+}
+
+fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backends> {
+    let balance = reader.choice(cluster, "balance", words::STRATEGY);
+    let sticky = reader.section(cluster, "sticky");
+    let client_ip = reader.section(&sticky, "client_ip");
+    let prefix = Prefix {
+        v4: reader.integer(&client_ip, "v4").unwrap_or_default(),
+        v6: reader.integer(&client_ip, "v6").unwrap_or_default(),
+    };
+    let pinned = sticky.field("client_ip");
+    if let (Strategy::ClientIp, Some(field)) = (balance, &pinned) {
+        let message = "`balance: client_ip` says the same; keep one of the two";
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
+    let members = shard::backends(reader, cluster);
+    let version = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::SEND_PROXY);
+    let send_proxy = reader.value(cluster, "send_proxy", version);
+    cluster.has("backends").then_some(Backends {
+        members,
+        balance,
+        sticky: pinned.map(|_| prefix),
+        send_proxy,
+    })
 }
 
 fn reads(
@@ -87,6 +149,8 @@ fn reads(
 
 fn check(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Check {
     let section = reader.section(cluster, "check");
+    // It has no keys yet: the reading refuses what is in it.
+    let _ = reader.section(&section, "tcp");
     Check {
         interval: reader.duration(&section, "interval"),
         fast_interval: reader.duration(&section, "fast_interval"),
@@ -108,6 +172,7 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
         fan_out: reader.duration(&section, "fan_out"),
         stall: stall.unwrap_or_else(|| default_stall(request)),
         client_idle: reader.duration(&section, "client_idle"),
+        idle: reader.duration(&section, "idle"),
     }
 }
 
@@ -170,3 +235,7 @@ fn positions(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Option<(i32,
         }
     }
 }
+
+const OF_BACKENDS: [&str; 3] = ["balance", "sticky", "send_proxy"];
+const OF_SHARDS: [&str; 5] = ["sharding", "reads", "upstream", "redis", "on_shard_down"];
+const TIMES_OF_SHARDS: [&str; 4] = ["request", "fan_out", "stall", "client_idle"];

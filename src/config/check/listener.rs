@@ -3,22 +3,31 @@
 use super::bind;
 use crate::{
     config::{
-        Admin, Listener, RedisListener, Secret,
+        Admin, Listener, Protocol, RedisListener, Secret,
         file::{Node, Value, short},
         keys,
         nearest::nearest,
         section::{Reader, Section},
         values::{self, Wrong},
+        words,
     },
     net::addr::Bind,
 };
-use std::collections::HashMap;
+use ipnet::IpNet;
+use std::{collections::HashMap, net::IpAddr};
 
-/// All listeners; `clusters` gives the index of a cluster's name.
+/// Where a cluster is, and which of `shards` and `backends` it has; empty when it is neither.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) index: usize,
+    pub(super) source: &'static str,
+}
+
+/// All listeners.
 pub(super) fn listeners(
     reader: &mut Reader<'_, '_>,
     root: &Section<'_>,
-    clusters: &HashMap<&str, usize>,
+    clusters: &HashMap<&str, Known>,
     admin: &Admin,
 ) -> Vec<Listener> {
     let items: Vec<(String, &Node)> = reader.items(root, "listeners").collect();
@@ -51,15 +60,24 @@ struct Taken {
 fn listener(
     reader: &mut Reader<'_, '_>,
     section: &Section<'_>,
-    clusters: &HashMap<&str, usize>,
+    clusters: &HashMap<&str, Known>,
     taken: &mut Taken,
 ) -> Option<Listener> {
     let name = reader.value(section, "name", |text, _| values::name(text));
     let bind = reader.value(section, "bind", bind);
-    let protocol = reader.value(section, "protocol", values::choice);
+    let protocol = reader
+        .value(section, "protocol", |text, kind| values::meaning(text, kind, words::PROTOCOL));
     let cluster_of = |text: &str, _: &keys::Kind| find_cluster(text, clusters);
-    let cluster = reader.value(section, "cluster", cluster_of);
+    // That there is no cluster, or that they are no map, is a finding already.
+    let cluster = match clusters.is_empty() {
+        true => None,
+        false => reader.value(section, "cluster", cluster_of),
+    };
     let redis = redis(reader, section);
+    let proxy_protocol = trusted(reader, section);
+    if let (Some(protocol), Some(cluster)) = (protocol, cluster) {
+        fits(reader, section, protocol, cluster.source);
+    }
 
     if let (Some(bind), Some(field)) = (&bind, section.field("bind")) {
         if let Some((other, path)) = taken.binds.iter().find(|(other, _)| clash(bind, other)) {
@@ -76,18 +94,65 @@ fn listener(
             taken.names.insert(name.clone(), section.path.clone());
         }
     }
-    protocol?;
     let bind = bind?;
     let name = name.unwrap_or_else(|| bind.to_string());
-    Some(Listener { name, bind, cluster: cluster?, redis })
+    Some(Listener {
+        name,
+        bind,
+        protocol: protocol?,
+        cluster: cluster?.index,
+        redis,
+        proxy_protocol,
+    })
 }
 
-fn find_cluster(text: &str, clusters: &HashMap<&str, usize>) -> Result<usize, Wrong> {
-    if clusters.is_empty() {
-        // That there is none, or that it is no map, is a finding already.
-        return Ok(0);
+/// A protocol with roles needs a cluster that has them, one without needs one without.
+fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, source: &str) {
+    let needed = match protocol {
+        Protocol::Redis => "shards",
+        Protocol::Tcp => "backends",
+    };
+    let word = protocol.as_str();
+    if let (false, Some(field)) = (source.is_empty() || source == needed, section.field("cluster"))
+    {
+        let message =
+            format!("a {word} listener needs a cluster with `{needed}`, this one has `{source}`");
+        reader.notes.error(&field.node.at, &field.path, message);
     }
-    clusters.get(text).copied().ok_or_else(|| {
+    if let (Protocol::Redis, Some(field)) = (protocol, section.field("proxy_protocol")) {
+        reader.notes.not_supported(&field.key_at, &field.path, "proxy_protocol");
+    }
+    if let (Protocol::Tcp, Some(field)) = (protocol, section.field("redis")) {
+        reader.notes.error(&field.key_at, &field.path, "only a redis listener has this");
+    }
+}
+
+/// The proxies whose word is taken for who the client is.
+fn trusted(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> Vec<IpNet> {
+    let section = reader.section(listener, "proxy_protocol");
+    let items: Vec<_> = reader.items(&section, "trusted").collect();
+    let networks = items.into_iter().filter_map(|(path, node)| {
+        reader.parse(node, &path, &keys::Kind::Network, |text, _| network(text))
+    });
+    let networks: Vec<_> = networks.collect();
+    if let Some(field) = section.field("trusted")
+        && matches!(&field.node.value, Value::List(items) if items.is_empty())
+    {
+        reader.notes.error(&field.key_at, &field.path, "it is empty; nobody would send a header");
+    }
+    networks
+}
+
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    let single = text.parse::<IpAddr>().map(IpNet::from);
+    single.or_else(|_| text.parse()).map_err(|_| {
+        let text = short(text);
+        Wrong::from(format!("'{text}' is not a network; write 10.0.0.0/8, or one address"))
+    })
+}
+
+fn find_cluster<'k>(text: &str, clusters: &'k HashMap<&str, Known>) -> Result<&'k Known, Wrong> {
+    clusters.get(text).ok_or_else(|| {
         let mut names: Vec<&str> = clusters.keys().copied().collect();
         names.sort_unstable();
         let meant = nearest(text, names.iter().copied()).map(str::to_owned);

@@ -62,8 +62,13 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
             entries.get(..keys::MAX_CLUSTERS).unwrap_or_default()
         }
     };
-    let names: HashMap<&str, usize> =
-        entries.iter().enumerate().map(|(index, (key, _))| (key.name.as_str(), index)).collect();
+    let names: HashMap<&str, listener::Known> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, (key, node))| {
+            (key.name.as_str(), listener::Known { index, source: cluster::source(node) })
+        })
+        .collect();
     let listeners = listener::listeners(reader, root, &names, &admin);
     if let (true, Some(field)) = (entries.is_empty(), root.field("clusters"))
         && matches!(field.node.value, file::Value::Map(_))

@@ -1,4 +1,5 @@
-//! `clusters.<name>.shards`: who is in which shard. Not which keys it owns.
+//! `clusters.<name>.shards` and `.backends`: who is in which shard, or in none. Not which keys a
+//! shard owns.
 
 use super::listener::first;
 use crate::{
@@ -49,6 +50,29 @@ pub(super) fn shards(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<
         shards.push(Shard { name, primary, replicas: members.collect() });
     }
     shards
+}
+
+/// The members of a cluster without roles.
+pub(super) fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<Member> {
+    let items: Vec<(String, &Node)> = reader.items(cluster, "backends").collect();
+    if let (true, Some(field)) = (items.is_empty(), cluster.field("backends"))
+        && matches!(field.node.value, Value::List(_))
+    {
+        reader.notes.error(&field.key_at, &field.path, "it is empty; give it at least one backend");
+    }
+    let mut members = Vec::new();
+    let mut seen: HashMap<Address, String> = HashMap::new();
+    for (path, node) in items {
+        let Some((at, path, member)) = member(reader, node, path) else { continue };
+        if let Some(first) = seen.get(&member.address) {
+            let message = format!("'{}' is in this cluster already, as {first}", member.address);
+            reader.notes.error(&at, &path, message);
+        } else {
+            seen.insert(member.address.clone(), path);
+        }
+        members.push(member);
+    }
+    members
 }
 
 /// Where an address was first seen.

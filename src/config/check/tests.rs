@@ -1,7 +1,8 @@
 //! The rules one by one: a mistake in an otherwise good file, and every finding it gives.
 
 use crate::{
-    config::{Config, Env, Findings, Secret},
+    config::{Config, Env, Findings, Protocol, Secret},
+    net::prefix::Prefix,
     policy::{access::Access, balance::Strategy, reads::ReadFrom},
 };
 use std::{path::Path, time::Duration};
@@ -174,8 +175,8 @@ fn keys_that_are_missing_unknown_or_for_later() {
             "listeners[0].routes: `routes` is not supported yet",
         ),
         (
-            file("{ bind: 127.0.0.1:1, protocol: tcp, cluster: c }", SHARDS),
-            "listeners[0].protocol: `tcp` is not supported yet",
+            file("{ bind: 127.0.0.1:1, protocol: http, cluster: c }", SHARDS),
+            "listeners[0].protocol: `http` is not supported yet",
         ),
         (
             file(LISTENER, "reads: { from: any }"),
@@ -302,9 +303,102 @@ fn things_that_do_not_fit_together() {
         told(&text),
         [
             "clusters.c: it has 2 of backends, shards, sentinel, redis_cluster, dns, file, kubernetes; it takes exactly one",
-            "clusters.c.backends: `backends` is not supported yet",
         ]
     );
+}
+
+const TCP: &str = "{ name: l, bind: 127.0.0.1:1, protocol: tcp, cluster: c }";
+
+/// A tcp listener and its cluster, which has these keys beside two backends.
+fn tcp(keys: &str) -> String {
+    file(TCP, &format!("backends: [a:1, {{ address: b:2, weight: 3 }}], {keys}"))
+}
+
+#[test]
+fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
+    each(&[
+        (
+            file(TCP, SHARDS),
+            "listeners[0].cluster: a tcp listener needs a cluster with `backends`, this one has `shards`",
+        ),
+        (
+            file(LISTENER, "backends: [a:1]"),
+            "listeners[0].cluster: a redis listener needs a cluster with `shards`, this one has `backends`",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, redis: { max_pipeline: 3 }"),
+            "listeners[0].redis: only a redis listener has this",
+        ),
+        (file(TCP, "backends: []"), "clusters.c.backends: it is empty; give it at least one"),
+        (
+            file(TCP, "backends: [a:1, b:1, a:1]"),
+            "clusters.c.backends[2]: 'a:1' is in this cluster already, as clusters.c.backends[0]",
+        ),
+        (file(TCP, "backends: [a]"), "clusters.c.backends[0]: 'a' has no port"),
+        (
+            tcp("reads: { from: any }"),
+            "clusters.c.reads: it is for a cluster with `shards`; this one has `backends`",
+        ),
+        (
+            tcp("timeouts: { connect: 1s, request: 1s }"),
+            "clusters.c.timeouts.request: it is for a cluster with `shards`; this one has",
+        ),
+        (
+            cluster("balance: random"),
+            "clusters.c.balance: it is for a cluster with `backends`; this one has `shards`",
+        ),
+        (
+            cluster("timeouts: { idle: 1s }"),
+            "clusters.c.timeouts.idle: it is for a cluster with `backends`; this one has `shards`",
+        ),
+        (
+            cluster("check: { tcp: {} }"),
+            "clusters.c.check.tcp: it is for a cluster with `backends`; this one has `shards`",
+        ),
+        (tcp("check: { http: {} }"), "clusters.c.check.http: `http` is not supported yet"),
+        (tcp("check: { tcp: { port: 1 } }"), "clusters.c.check.tcp.port: `port` is not supported"),
+        (tcp("balance: peak_ewma"), "clusters.c.balance: `peak_ewma` is not supported yet"),
+        (tcp("sticky: {}"), "clusters.c.sticky: it needs exactly one of client_ip, cookie, header"),
+        (tcp("sticky: { cookie: {} }"), "clusters.c.sticky.cookie: `cookie` is not supported yet"),
+        (
+            tcp("sticky: { client_ip: { v4: 0 } }"),
+            "clusters.c.sticky.client_ip.v4: 0 is out of range; it is 1 to 32",
+        ),
+        (
+            tcp("balance: client_ip, sticky: { client_ip: {} }"),
+            "clusters.c.sticky.client_ip: `balance: client_ip` says the same; keep one of the two",
+        ),
+        (tcp("send_proxy: v3"), "clusters.c.send_proxy: 'v3' is not one of v1, v2"),
+        (
+            cluster("send_proxy: v2"),
+            "clusters.c.send_proxy: it is for a cluster with `backends`; this one has `shards`",
+        ),
+        (
+            listener("proxy_protocol: { trusted: [10.0.0.0/8] }"),
+            "listeners[0].proxy_protocol: `proxy_protocol` is not supported yet",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, proxy_protocol: { trusted: [10.0.0.0/33] }"),
+            "listeners[0].proxy_protocol.trusted[0]: '10.0.0.0/33' is not a network; write 10.0.0.0/8",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, proxy_protocol: { trusted: [] }"),
+            "listeners[0].proxy_protocol.trusted: it is empty; nobody would send a header",
+        ),
+        (
+            tcp("").replace("cluster: c", "cluster: c, proxy_protocol: {}"),
+            "listeners[0].proxy_protocol: `trusted` is missing; it takes a list",
+        ),
+    ]);
+    let config = good(&tcp("sticky: { client_ip: { v4: 24 } }, timeouts: { idle: 1h }"));
+    let [cluster] = config.clusters.as_slice() else { panic!("one cluster") };
+    let backends = cluster.backends.as_ref().unwrap();
+    let weights: Vec<u32> = backends.members.iter().map(|member| member.weight).collect();
+    assert_eq!((weights, backends.balance), (vec![1, 3], Strategy::P2c));
+    assert_eq!(backends.sticky, Some(Prefix { v4: 24, v6: 64 }));
+    assert_eq!((cluster.timeouts.idle, cluster.shards.len()), (Duration::from_secs(3_600), 0));
+    assert_eq!((config.listeners[0].protocol, config.backends()), (Protocol::Tcp, 2));
+    assert_eq!(good(&tcp("")).clusters[0].backends.as_ref().unwrap().sticky, None);
 }
 
 #[test]

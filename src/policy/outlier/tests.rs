@@ -259,7 +259,11 @@ proptest! {
             }
             for axes in axes(next.passive()) {
                 let (_, gate) = derive(axes);
-                let usable = axes.admin == Admin::Ready && axes.health == Health::Healthy;
+                let well = match axes.role {
+                    Role::None => axes.health != Health::Unhealthy,
+                    _ => axes.health == Health::Healthy,
+                };
+                let usable = axes.admin == Admin::Ready && well;
                 prop_assert_eq!(gate.open(), usable && next.passive() == Passive::Closed);
                 prop_assert!(!gate.half_open() || next.passive() == Passive::HalfOpen);
                 prop_assert!(!gate.open() || !gate.half_open());

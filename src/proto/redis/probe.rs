@@ -218,7 +218,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.role.as_str())?;
+        match self.role {
+            Role::None => f.write_str("connected")?,
+            role => f.write_str(role.as_str())?,
+        }
         match self.offset {
             Some(offset) => write!(f, ", offset {offset}"),
             None => Ok(()),

@@ -154,6 +154,7 @@ impl Stage {
             id: 0,
             name: "main".into(),
             shards: vec![self.shard()],
+            layout: Default::default(),
             slots: even_slots(1),
             reads: from,
             timeouts: self.timeouts,

@@ -66,6 +66,7 @@ pub(super) fn cluster() -> Cluster {
             replicas: Balancer::new(Default::default(), &[]),
             any: Balancer::new(Default::default(), &[1]),
         }],
+        layout: Default::default(),
         slots: Vec::new(),
         reads: ReadFrom::Primary,
         timeouts: Timeouts::default(),

@@ -22,6 +22,8 @@ const EXIT_DEADLINE: Duration = Duration::from_secs(10);
 /// What Sluice is to be started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
+    protocol: &'static str,
+    /// The members, as `shards:` or `backends:`.
     shards: String,
     backends: usize,
     cluster: String,
@@ -51,15 +53,31 @@ pub(crate) struct Metrics(String);
 impl Setup {
     /// In front of shards, each a primary and replicas by address.
     pub(crate) fn shards(shards: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
-        let mut yaml = String::new();
+        let mut yaml = "    shards:\n".to_owned();
         let mut backends = 0;
         for (primary, replicas) in shards {
             backends += 1 + replicas.len();
             let replicas = replicas.join(", ");
             writeln!(yaml, "      - {{ primary: {primary}, replicas: [{replicas}] }}").unwrap();
         }
+        Self::of("redis", yaml, backends)
+    }
+
+    /// In front of backends without roles, each an address or a map with one.
+    pub(crate) fn tcp(members: impl IntoIterator<Item = String>) -> Self {
+        let mut yaml = "    backends:\n".to_owned();
+        let mut backends = 0;
+        for member in members {
+            backends += 1;
+            writeln!(yaml, "      - {member}").unwrap();
+        }
+        Self::of("tcp", yaml, backends)
+    }
+
+    fn of(protocol: &'static str, shards: String, backends: usize) -> Self {
         Self {
-            shards: yaml,
+            protocol,
+            shards,
             backends,
             cluster: String::new(),
             check: "{ interval: 200ms, fast_interval: 100ms, down_interval: 100ms }".to_owned(),
@@ -162,11 +180,11 @@ impl Setup {
     }
 
     fn yaml(&self, bind: &str, admin: &str) -> String {
-        let Self { shards, cluster, check, listener, top, workers, .. } = self;
+        let Self { protocol, shards, cluster, check, listener, top, workers, .. } = self;
         format!(
             "workers: {workers}\nadmin: {{ bind: {admin} }}\n{top}listeners:\n  - name: cache\n    \
-             bind: {bind}\n    protocol: redis\n    cluster: cache\n{listener}clusters:\n  cache:\n    \
-             shards:\n{shards}{cluster}    check: {check}\n"
+             bind: {bind}\n    protocol: {protocol}\n    cluster: cache\n{listener}clusters:\n  cache:\n\
+             {shards}{cluster}    check: {check}\n"
         )
     }
 }

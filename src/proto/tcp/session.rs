@@ -1,0 +1,226 @@
+//! One client's connection, start to end: pick, connect, relay. It never looks at a byte.
+
+use super::{hub::Hub, pick::pick};
+use crate::{
+    net::{
+        addr::Address,
+        listener::is_exhaustion,
+        proxy_protocol::{self, Ends, Header},
+        relay::{self, Tally, relay},
+        stream::{self, Stream},
+    },
+    telemetry::metrics::{BackendMetrics, ListenerMetrics, WorkerMetrics},
+    topology::{Backend, Cluster, Layout, Outcome, Shard},
+};
+use ipnet::IpNet;
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+/// What a listener says of its connections.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its place among the process's listeners.
+    pub listener: usize,
+    pub name: Arc<str>,
+    /// Index of its cluster.
+    pub cluster: usize,
+    /// Whose connections begin with a PROXY protocol header.
+    pub trusted: Vec<IpNet>,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum End {
+    Relayed(relay::End),
+    /// No backend took it.
+    NoBackend,
+    /// A trusted proxy did not say whose connection it is.
+    NoHeader(io::Error),
+}
+
+/// Serves one client until it ends. `peer` is its address, when it has one.
+pub async fn serve(
+    hub: Rc<Hub>,
+    settings: Rc<Settings>,
+    mut client: Stream,
+    peer: Option<IpAddr>,
+) -> End {
+    let _guard = Guard(&hub.metrics);
+    let Some(cluster) = hub.cluster(settings.cluster) else { return End::NoBackend };
+    let nobody = ListenerMetrics::default();
+    let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+    let mut origin = Origin { ends: ends(&client), address: peer, early: Vec::new() };
+    if peer.is_some_and(|peer| settings.trusts(peer)) {
+        origin = match greeted(&hub, &mut client, origin).await {
+            Ok(told) => told,
+            Err(error) => {
+                listener.rejected_protocol.add(1);
+                return End::NoHeader(error);
+            }
+        };
+    }
+    let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
+    let Some((lease, mut backend)) = connect(&hub, &cluster, &origin).await else {
+        counted.iter().for_each(|requests| requests.proxy_errors.add(1));
+        return End::NoBackend;
+    };
+    counted.iter().for_each(|requests| requests.ok.add(1));
+    let tally = Tally {
+        up: [&listener.bytes_in, &lease.cell().bytes_out],
+        down: [&listener.bytes_out, &lease.cell().bytes_in],
+        held: &hub.metrics.buffered,
+    };
+    let idle = cluster.timeouts.idle;
+    End::Relayed(relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally).await)
+}
+
+/// Counts a fault of ours that ends the session.
+struct Guard<'a>(&'a WorkerMetrics);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panics.add(1);
+        }
+    }
+}
+
+/// Who the client is, and what of its bytes came with the telling.
+struct Origin {
+    ends: Option<Ends>,
+    address: Option<IpAddr>,
+    early: Vec<u8>,
+}
+
+impl Settings {
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// The ends of the socket itself.
+fn ends(client: &Stream) -> Option<Ends> {
+    let socket = client.tcp()?;
+    Some(Ends { source: socket.peer_addr().ok()?, destination: socket.local_addr().ok()? })
+}
+
+/// Reads the header that a proxy begins with; `own` stands when it speaks for itself.
+async fn greeted(hub: &Hub, client: &mut Stream, own: Origin) -> io::Result<Origin> {
+    let read = async {
+        let mut bytes = hub.stock.buffer();
+        loop {
+            match proxy_protocol::parse(&bytes).map_err(io::Error::other)? {
+                None if client.read_buf(&mut bytes).await? == 0 => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                None => {}
+                Some(Header { ends, len }) => {
+                    bytes.drain(..len);
+                    let address = ends.map(|ends| ends.source.ip()).or(own.address);
+                    return Ok(Origin { ends: ends.or(own.ends), address, early: bytes });
+                }
+            }
+        }
+    };
+    timeout(HEADER_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
+/// tried whatever went wrong.
+async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease, Stream)> {
+    let group = cluster.shards.first()?;
+    let Layout::Group { client, send_proxy } = cluster.layout else { return None };
+    let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
+    let header = send_proxy.map(|version| proxy_protocol::header(version, origin.ends));
+    let mut tried = 0;
+    for attempt in 0..ATTEMPTS {
+        let (index, lease) = claim(hub, cluster.id, group, key, tried)?;
+        tried |= 1 << index;
+        if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
+            counted.writes.retries.add(1);
+        }
+        match dial(&lease.backend.address, cluster.timeouts.connect, header.as_deref()).await {
+            Ok(stream) => return Some((lease.connected(), stream)),
+            Err(error) => lease.failed(hub, &error),
+        }
+    }
+    None
+}
+
+/// A connection that has got its header. A new socket takes so little at once.
+async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::Result<Stream> {
+    let mut stream = stream::connect(address, limit).await?;
+    if let Some(header) = header {
+        stream.write_all(header).await?;
+    }
+    Ok(stream)
+}
+
+/// A claim on one that was not tried.
+fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Option<(usize, Lease)> {
+    let index =
+        hub.with_cursor(cluster, |cursor| pick(group, key, tried, cursor, || hub.draw()))?;
+    let backend = Arc::clone(group.members.get(index)?);
+    Some((index, Lease::new(hub.worker(), backend)))
+}
+
+/// A connection in the counts of its backend, from the pick to the end.
+struct Lease {
+    backend: Arc<Backend>,
+    worker: usize,
+    connected: bool,
+}
+
+impl Lease {
+    fn new(worker: usize, backend: Arc<Backend>) -> Self {
+        let lease = Self { backend, worker, connected: false };
+        lease.cell().in_flight.add(1);
+        lease
+    }
+
+    fn cell(&self) -> &BackendMetrics {
+        self.backend.cells.get(self.worker).expect("a backend has a cell for each worker")
+    }
+
+    fn connected(mut self) -> Self {
+        self.connected = true;
+        let cell = self.cell();
+        cell.connects_ok.add(1);
+        cell.connections.add(1);
+        // What a client will do is not known, and what is not known to be a read is a write.
+        cell.writes.add(1);
+        self
+    }
+
+    /// Tells why there is no connection; what we lack ourselves is no fault of the backend.
+    fn failed(self, hub: &Hub, error: &io::Error) {
+        let cell = self.cell();
+        cell.connects_failed.add(1);
+        tracing::debug!(backend = %self.backend.name, "connect: {error}");
+        if is_exhaustion(error) {
+            return;
+        }
+        cell.writes.add(1);
+        cell.failures.add(1);
+        hub.reporter.report(&self.backend, Outcome::LocalFailure);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let cell = self.cell();
+        cell.in_flight.sub(1);
+        if self.connected {
+            cell.connections.sub(1);
+        }
+    }
+}
+
+/// As long as a TLS handshake may take (http-tcp.md); a proxy sends its header at once.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection is tried at so many backends at most.
+const ATTEMPTS: usize = 3;
