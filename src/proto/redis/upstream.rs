@@ -1,6 +1,10 @@
 //! The shared connection of one worker to one backend and database: requests of all sessions go
 //! out in one stream, replies come back in its order. Not where a request goes: that is
 //! `route`; nor what becomes of one that fails: that is `failure`.
+//!
+//! A request under way is not a lease of its own, which would cost a counted pointer each: the
+//! queue of places is the lease. What is pushed adds to the backend's `in_flight`, what is popped,
+//! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
     client::Client,
