@@ -73,6 +73,13 @@ pub async fn relay(
     stock: &Stock,
     tally: Tally<'_>,
 ) -> End {
+    // How long a reader may pause is for the two ends, and `idle`, to say.
+    if let Err(error) = client.wait_for_slow_reader() {
+        return End::Client(error);
+    }
+    if let Err(error) = backend.wait_for_slow_reader() {
+        return End::Backend(error);
+    }
     let mut up = Way::new(stock, tally.up, tally.held, early);
     let mut down = Way::new(stock, tally.down, tally.held, Vec::new());
     let mut broken = None;

@@ -69,6 +69,19 @@ impl Stream {
         Ok(Self::Tcp(socket))
     }
 
+    /// Waits for a peer that does not read for as long as it is there: the limit on what is not
+    /// acknowledged counts a full receive buffer too (tcp(7), `TCP_USER_TIMEOUT`). One that is gone
+    /// is noticed by keepalive, or by the kernel's retries (`tcp_retries2`) when bytes are under way.
+    ///
+    /// # Errors
+    /// When the socket is already broken.
+    pub fn wait_for_slow_reader(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => Ok(sockopt::set_tcp_user_timeout(socket, 0)?),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
     /// Writes what the socket takes now, without waiting.
     ///
     /// # Errors

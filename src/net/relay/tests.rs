@@ -223,6 +223,35 @@ async fn who_does_not_read_is_not_buffered_for() {
     assert_eq!(counts.held.get(), 0);
 }
 
+/// The kernel would break a connection whose reader pauses for longer than its limit.
+#[tokio::test]
+async fn a_reader_may_pause_for_longer_than_the_kernel_waits_for_an_acknowledgement() {
+    let limit = Duration::from_secs(1);
+    let (mut client, ours) = pair().await;
+    let (mut backend, theirs) = pair().await;
+    for stream in [&ours, &theirs] {
+        let millis = u32::try_from(limit.as_millis()).unwrap();
+        rustix::net::sockopt::set_tcp_user_timeout(stream.tcp().unwrap(), millis).unwrap();
+    }
+    let counts = Counts::default();
+    let all = bytes(7, 16_000_000);
+    let story = async {
+        let hear = async {
+            sleep(3 * limit).await;
+            to_end(&mut client).await
+        };
+        let send = async {
+            backend.write_all(&all).await.unwrap();
+            backend.shutdown().await.unwrap();
+        };
+        let (heard, ()) = tokio::join!(hear, send);
+        drop(client);
+        heard
+    };
+    let (end, heard) = tokio::join!(counts.run(ours, theirs, Duration::ZERO), story);
+    assert!(heard == all && matches!(end, End::Finished), "{end:?}");
+}
+
 #[tokio::test]
 async fn a_connection_on_which_nothing_moves_holds_no_buffer() {
     let (mut client, ours) = pair().await;
