@@ -4,7 +4,7 @@
 use super::{
     args::Args,
     client::{Client, End},
-    entry::{Entry, Owner},
+    entry::{Entry, Owner, Reach},
     fan_out,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
@@ -47,6 +47,14 @@ impl Big {
     pub(super) fn send(self, hub: &Hub, bytes: Vec<u8>) {
         self.upstream.send_owned(hub, self.entry, bytes);
     }
+}
+
+/// One part of a gather: its place in the client's line, which part it is, and how it counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub seq: u32,
+    pub index: u16,
+    pub reach: Reach,
 }
 
 /// Whether the session goes on.
@@ -192,13 +200,34 @@ impl<'a> Scene<'a> {
         Flow::Continue
     }
 
-    /// The backend that takes a request for `shard` now.
-    pub(super) fn pick(
+    /// Sends one part of a gather, written by `write`, to `shard`; when nobody there is ready, that
+    /// is the part's reply.
+    pub(super) fn send_part(
         &mut self,
+        part: Part,
         shard: usize,
         access: Access,
         at_primary: bool,
-    ) -> Option<&'a Arc<Backend>> {
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Part { seq, index, reach } = part;
+        let Some(backend) = self.pick(shard, access, at_primary) else {
+            let mut error = Vec::new();
+            reply::cluster_down(&mut error, &self.why_not(shard, access, at_primary));
+            let name = self.cluster.shards.get(shard).map_or("", |shard| &shard.name);
+            self.client.answer_now(self.hub, seq, index, name, &error);
+            return;
+        };
+        let owner = Owner::Client(Rc::clone(self.client));
+        let entry =
+            Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
+        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
+            upstream.send(self.hub, entry, write);
+        });
+    }
+
+    /// The backend that takes a request for `shard` now.
+    fn pick(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<&'a Arc<Backend>> {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let hub = self.hub;
         let cluster = self.cluster;
@@ -207,7 +236,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Why [`Self::pick`] found nobody.
-    pub(super) fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
+    fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         self.cluster
             .shards

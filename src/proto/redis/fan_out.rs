@@ -4,15 +4,14 @@
 use super::{
     args::Args,
     cursor::{self, Cursor},
-    dispatch::{Flow, Scene},
-    entry::{Entry, Owner, Reach},
+    dispatch::{Flow, Part, Scene},
+    entry::Reach,
     gather::{Gather, Merge},
     reply, route,
     table::{Command, FanOut},
     wire,
 };
 use crate::policy::access::Access;
-use std::rc::Rc;
 
 /// Asks all shards; with one shard the request passes unchanged.
 pub(super) fn fan_out(
@@ -53,23 +52,15 @@ pub(super) fn ask_all(
     Flow::Continue
 }
 
-fn ask(scene: &mut Scene<'_>, access: Access, (seq, part): (u32, u16), shard: usize, frame: &[u8]) {
-    let (hub, client, cluster, db) = (scene.hub, scene.client, scene.cluster, scene.state.db);
-    let now_us = scene.now_us;
-    let Some(backend) = scene.pick(shard, access, true) else {
-        let text = scene.why_not(shard, access, true);
-        let mut error = Vec::new();
-        reply::cluster_down(&mut error, &text);
-        let name = cluster.shards.get(shard).map_or("", |shard| &shard.name);
-        client.answer_now(hub, seq, part, name, &error);
-        return;
-    };
-    let entry = Entry::new(Owner::Client(Rc::clone(client)), seq, access, now_us)
-        .at_primary(true)
-        .part(part, Reach::All);
-    hub.upstream(cluster, backend, db, |upstream| {
-        upstream.send(hub, entry, |out| out.extend_from_slice(frame));
-    });
+fn ask(
+    scene: &mut Scene<'_>,
+    access: Access,
+    (seq, index): (u32, u16),
+    shard: usize,
+    frame: &[u8],
+) {
+    let part = Part { seq, index, reach: Reach::All };
+    scene.send_part(part, shard, access, true, |out| out.extend_from_slice(frame));
 }
 
 /// One shard is scanned after the other; the cursor says which.

@@ -3,8 +3,8 @@
 
 use super::{
     args::Args,
-    dispatch::{Flow, Scene},
-    entry::{Entry, Owner, Reach},
+    dispatch::{Flow, Part, Scene},
+    entry::Reach,
     gather::{self, Gather},
     keys::{self, Keys},
     reply, route,
@@ -13,7 +13,6 @@ use super::{
 };
 use crate::policy::access::Access;
 use smallvec::SmallVec;
-use std::rc::Rc;
 
 /// Forwards the request whole when one shard owns every key, else in parts.
 pub(super) fn split(
@@ -32,11 +31,11 @@ pub(super) fn split(
     }
     // The shard of each key, in order; and the shards in order of appearance: the parts.
     let mut part_of: SmallVec<[u16; 32]> = SmallVec::new();
-    let mut parts: SmallVec<[Part; 8]> = SmallVec::new();
+    let mut parts: SmallVec<[Bundle; 8]> = SmallVec::new();
     for key in keys.filter_map(|at| args.get(at)) {
         let shard = route::shard_of(scene.cluster, key);
         let part = parts.iter().position(|part| part.shard == shard).unwrap_or_else(|| {
-            parts.push(Part { shard, keys: 0 });
+            parts.push(Bundle { shard, keys: 0 });
             parts.len() - 1
         });
         if let Some(part) = parts.get_mut(part) {
@@ -68,7 +67,7 @@ pub(super) fn split(
     Flow::Continue
 }
 
-struct Part {
+struct Bundle {
     shard: usize,
     keys: usize,
 }
@@ -85,28 +84,13 @@ struct Share<'a> {
 }
 
 fn send_part(scene: &mut Scene<'_>, command: &Command, args: Args<'_>, share: &Share<'_>) {
-    let at_primary = !command.replica_ok;
-    let (hub, client, cluster, db) = (scene.hub, scene.client, scene.cluster, scene.state.db);
-    let now_us = scene.now_us;
-    let Some(backend) = scene.pick(share.shard, command.access, at_primary) else {
-        let text = scene.why_not(share.shard, command.access, at_primary);
-        let mut error = Vec::new();
-        reply::cluster_down(&mut error, &text);
-        let name = cluster.shards.get(share.shard).map_or("", |shard| &shard.name);
-        client.answer_now(hub, share.seq, share.index, name, &error);
-        return;
-    };
-    let entry = Entry::new(Owner::Client(Rc::clone(client)), share.seq, command.access, now_us)
-        .at_primary(at_primary)
-        .part(share.index, Reach::Part);
-    hub.upstream(cluster, backend, db, |upstream| {
-        upstream.send(hub, entry, |out| {
-            wire::array(out, 1 + share.units.len() * share.step);
-            wire::bulk(out, args.get(0).unwrap_or_default());
-            for unit in share.units {
-                out.extend_from_slice(unit_bytes(args, *unit as usize, share.step));
-            }
-        });
+    let part = Part { seq: share.seq, index: share.index, reach: Reach::Part };
+    scene.send_part(part, share.shard, command.access, !command.replica_ok, |out| {
+        wire::array(out, 1 + share.units.len() * share.step);
+        wire::bulk(out, args.get(0).unwrap_or_default());
+        for unit in share.units {
+            out.extend_from_slice(unit_bytes(args, *unit as usize, share.step));
+        }
     });
 }
 
@@ -121,7 +105,7 @@ fn unit_bytes(args: Args<'_>, unit: usize, step: usize) -> &[u8] {
 }
 
 /// The keys' numbers, ordered by part and then as they came.
-fn by_part(part_of: &[u16], parts: &[Part]) -> Vec<u32> {
+fn by_part(part_of: &[u16], parts: &[Bundle]) -> Vec<u32> {
     let mut next: SmallVec<[usize; 8]> = parts
         .iter()
         .scan(0, |start, part| {
