@@ -12,7 +12,7 @@ const RULES: &[(&str, &str)] = &[
          crate::config crate::telemetry crate::control crate::server crate::cli",
     ),
     (
-        "src/topology.rs",
+        "src/topology",
         "tokio::net tokio::io tokio::fs tokio::time std::net std::io std::fs crate::proto
          crate::control crate::server crate::config crate::cli",
     ),

@@ -127,7 +127,7 @@ pub struct RedisListener {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cluster {
     pub name: String,
     /// The slots are split evenly over them, in order. Empty if and only if there are `backends`.

@@ -5,7 +5,7 @@ use crate::{
     config,
     policy::{
         balance::{Balancer, Strategy},
-        gate::{Axes, Role, derive},
+        gate::{Axes, Init, Role, derive},
         maglev::stable_id,
         shard::even_slots,
     },
@@ -79,7 +79,7 @@ fn group(
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
     let role = Role::None;
-    let (state, gate) = derive(Axes { role, ..Axes::default() });
+    let (state, gate) = derive(Axes { role, init: Init::Up, ..Axes::default() });
     let members = written.members.iter().map(|one| {
         let backend = member(&nameless, one);
         backend.publish(state, gate, role, 0);

@@ -33,7 +33,7 @@ impl Spec {
     pub(super) fn of(cluster: &Cluster) -> Self {
         match cluster.layout {
             Layout::Shards => Self::Redis(cluster.credentials.clone()),
-            Layout::Group { .. } => Self::Tcp,
+            Layout::Fixed | Layout::Group { .. } => Self::Tcp,
         }
     }
 }

@@ -226,7 +226,8 @@ impl Table {
 
     fn suspect(&mut self, index: usize) -> Option<Ask> {
         let watch = self.watches.get_mut(index)?;
-        let holder = self.groups.get(watch.group)?.holder == index;
+        let has_roles = watch.role() != Role::None;
+        let holder = has_roles && self.groups.get(watch.group)?.holder == index;
         if holder || watch.role() == Role::Primary {
             // A long script looks the same: the ordinary probes decide about a primary.
             watch.hurry();
@@ -336,6 +337,7 @@ impl Table {
                 health: watch.health.health(),
                 passive: watch.passive.passive(),
                 role: if disputed { Role::Unknown } else { role },
+                init: watch.init(),
                 ..Axes::default()
             });
             let backend = &watch.backend;

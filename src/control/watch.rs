@@ -5,7 +5,7 @@ use super::{events::millis, lag::Lag};
 use crate::{
     config::Check,
     policy::{
-        gate::{Gate, Role, State},
+        gate::{Gate, Init, Role, State},
         health::{self, Phase, Probes},
         outlier,
     },
@@ -39,8 +39,8 @@ pub(super) struct Watch {
     pub(super) suspected: bool,
     /// It claims to be the primary while another one is.
     pub(super) disputed: bool,
-    /// Its cluster knows no roles.
-    alike: bool,
+    /// What the configuration says that it is; `Unknown` where the server itself is asked.
+    fixed: Role,
     probes: VecDeque<Probed>,
     checks: Checks,
     changes: [u64; State::ALL.len()],
@@ -68,7 +68,7 @@ pub(super) struct Checks {
 impl Watch {
     /// A backend nobody has probed yet.
     pub(super) fn new(backend: Arc<Backend>, check: Check, group: usize) -> Self {
-        let alike = backend.role() == Role::None;
+        let fixed = backend.role();
         let probes = Probes { rise: check.rise, fall: check.fall };
         let (ok, failed) = totals(&backend);
         Self {
@@ -83,7 +83,7 @@ impl Watch {
             wake: Rc::new(Notify::new()),
             suspected: false,
             disputed: false,
-            alike,
+            fixed,
             probes: VecDeque::with_capacity(KEPT),
             checks: Checks::default(),
             changes: [0; State::ALL.len()],
@@ -127,10 +127,17 @@ impl Watch {
         millis(self.check.worst_case_detection())
     }
 
-    /// Its role as it says itself, or `None` where nobody is asked.
+    /// Its role as it says itself, or as configured where nobody is asked.
     pub(super) fn role(&self) -> Role {
-        let first = if self.alike { Role::None } else { Role::Unknown };
-        self.report.as_ref().map_or(first, |report| report.role)
+        match self.fixed {
+            Role::Unknown => self.report.as_ref().map_or(Role::Unknown, |report| report.role),
+            fixed => fixed,
+        }
+    }
+
+    /// What it is taken for until it was probed.
+    pub(super) const fn init(&self) -> Init {
+        if matches!(self.fixed, Role::Unknown) { Init::Down } else { Init::Up }
     }
 
     /// Asks for a probe at once, unless failures are being counted already: those keep their pace,

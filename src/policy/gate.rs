@@ -44,6 +44,16 @@ pub enum Role {
     None,
 }
 
+/// What a backend that nobody has probed is taken for (core.md, `init_state`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Init {
+    /// Where roles are checked: at its start every server says that it is a primary.
+    #[default]
+    Down,
+    /// Where they are not.
+    Up,
+}
+
 /// The axes together; plain values, owned by the health machine of the backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Axes {
@@ -51,6 +61,7 @@ pub struct Axes {
     pub health: Health,
     pub passive: Passive,
     pub role: Role,
+    pub init: Init,
 }
 
 /// The state an operator sees: the first axis that keeps the backend out, else `Ready`.
@@ -77,6 +88,7 @@ const PRIMARY: u8 = 4;
 const REPLICA: u8 = 8;
 const EVICT: u8 = 16;
 const ALIKE: u8 = 32;
+const STICKY: u8 = 64;
 
 impl Gate {
     /// Takes new requests.
@@ -102,6 +114,11 @@ impl Gate {
     /// May be sent anything: its cluster knows no roles.
     pub const fn alike(self) -> bool {
         self.0 & ALIKE != 0
+    }
+
+    /// Takes the new requests of sticky sessions that it has.
+    pub const fn sticky(self) -> bool {
+        self.0 & STICKY != 0
     }
 
     /// What is under way on its connections is to be moved (reads) or answered (writes).
@@ -132,14 +149,15 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
         (Admin::Disabled, _, _) => (State::Disabled, Gate(0)),
         (_, Health::Unhealthy, _) => (State::Unhealthy, Gate(EVICT)),
         (_, _, Passive::Ejected) => (State::Ejected, Gate(EVICT)),
-        // core.md, Probes: `init_state` is up where no role is checked.
-        (Admin::Ready, Health::Unknown, Passive::Closed) if role == ALIKE => {
-            (State::Unknown, Gate(OPEN | ALIKE))
-        }
-        (_, Health::Unknown, _) => (State::Unknown, Gate(0)),
         (_, _, Passive::HalfOpen) => (State::HalfOpen, Gate(HALF_OPEN | role)),
-        (Admin::Drain, _, _) => (State::Drain, Gate(0)),
-        (Admin::Ready, Health::Healthy, Passive::Closed) => (State::Ready, Gate(OPEN | role)),
+        (Admin::Drain, _, _) => (State::Drain, Gate(STICKY | role)),
+        (Admin::Ready, Health::Unknown, Passive::Closed) => match axes.init {
+            Init::Down => (State::Unknown, Gate(0)),
+            Init::Up => (State::Unknown, Gate(OPEN | STICKY | role)),
+        },
+        (Admin::Ready, Health::Healthy, Passive::Closed) => {
+            (State::Ready, Gate(OPEN | STICKY | role))
+        }
     }
 }
 

@@ -142,6 +142,7 @@ impl Control {
                 health: watch.health.health(),
                 passive: watch.passive.passive(),
                 role: watch.role,
+                ..Axes::default()
             });
             let before = (watch.backend.state(), watch.backend.gate(), watch.backend.role());
             if before == (state, gate, watch.role) || next.gates[id] == gate && !self.honest() {

@@ -5,7 +5,7 @@ use crate::{
     config::{Admin, Cluster, Limits, Log, LogFormat, Member, Reads, Shard, Shutdown},
     policy::gate::Gate,
     proto::redis::probe::Phase,
-    topology::{Backend, Credentials, Timeouts},
+    topology::Backend,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -35,12 +35,8 @@ fn config(replicas: u16, from: ReadFrom) -> Config {
                 primary: member(1),
                 replicas: (2..2 + replicas).map(member).collect(),
             }],
-            backends: None,
             reads: Reads { from, ..Reads::default() },
-            check: Check::default(),
-            timeouts: Timeouts::default(),
-            upstream: Credentials::default(),
-            commands: Vec::new(),
+            ..Cluster::default()
         }],
     }
 }

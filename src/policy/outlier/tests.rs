@@ -1,7 +1,7 @@
 //! Stories of one backend as strings of events, and rules that hold in any order of them.
 
 use super::*;
-use crate::policy::gate::{Admin, Axes, Health, Role, derive};
+use crate::policy::gate::{Admin, Axes, Health, Init, Role, derive};
 use proptest::prelude::*;
 
 /// Plays events, half a second apart, to a fresh machine and tells the state after each:
@@ -203,7 +203,9 @@ fn axes(passive: Passive) -> Vec<Axes> {
     for admin in [Admin::Ready, Admin::Drain, Admin::Disabled] {
         for health in [Health::Unknown, Health::Healthy, Health::Unhealthy] {
             for role in Role::ALL {
-                all.push(Axes { admin, health, passive, role });
+                for init in [Init::Down, Init::Up] {
+                    all.push(Axes { admin, health, passive, role, init });
+                }
             }
         }
     }
@@ -259,9 +261,9 @@ proptest! {
             }
             for axes in axes(next.passive()) {
                 let (_, gate) = derive(axes);
-                let well = match axes.role {
-                    Role::None => axes.health != Health::Unhealthy,
-                    _ => axes.health == Health::Healthy,
+                let well = match axes.init {
+                    Init::Up => axes.health != Health::Unhealthy,
+                    Init::Down => axes.health == Health::Healthy,
                 };
                 let usable = axes.admin == Admin::Ready && well;
                 prop_assert_eq!(gate.open(), usable && next.passive() == Passive::Closed);

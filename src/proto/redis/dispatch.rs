@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     policy::{access::Access, reads::ReadFrom, slot::hash_tag},
-    topology::{Backend, Cluster},
+    topology::{Backend, Cluster, pick},
 };
 use std::{fmt::Display, rc::Rc, sync::Arc};
 
@@ -232,7 +232,9 @@ impl<'a> Scene<'a> {
         let hub = self.hub;
         let cluster = self.cluster;
         let picker = self.state.pickers.get_mut(shard % PICKERS)?;
-        route::select(cluster.shards.get(shard)?, access, from, picker, 0, || hub.draw())
+        let shard = cluster.shards.get(shard)?;
+        let index = pick::select(shard, access, from, picker, 0, || hub.draw())?;
+        shard.members.get(index)
     }
 
     /// Why [`Self::pick`] found nobody.

@@ -6,9 +6,8 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
-    route,
 };
-use crate::policy::access::Access;
+use crate::{policy::access::Access, topology::pick};
 use std::{rc::Rc, time::Duration};
 
 /// How often [`tick`] is to be called: a hung backend must be ejected within a second, of which
@@ -75,7 +74,7 @@ fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
         if hub.has_asked_commands(cluster.id) {
             continue;
         }
-        let Some(primary) = cluster.shards.iter().find_map(route::primary) else { continue };
+        let Some(primary) = cluster.shards.iter().find_map(pick::primary) else { continue };
         hub.set_asked_commands(cluster.id, true);
         let entry = Entry::new(Owner::Commands, 0, Access::Read, now_us);
         hub.upstream(cluster, primary, 0, |upstream| {

@@ -7,7 +7,6 @@ use super::{
     hub::Hub,
     line::Progress,
     reply,
-    route::{self, Picker},
     tally::{Settled, requests},
     upstream::{Phase, Upstream, UpstreamError},
 };
@@ -18,7 +17,10 @@ use crate::{
         reads::ReadFrom,
         retry::{Effect, Verdict, decide},
     },
-    topology::Outcome,
+    topology::{
+        Outcome,
+        pick::{self, Picker},
+    },
 };
 use std::rc::Rc;
 
@@ -227,12 +229,14 @@ fn retry(
     };
     let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
     let mut picker = Picker { cursor: u32::try_from(hub.draw() >> 32).unwrap_or(0), key: 0 };
-    let mut pick =
-        |tried| route::select(shard, entry.access, from, &mut picker, tried, || hub.draw());
+    let mut another = |tried| {
+        let index = pick::select(shard, entry.access, from, &mut picker, tried, || hub.draw())?;
+        shard.members.get(index)
+    };
     // The same one again must still be fit: it may have lost its role since the first try.
     let again = attempts == 1 && !is_open(hub, upstream);
-    let target = pick(tried.members)
-        .or_else(|| if again { pick(tried.members & !(1 << member)) } else { None });
+    let target = another(tried.members)
+        .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
     let Some(target) = target else { return Err(entry) };
     if !hub.try_retry(upstream.cluster) {
         return Err(entry);

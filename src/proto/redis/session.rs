@@ -8,9 +8,8 @@ use super::{
     frame::{self, Decoder, Frame},
     hub::Hub,
     reply,
-    route::Picker,
 };
-use crate::net::stream::Stream;
+use crate::{net::stream::Stream, topology::pick::Picker};
 use std::{hash::BuildHasher, net::IpAddr, rc::Rc, sync::Arc};
 
 /// What a listener asks of its clients and gives them.

@@ -1,6 +1,6 @@
 //! One client's connection, start to end: pick, connect, relay. It never looks at a byte.
 
-use super::{hub::Hub, pick::pick};
+use super::hub::Hub;
 use crate::{
     net::{
         addr::Address,
@@ -9,8 +9,11 @@ use crate::{
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
-    telemetry::metrics::{BackendMetrics, ListenerMetrics, WorkerMetrics},
-    topology::{Backend, Cluster, Layout, Outcome, Shard},
+    telemetry::metrics::{ListenerMetrics, WorkerMetrics},
+    topology::{
+        Cluster, Connected, Layout, Lease, Outcome, Shard,
+        pick::{self, Picker},
+    },
 };
 use ipnet::IpNet;
 use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
@@ -63,7 +66,7 @@ pub async fn serve(
         };
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
-    let Some((lease, mut backend)) = connect(&hub, &cluster, &origin).await else {
+    let Some((lease, _connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
@@ -131,7 +134,11 @@ async fn greeted(hub: &Hub, client: &mut Stream, own: Origin) -> io::Result<Orig
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
 /// tried whatever went wrong.
-async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease, Stream)> {
+async fn connect(
+    hub: &Hub,
+    cluster: &Cluster,
+    origin: &Origin,
+) -> Option<(Lease, Connected, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
     let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
@@ -143,9 +150,15 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
             counted.writes.retries.add(1);
         }
-        match dial(&lease.backend.address, cluster.timeouts.connect, header.as_deref()).await {
-            Ok(stream) => return Some((lease.connected(), stream)),
-            Err(error) => lease.failed(hub, &error),
+        let backend = lease.backend();
+        match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
+            Ok(stream) => {
+                // What a client will do is not known, and what is not known to be a read is a write.
+                lease.cell().writes.add(1);
+                let connected = Connected::new(hub.worker(), Arc::clone(backend));
+                return Some((lease, connected, stream));
+            }
+            Err(error) => failed(hub, &lease, &error),
         }
     }
     None
@@ -162,62 +175,27 @@ async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::
 
 /// A claim on one that was not tried.
 fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Option<(usize, Lease)> {
-    let index =
-        hub.with_cursor(cluster, |cursor| pick(group, key, tried, cursor, || hub.draw()))?;
+    let index = hub.with_cursor(cluster, |cursor| {
+        let mut picker = Picker { cursor: *cursor, key };
+        let index = pick::any(group, &mut picker, tried, || hub.draw());
+        *cursor = picker.cursor;
+        index
+    })?;
     let backend = Arc::clone(group.members.get(index)?);
     Some((index, Lease::new(hub.worker(), backend)))
 }
 
-/// A connection in the counts of its backend, from the pick to the end.
-struct Lease {
-    backend: Arc<Backend>,
-    worker: usize,
-    connected: bool,
-}
-
-impl Lease {
-    fn new(worker: usize, backend: Arc<Backend>) -> Self {
-        let lease = Self { backend, worker, connected: false };
-        lease.cell().in_flight.add(1);
-        lease
+/// Tells why there is no connection; what we lack ourselves is no fault of the backend.
+fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
+    let cell = lease.cell();
+    cell.connects_failed.add(1);
+    tracing::debug!(backend = %lease.backend().name, "connect: {error}");
+    if is_exhaustion(error) {
+        return;
     }
-
-    fn cell(&self) -> &BackendMetrics {
-        self.backend.cells.get(self.worker).expect("a backend has a cell for each worker")
-    }
-
-    fn connected(mut self) -> Self {
-        self.connected = true;
-        let cell = self.cell();
-        cell.connects_ok.add(1);
-        cell.connections.add(1);
-        // What a client will do is not known, and what is not known to be a read is a write.
-        cell.writes.add(1);
-        self
-    }
-
-    /// Tells why there is no connection; what we lack ourselves is no fault of the backend.
-    fn failed(self, hub: &Hub, error: &io::Error) {
-        let cell = self.cell();
-        cell.connects_failed.add(1);
-        tracing::debug!(backend = %self.backend.name, "connect: {error}");
-        if is_exhaustion(error) {
-            return;
-        }
-        cell.writes.add(1);
-        cell.failures.add(1);
-        hub.reporter.report(&self.backend, Outcome::LocalFailure);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let cell = self.cell();
-        cell.in_flight.sub(1);
-        if self.connected {
-            cell.connections.sub(1);
-        }
-    }
+    cell.writes.add(1);
+    cell.failures.add(1);
+    hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 
 /// As long as a TLS handshake may take (http-tcp.md); a proxy sends its header at once.

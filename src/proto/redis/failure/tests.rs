@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    policy::gate::{Axes, Health, Passive, Role},
+    policy::gate::{Axes, Health, Init, Passive, Role},
     proto::redis::stage::Stage,
     topology::Timeouts,
 };
@@ -11,6 +11,7 @@ const NO_ROLE: Axes = Axes {
     health: Health::Healthy,
     passive: Passive::Closed,
     role: Role::Unknown,
+    init: Init::Down,
 };
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,127 @@
+//! One server process at one address, with its live atomics. Not its place among others: see
+//! [`super::Shard`].
+
+use crate::{
+    net::addr::Address,
+    policy::gate::{Gate, Role, State},
+    telemetry::metrics::BackendMetrics,
+};
+use arc_swap::ArcSwapOption;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+};
+
+/// One server process at one address, with its live state. Kept across snapshots by identity.
+#[derive(Debug)]
+pub struct Backend {
+    /// Process-wide and never reused.
+    pub id: u32,
+    pub cluster: Arc<str>,
+    pub shard: Arc<str>,
+    /// `host:port`, as configured; the label of metrics and logs.
+    pub name: Arc<str>,
+    pub address: Address,
+    pub weight: u32,
+    gate: AtomicU8,
+    state: AtomicU8,
+    role: AtomicU8,
+    /// How many requests a half-open gate still lets through.
+    permits: AtomicU32,
+    /// Bytes behind the primary; `u64::MAX` when not known.
+    lag_bytes: AtomicU64,
+    /// What it calls its version, once a probe has asked.
+    version: ArcSwapOption<String>,
+    /// One cell per worker, written by that worker alone.
+    pub cells: Box<[BackendMetrics]>,
+}
+
+impl Backend {
+    /// A backend nobody has probed yet. `workers` is how many cells it gets.
+    pub fn new(
+        id: u32,
+        cluster: Arc<str>,
+        shard: Arc<str>,
+        address: Address,
+        weight: u32,
+        workers: usize,
+    ) -> Self {
+        Self {
+            id,
+            cluster,
+            shard,
+            name: address.to_string().into(),
+            address,
+            weight,
+            gate: AtomicU8::new(0),
+            state: AtomicU8::new(0),
+            role: AtomicU8::new(0),
+            permits: AtomicU32::new(0),
+            lag_bytes: AtomicU64::new(u64::MAX),
+            version: ArcSwapOption::empty(),
+            cells: (0..workers).map(|_| BackendMetrics::default()).collect(),
+        }
+    }
+
+    /// What a pick may do with it now.
+    pub fn gate(&self) -> Gate {
+        Gate::from_bits(self.gate.load(Ordering::Acquire))
+    }
+
+    /// What an operator sees.
+    pub fn state(&self) -> State {
+        State::from_u8(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Its role as the newest probe said.
+    pub fn role(&self) -> Role {
+        Role::from_u8(self.role.load(Ordering::Relaxed))
+    }
+
+    /// Bytes behind its primary, when known.
+    pub fn lag_bytes(&self) -> Option<u64> {
+        Some(self.lag_bytes.load(Ordering::Relaxed)).filter(|lag| *lag != u64::MAX)
+    }
+
+    /// Requests under way over all workers.
+    pub fn in_flight(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.in_flight.get()).sum()
+    }
+
+    /// Whether a half-open gate still lets a request through.
+    pub fn has_permit(&self) -> bool {
+        self.permits.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes one permit of a half-open gate; false when none is left.
+    pub fn take_permit(&self) -> bool {
+        self.permits
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            .is_ok()
+    }
+
+    /// Publishes the derived state. Control alone calls this.
+    pub fn publish(&self, state: State, gate: Gate, role: Role, permits: u32) {
+        self.role.store(role as u8, Ordering::Relaxed);
+        self.state.store(state as u8, Ordering::Relaxed);
+        self.permits.store(permits, Ordering::Relaxed);
+        self.gate.store(gate.bits(), Ordering::Release);
+    }
+
+    /// The server's own version, when a probe has asked.
+    pub fn version(&self) -> Option<String> {
+        self.version.load().as_deref().cloned()
+    }
+
+    /// Publishes the server's version. Control alone calls this.
+    pub fn publish_version(&self, version: &str) {
+        if self.version.load().as_deref().is_none_or(|known| known != version) {
+            self.version.store(Some(Arc::new(version.to_owned())));
+        }
+    }
+
+    /// Publishes how far behind it is; `None` when not known. Control alone calls this.
+    pub fn publish_lag(&self, bytes: Option<u64>) {
+        self.lag_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,161 @@
+//! The immutable snapshot of clusters, shards and backends, and each backend's live atomics.
+//! It does no I/O and knows no protocol; only control publishes a new snapshot.
+
+mod backend;
+mod lease;
+pub mod pick;
+mod report;
+
+pub use backend::Backend;
+pub use lease::{Connected, Lease};
+pub use report::{Outcome, Report, Reporter};
+
+use crate::{
+    net::{prefix::Prefix, proxy_protocol::Version},
+    policy::{balance::Balancer, reads::ReadFrom},
+};
+use arc_swap::{ArcSwap, Cache};
+use std::{sync::Arc, time::Duration};
+
+/// Everything a request needs to find its backend, swapped as a whole.
+#[derive(Debug, Default)]
+pub struct Topology {
+    pub clusters: Vec<Arc<Cluster>>,
+}
+
+/// A named group of backends holding one data set.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its place in [`Topology::clusters`] and in every per-cluster table.
+    pub id: usize,
+    pub name: Arc<str>,
+    pub layout: Layout,
+    pub shards: Vec<Shard>,
+    /// `slots[slot]` is the index of the shard that owns it.
+    pub slots: Vec<u16>,
+    pub reads: ReadFrom,
+    pub timeouts: Timeouts,
+    pub credentials: Credentials,
+}
+
+/// How the members of a cluster stand to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Shards, each a primary and its replicas: roles are checked.
+    #[default]
+    Shards,
+    /// Shards whose roles are as configured: there is nobody to ask (HTTP).
+    Fixed,
+    /// All alike, without roles: one shard without a name, which owns no slot. Picks are made by
+    /// [`Shard::any`] alone.
+    Group {
+        /// Whom `client_ip` takes for one client.
+        client: Prefix,
+        /// What each connection begins with.
+        send_proxy: Option<Version>,
+    },
+}
+
+/// A part of the key space with one primary and its replicas.
+#[derive(Debug)]
+pub struct Shard {
+    pub name: Arc<str>,
+    /// The configured primary first, then the replicas as configured; at most 64.
+    pub members: Vec<Arc<Backend>>,
+    /// Over `members[1..]`.
+    pub replicas: Balancer,
+    /// Over all members.
+    pub any: Balancer,
+}
+
+/// Per-cluster time limits; zero means none where the field says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Default 1s.
+    pub connect: Duration,
+    /// Covers all tries; default 30s, zero: none.
+    pub request: Duration,
+    /// For requests that go to every shard; default 30s, zero: none.
+    pub fan_out: Duration,
+    /// A connection silent this long with requests outstanding is closed; default the larger of
+    /// 5 x `request` and 10s.
+    pub stall: Duration,
+    /// A client silent this long is closed; default zero: never.
+    pub client_idle: Duration,
+    /// A relayed connection on which no byte moves for so long is closed; default zero: never.
+    pub idle: Duration,
+}
+
+/// Who we are to the backends. `Debug` never prints the password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: Option<String>,
+    pub password: Option<String>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            request: Duration::from_secs(30),
+            fan_out: Duration::from_secs(30),
+            stall: Duration::from_secs(150),
+            client_idle: Duration::ZERO,
+            idle: Duration::ZERO,
+        }
+    }
+}
+
+impl Credentials {
+    /// `text` without the password: a server that does not know AUTH repeats it in its error, which
+    /// the log and clients are told.
+    pub fn conceal(&self, text: &str) -> String {
+        match self.password.as_deref() {
+            Some(password) if !password.is_empty() => text.replace(password, "***"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let password = self.password.as_ref().map(|_| "(set)");
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("password", &password)
+            .finish()
+    }
+}
+
+/// The writing end; control holds the only one.
+#[derive(Debug)]
+pub struct Publisher(Arc<ArcSwap<Topology>>);
+
+/// The reading end of one worker: a cached pointer, one atomic load when nothing changed.
+#[derive(Debug, Clone)]
+pub struct Reader(Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>);
+
+/// The two ends over a first snapshot.
+pub fn channel(first: Topology) -> (Publisher, Reader) {
+    let shared = Arc::new(ArcSwap::from_pointee(first));
+    (Publisher(Arc::clone(&shared)), Reader(Cache::new(shared)))
+}
+
+impl Publisher {
+    /// Makes `next` what every reader sees from its next batch on.
+    pub fn publish(&self, next: Topology) {
+        self.0.store(Arc::new(next));
+    }
+
+    /// The snapshot in force.
+    pub fn current(&self) -> Arc<Topology> {
+        self.0.load_full()
+    }
+}
+
+impl Reader {
+    /// The snapshot in force; take it once per batch.
+    pub fn snapshot(&mut self) -> &Arc<Topology> {
+        self.0.load()
+    }
+}
