@@ -320,7 +320,10 @@ impl Worker {
                         Ask::GatesChanged => {}
                         Ask::Drain => hub.drain(),
                     }
-                    survive(&hub, || duty::gates_changed(&hub));
+                    survive(&hub, || {
+                        duty::gates_changed(&hub);
+                        desk.relays.kills.look();
+                    });
                 }
                 _ = ticks.tick() => {
                     count += 1;

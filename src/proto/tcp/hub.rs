@@ -5,10 +5,11 @@ use crate::{
     net::relay::Stock,
     policy::dice::Dice,
     telemetry::metrics::{ClusterMetrics, WorkerMetrics},
-    topology::{Cluster, Reader, Reporter},
+    topology::{Cluster, Kills, Reader, Reporter},
 };
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -19,6 +20,8 @@ pub struct Hub {
     pub metrics: Arc<WorkerMetrics>,
     pub reporter: Reporter,
     pub stock: Stock,
+    /// The relays that run.
+    pub kills: Rc<Kills>,
     topology: RefCell<Reader>,
     /// By cluster: where its balancer is; started anywhere.
     cursors: RefCell<Vec<u32>>,
@@ -42,6 +45,7 @@ impl Hub {
             metrics,
             reporter,
             stock: Stock::default(),
+            kills: Rc::default(),
             topology: RefCell::new(topology),
             cursors: RefCell::new(cursors),
             dice: Cell::new(dice),

@@ -11,7 +11,7 @@ use crate::{
     },
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
     topology::{
-        Cluster, Connected, Layout, Lease, Outcome, Shard,
+        Cluster, Connected, Killable, Layout, Lease, Outcome, Shard,
         pick::{self, Picker},
     },
 };
@@ -38,6 +38,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum End {
     Relayed(relay::End),
+    /// The operator took the backend out and its connections with it.
+    Killed,
     /// No backend took it.
     NoBackend,
     /// A trusted proxy did not say whose connection it is.
@@ -66,7 +68,7 @@ pub async fn serve(
         };
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
-    let Some((lease, _connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
+    let Some((lease, connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
@@ -77,7 +79,18 @@ pub async fn serve(
         held: &hub.metrics.buffered,
     };
     let idle = cluster.timeouts.idle;
-    End::Relayed(relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally).await)
+    tokio::select! {
+        end = relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally) => {
+            End::Relayed(end)
+        }
+        () = connected.killable.killed() => End::Killed,
+    }
+}
+
+/// A connection to a backend: counted, and the operator's to end.
+struct Joined {
+    _connected: Connected,
+    killable: Killable,
 }
 
 /// Counts a fault of ours that ends the session.
@@ -138,7 +151,7 @@ async fn connect(
     hub: &Hub,
     cluster: &Cluster,
     origin: &Origin,
-) -> Option<(Lease, Connected, Stream)> {
+) -> Option<(Lease, Joined, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
     let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
@@ -151,12 +164,13 @@ async fn connect(
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
+        let killable = Killable::new(&hub.kills, Arc::clone(backend));
         match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
-                let connected = Connected::new(hub.worker(), Arc::clone(backend));
-                return Some((lease, connected, stream));
+                let _connected = Connected::new(hub.worker(), Arc::clone(backend));
+                return Some((lease, Joined { _connected, killable }, stream));
             }
             Err(error) => failed(hub, &lease, &error),
         }
