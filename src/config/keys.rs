@@ -2,7 +2,10 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+mod probe;
+
 use super::words;
+pub(super) use probe::CHECK_HTTP;
 use std::time::Duration;
 
 /// A map with a known set of keys.
@@ -61,6 +64,8 @@ pub(super) enum Kind {
     Map(&'static Scope),
     /// A map from names to maps with these keys.
     Named(&'static Scope),
+    /// A map from names to texts.
+    Texts,
     /// A list with up to so many of these.
     List(&'static Self, usize),
     /// An address, or a map with these keys.
@@ -168,9 +173,19 @@ pub(super) static ADMIN: Scope = Scope {
             "127.0.0.1:9900",
             "Where status and metrics are served; when not given, a taken port is only a warning.",
         ),
-        later("socket"),
-        later("token"),
-        later("token_file"),
+        key(
+            "socket",
+            Kind::Text,
+            "",
+            "A unix socket with the same pages, for its owner alone, on which backends may be changed: /run/sluice/admin.sock. When not given, one is made in /run/sluice or $XDG_RUNTIME_DIR where there is one.",
+        ),
+        key(
+            "token",
+            Kind::Secret,
+            "",
+            "What `Authorization: Bearer` must say to change something over TCP; without one nothing is changed there.",
+        ),
+        key("token_file", Kind::Path, "", "A file that holds the token."),
         later("tls"),
     ],
 };
@@ -408,7 +423,12 @@ pub(super) static MEMBER: Scope = Scope {
         key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
         later("id"),
         later("tier"),
-        later("admin"),
+        key(
+            "admin",
+            choice(words::ADMIN_WORDS),
+            "ready",
+            "ready; drain: only sessions that it has; disabled: nothing, not even probes.",
+        ),
         later("max_connections"),
         later("max_in_flight"),
     ],
@@ -493,7 +513,12 @@ pub(super) static CHECK: Scope = Scope {
             "",
             "A probe is a connection that is made and closed; the kind that backends have.",
         ),
-        later("http"),
+        key(
+            "http",
+            Kind::Map(&CHECK_HTTP),
+            "",
+            "A probe is a request, and its answer must be well.",
+        ),
         later("redis"),
         later("jitter"),
     ],

@@ -25,11 +25,15 @@ use crate::{
         prefix::Prefix,
         proxy_protocol::Version,
     },
-    policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
-    topology::{Credentials, Timeouts},
+    policy::{access::Access, balance::Strategy, gate, health::worst_case, reads::ReadFrom},
+    topology::{Credentials, HttpCheck, Timeouts},
 };
 use ipnet::IpNet;
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,12 +48,16 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
 }
 
-/// Where status and metrics are served.
+/// Where status and metrics are served, and who may change something.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     pub bind: Bind,
     /// False for the default: then a port in use is a warning, not an error.
     pub explicit: bool,
+    /// The unix socket; `None`: one in a folder for such things, where there is one.
+    pub socket: Option<PathBuf>,
+    /// What lets somebody change something over TCP; `None`: nobody.
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +143,8 @@ pub struct Cluster {
     pub backends: Option<Backends>,
     pub reads: Reads,
     pub check: Check,
+    /// What probes ask, where they are HTTP requests.
+    pub http_check: Option<HttpCheck>,
     pub timeouts: Timeouts,
     pub upstream: Credentials,
     /// `redis.commands`: commands we do not know or should see otherwise.
@@ -166,6 +176,8 @@ pub struct Member {
     pub address: Address,
     /// 1 to 1,000; default 1.
     pub weight: u32,
+    /// What the file says it is to do.
+    pub admin: gate::Admin,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -272,6 +284,20 @@ pub fn fuzz(text: &str) {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(set)")
+    }
+}
+
+impl Member {
+    /// One of weight 1 that is to do its work.
+    pub const fn new(address: Address) -> Self {
+        Self { address, weight: 1, admin: gate::Admin::Ready }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let bind = Bind::Tcp(([127, 0, 0, 1], 9900).into());
+        Self { bind, explicit: false, socket: None, token: None }
     }
 }
 

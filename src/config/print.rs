@@ -8,6 +8,8 @@ use super::{
     units::{Period, Size},
     words::{self, word},
 };
+use crate::topology::HttpCheck;
+use http::{HeaderName, HeaderValue};
 use std::{fmt::Display, time::Duration};
 
 /// The configuration as YAML; without `defaults` only what differs from them.
@@ -98,6 +100,10 @@ fn root(config: &Config, defaults: bool) -> Out {
     if defaults || config.admin.explicit {
         admin.text("bind", &config.admin.bind);
     }
+    let socket = config.admin.socket.as_ref().map(|path| path.display().to_string());
+    admin
+        .optional("socket", socket.as_deref())
+        .optional("token", config.admin.token.as_ref().map(|_| SET));
     let mut log = Entries::new(&keys::LOG, defaults);
     log.text("format", word(words::LOG_FORMAT, &config.log.format));
     log.text("level", &config.log.level);
@@ -177,7 +183,9 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         entries.text("send_proxy", word(words::SEND_PROXY, version));
     }
     let mut probes = check(&cluster.check, defaults);
-    if defaults {
+    if let Some(http) = &cluster.http_check {
+        probes.push("http", http_check(http, defaults));
+    } else if defaults {
         probes.push("tcp", Out::Map(Vec::new()));
     }
     entries.map("check", probes).map("timeouts", times);
@@ -244,7 +252,10 @@ fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {
 
 fn member(member: &Member, defaults: bool) -> Out {
     let mut entries = Entries::new(&keys::MEMBER, defaults);
-    entries.text("address", &member.address).text("weight", member.weight);
+    entries
+        .text("address", &member.address)
+        .text("weight", member.weight)
+        .text("admin", word(words::ADMIN, &member.admin));
     match entries.list.len() {
         1 => Out::Text(member.address.to_string()),
         _ => Out::Map(entries.list),
@@ -262,6 +273,34 @@ fn check(check: &Check, defaults: bool) -> Entries {
         .text("fall", check.fall)
         .period("startup_grace", check.startup_grace);
     entries
+}
+
+fn http_check(check: &HttpCheck, defaults: bool) -> Out {
+    let text = |value: &HeaderValue| match value.is_sensitive() {
+        true => SET.to_owned(),
+        false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    };
+    let mut entries = Entries::new(&keys::CHECK_HTTP, defaults);
+    entries.text("method", &check.method).text("path", &check.path);
+    entries.optional("host", check.host.as_ref().map(text).as_deref());
+    if defaults || check.status != HttpCheck::default().status {
+        let range = |(first, last): &(u16, u16)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        let ranges: Vec<String> = check.status.iter().map(range).collect();
+        entries.row("status", &ranges);
+    }
+    let headers = check.headers.iter();
+    let headers: Vec<_> =
+        headers.map(|(name, value)| (name.to_string(), Out::Text(text(value)))).collect();
+    if defaults || !headers.is_empty() {
+        entries.push("headers", Out::Map(headers));
+    }
+    entries
+        .optional("body_contains", check.body_contains.as_deref())
+        .optional("weight_header", check.weight_header.as_ref().map(HeaderName::as_str));
+    Out::Map(entries.list)
 }
 
 fn command(command: &CustomCommand) -> Out {
@@ -352,7 +391,7 @@ mod tests {
 
     const LARGE: &str = r#"
 workers: 3
-admin: { bind: "[::1]:99" }
+admin: { bind: "[::1]:99", socket: "unix:/run/s s", token: (set) }
 log: { format: json, level: "info,sluice=debug" }
 limits: { max_connections: 10, memory: 1GiB }
 shutdown: { pre_stop_delay: 1s, drain_timeout: 2s }
@@ -372,10 +411,11 @@ clusters:
 "#;
 
     const TCP: &str = r#"
-listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
+listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }, { bind: 127.0.0.1:3, protocol: tcp, cluster: c }]
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
-  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } } }
+  b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
+  c: { backends: [a:1], check: { http: { body_contains: "all's \"well\"" } } }
 "#;
 
     #[test]
@@ -401,8 +441,8 @@ clusters:
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {
                 let name = key.name;
-                // The file's password is shown under `password`; no command is configured.
-                if name != "password_file" && !std::ptr::eq(scope, &keys::COMMAND) {
+                // A file's secret is shown under `password` or `token`; no command is configured.
+                if !name.ends_with("_file") && !std::ptr::eq(scope, &keys::COMMAND) {
                     assert!(all.contains(&format!("{name}:")), "{name}\n{all}");
                 }
                 match key.kind {

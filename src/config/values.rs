@@ -43,6 +43,7 @@ impl Kind {
             Self::Size { .. } => "a size such as 64KiB or 1MiB",
             Self::Integer { .. } => "a whole number",
             Self::Choice { .. } => "a word",
+            Self::Texts => "a map of names and texts",
             Self::Map(_) | Self::Named(_) => "a map of keys and values",
             Self::List(..) => "a list",
             Self::AddressOr(_) => "an address such as 10.0.0.1:6379, or { address, weight }",

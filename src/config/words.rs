@@ -4,7 +4,7 @@
 use super::{LogFormat, Protocol};
 use crate::{
     net::proxy_protocol::Version,
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{access::Access, balance::Strategy, gate::Admin, reads::ReadFrom},
 };
 
 /// Words and what they stand for.
@@ -36,6 +36,10 @@ pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
+
+pub(super) const ADMIN: Words<Admin> =
+    &[("ready", Admin::Ready), ("drain", Admin::Drain), ("disabled", Admin::Disabled)];
+pub(super) const ADMIN_WORDS: &[&str] = &names::<3, _>(ADMIN);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);

@@ -49,8 +49,7 @@ impl Kills {
 impl Killable {
     /// Registers something that begins now.
     pub fn new(kills: &Rc<Kills>, backend: Arc<Backend>) -> Self {
-        let entry =
-            Rc::new(Entry { began: backend.kills(), backend, waker: RefCell::new(None) });
+        let entry = Rc::new(Entry { began: backend.kills(), backend, waker: RefCell::new(None) });
         let id = kills.next.replace(kills.next.get().wrapping_add(1));
         kills.running.borrow_mut().insert(id, Rc::clone(&entry));
         Self { kills: Rc::clone(kills), id, entry }

@@ -2,12 +2,14 @@
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
 mod backend;
+mod http_check;
 mod kill;
 mod lease;
 pub mod pick;
 mod report;
 
 pub use backend::Backend;
+pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};

@@ -55,12 +55,11 @@ fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Du
 }
 
 fn config(ports: &[u16], password: Option<&str>) -> Config {
-    let members: Vec<_> =
-        ports.iter().map(|port| Member { address: address(*port), weight: 1 }).collect();
+    let members: Vec<_> = ports.iter().map(|port| Member::new(address(*port))).collect();
     let (primary, replicas) = members.split_first().unwrap();
     Config {
         workers: None,
-        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: true },
+        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: true, ..Admin::default() },
         log: Log { format: LogFormat::Text, level: "info".to_owned() },
         limits: Limits { max_connections: None, memory: None },
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: SOON },
@@ -88,6 +87,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             }],
             backends: None,
             reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
+            http_check: None,
             check: Check {
                 interval: Duration::from_millis(200),
                 fast_interval: Duration::from_millis(50),
@@ -470,9 +470,10 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
 fn a_taken_admin_address_ends_the_start_only_when_it_was_written() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let bind = Bind::Tcp(taken.local_addr().unwrap());
-    let default = Admin { bind: bind.clone(), explicit: false };
+    let default = Admin { bind: bind.clone(), explicit: false, ..Admin::default() };
     assert!(admin::bind(&default).unwrap().is_none());
-    let error = admin::bind(&Admin { bind, explicit: true }).unwrap_err().to_string();
+    let error =
+        admin::bind(&Admin { bind, explicit: true, ..Admin::default() }).unwrap_err().to_string();
     let who = format!("admin: bind {}: ", taken.local_addr().unwrap());
     assert!(error.starts_with(&who) && error.contains("in use"), "{error}");
 }

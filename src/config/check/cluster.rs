@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::shard;
+use super::{probe, shard};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Reads, default_stall,
@@ -38,12 +38,14 @@ pub(super) fn cluster(
     }
     reader.value(&section, "on_shard_down", values::choice);
     let reads = reads(reader, &section, &shards);
+    let checks = reader.section(&section, "check");
     Some(Cluster {
         name: key.name.clone(),
         shards,
         backends,
         reads,
-        check: check(reader, &section),
+        check: check(reader, &checks),
+        http_check: probe::http(reader, &checks),
         timeouts: timeouts(reader, &section),
         upstream: upstream(reader, &section),
         commands: commands(reader, &section),
@@ -74,7 +76,9 @@ pub(super) fn source(node: &file::Node) -> &'static str {
 /// Keys that say nothing to a cluster of the other kind: who writes one expects something of it.
 fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
     let (own, other, keys, times, checks) = match (cluster.has("shards"), cluster.has("backends")) {
-        (true, false) => ("shards", "backends", &OF_BACKENDS[..], &["idle"][..], &["tcp"][..]),
+        (true, false) => {
+            ("shards", "backends", &OF_BACKENDS[..], &["idle"][..], &["tcp", "http"][..])
+        }
         (false, true) => ("backends", "shards", &OF_SHARDS[..], &TIMES_OF_SHARDS[..], &[][..]),
         _ => return,
     };
@@ -147,18 +151,17 @@ fn reads(
     reads
 }
 
-fn check(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Check {
-    let section = reader.section(cluster, "check");
+fn check(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Check {
     // It has no keys yet: the reading refuses what is in it.
-    let _ = reader.section(&section, "tcp");
+    let _ = reader.section(section, "tcp");
     Check {
-        interval: reader.duration(&section, "interval"),
-        fast_interval: reader.duration(&section, "fast_interval"),
-        down_interval: reader.duration(&section, "down_interval"),
-        timeout: reader.duration(&section, "timeout"),
-        rise: reader.integer(&section, "rise").unwrap_or_default(),
-        fall: reader.integer(&section, "fall").unwrap_or_default(),
-        startup_grace: reader.duration(&section, "startup_grace"),
+        interval: reader.duration(section, "interval"),
+        fast_interval: reader.duration(section, "fast_interval"),
+        down_interval: reader.duration(section, "down_interval"),
+        timeout: reader.duration(section, "timeout"),
+        rise: reader.integer(section, "rise").unwrap_or_default(),
+        fall: reader.integer(section, "fall").unwrap_or_default(),
+        startup_grace: reader.duration(section, "startup_grace"),
     }
 }
 

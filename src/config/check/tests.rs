@@ -162,7 +162,13 @@ fn keys_that_are_missing_unknown_or_for_later() {
         (root("<<: { workers: 2 }"), "<<: merge keys are not understood"),
         (root("watch: true"), "watch: `watch` is not supported yet"),
         (root("admin: { socket: /x }"), "admin.socket: `socket` is not supported yet"),
-        (root("admin: { bind: \"unix:/x\" }"), "admin.bind: `unix:` is not supported yet"),
+        (
+            root("admin: { socket: sluice.sock }"),
+            "admin.socket: 'sluice.sock' is not an absolute path",
+        ),
+        (root("admin: { bind: \"unix:/x\", socket: /x }"), "admin.socket: `bind` says the same"),
+        (root("admin: { token: a, token_file: b }"), "admin.token_file: `token` is given too"),
+        (root("admin: { token: \"a\\nb\" }"), "admin: it has characters that no header may have"),
         (root("shutdown: { mode: sidecar }"), "shutdown.mode: `mode` is not supported yet"),
         (file("{ protocol: redis, cluster: c }", SHARDS), "listeners[0]: `bind` is missing"),
         (file("{ bind: 127.0.0.1:1, cluster: c }", SHARDS), "listeners[0]: `protocol` is missing"),
@@ -355,7 +361,46 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
             cluster("check: { tcp: {} }"),
             "clusters.c.check.tcp: it is for a cluster with `backends`; this one has `shards`",
         ),
-        (tcp("check: { http: {} }"), "clusters.c.check.http: `http` is not supported yet"),
+        (
+            cluster("check: { http: {} }"),
+            "clusters.c.check.http: it is for a cluster with `backends`; this one has `shards`",
+        ),
+        (
+            tcp("check: { http: {}, tcp: {} }"),
+            "clusters.c.check.http: `tcp` is given too; a cluster's probes are of one kind",
+        ),
+        (tcp("check: { http: { path: x } }"), "clusters.c.check.http.path: 'x' is not a path"),
+        (tcp("check: { http: { host: \"a b\" } }"), "clusters.c.check.http.host: 'a b' is not a"),
+        (tcp("check: { http: { method: PUT } }"), "clusters.c.check.http.method: 'PUT' is not one"),
+        (tcp("check: { http: { status: [] } }"), "clusters.c.check.http.status: it is empty"),
+        (
+            tcp("check: { http: { status: [300-200] } }"),
+            "clusters.c.check.http.status[0]: '300-200' is not a status; write 200 or 200-299",
+        ),
+        (tcp("check: { http: { status: [600] } }"), "clusters.c.check.http.status[0]: '600' is"),
+        (
+            tcp("check: { http: { headers: { Host: a } } }"),
+            "clusters.c.check.http.headers.Host: the key `host` beside `headers` sets it",
+        ),
+        (
+            tcp("check: { http: { headers: { a: b, A: c } } }"),
+            "clusters.c.check.http.headers.A: a is given already",
+        ),
+        (
+            tcp("check: { http: { headers: { a: \"b\\nc\" } } }"),
+            "clusters.c.check.http.headers.a: it has characters that no header may have",
+        ),
+        (
+            tcp("check: { http: { method: HEAD, body_contains: x } }"),
+            "clusters.c.check.http.body_contains: the answer to HEAD has no body",
+        ),
+        (
+            file(
+                "{ name: l, bind: 127.0.0.1:1, protocol: tcp, cluster: c }",
+                "backends: [{ address: a:1, admin: drian }]",
+            ),
+            "clusters.c.backends[0].admin: 'drian' is not one of ready, drain, disabled; did you mean",
+        ),
         (tcp("check: { tcp: { port: 1 } }"), "clusters.c.check.tcp.port: `port` is not supported"),
         (tcp("balance: peak_ewma"), "clusters.c.balance: `peak_ewma` is not supported yet"),
         (tcp("sticky: {}"), "clusters.c.sticky: it needs exactly one of client_ip, cookie, header"),

@@ -17,13 +17,10 @@ struct Story {
 }
 
 fn config(replicas: u16, from: ReadFrom) -> Config {
-    let member = |port: u16| Member {
-        address: Address::Tcp { host: "10.0.0.1".to_owned(), port },
-        weight: 1,
-    };
+    let member = |port: u16| Member::new(Address::Tcp { host: "10.0.0.1".to_owned(), port });
     Config {
         workers: None,
-        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: false },
+        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: false, ..Admin::default() },
         log: Log { format: LogFormat::Text, level: "info".to_owned() },
         limits: Limits { max_connections: None, memory: None },
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: Duration::ZERO },

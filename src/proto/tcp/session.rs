@@ -147,11 +147,7 @@ async fn greeted(hub: &Hub, client: &mut Stream, own: Origin) -> io::Result<Orig
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
 /// tried whatever went wrong.
-async fn connect(
-    hub: &Hub,
-    cluster: &Cluster,
-    origin: &Origin,
-) -> Option<(Lease, Joined, Stream)> {
+async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease, Joined, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
     let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
