@@ -15,6 +15,8 @@ mod values;
 mod words;
 
 pub use env::Env;
+pub(crate) use nearest::nearest;
+
 pub use finding::{Finding, Findings, Level, Position};
 pub use schema::schema;
 pub use units::{Period, Size, UnitError};
@@ -253,8 +255,14 @@ impl Config {
 impl Cluster {
     /// How many backends it has, each address once per shard.
     pub fn members(&self) -> usize {
-        let of_shards: usize = self.shards.iter().map(|shard| 1 + shard.replicas.len()).sum();
-        of_shards + self.backends.as_ref().map_or(0, |backends| backends.members.len())
+        self.each_member().count()
+    }
+
+    /// Its backends in the order of the file: shard by shard, the primary first.
+    pub fn each_member(&self) -> impl Iterator<Item = &Member> {
+        let shards = self.shards.iter();
+        let of_shards = shards.flat_map(|one| std::iter::once(&one.primary).chain(&one.replicas));
+        of_shards.chain(self.backends.iter().flat_map(|backends| &backends.members))
     }
 }
 

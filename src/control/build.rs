@@ -32,7 +32,10 @@ fn cluster(
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
-        Backend::new(id, cluster, shard, member.address.clone(), member.weight, workers)
+        let address = member.address.clone();
+        let backend = Backend::new(id, cluster, shard, address, member.weight, workers);
+        backend.publish_admin(member.admin);
+        backend
     };
     let (layout, shards) = match &written.backends {
         Some(backends) => group(backends, &mut member),
@@ -79,9 +82,10 @@ fn group(
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
     let role = Role::None;
-    let (state, gate) = derive(Axes { role, init: Init::Up, ..Axes::default() });
     let members = written.members.iter().map(|one| {
         let backend = member(&nameless, one);
+        let (admin, init) = (one.admin, Init::Up);
+        let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
         backend.publish(state, gate, role, 0);
         Arc::new(backend)
     });

@@ -113,8 +113,8 @@ impl Control {
             commands: vec![Counter::default(), Counter::default()],
             ..WorkerMetrics::default()
         });
-        let listener = admin::bind(&config.admin).unwrap().unwrap();
-        let address = listener.local_addr().unwrap();
+        let doors = admin::bind(&config.admin).unwrap();
+        let address = doors.tcp.as_ref().unwrap().local_addr().unwrap();
         let (state, changes) = (Arc::new(ProcessState::new()), Arc::new(AtomicUsize::new(0)));
         let (shutdown, counted) = (CancellationToken::new(), Arc::clone(&changes));
         let thread = control::start(Inputs {
@@ -123,7 +123,7 @@ impl Control {
             reports,
             workers: vec![Arc::clone(&worker)],
             commands: vec!["get".to_owned(), "unknown".to_owned()],
-            admin: Some(listener),
+            admin: doors,
             on_change: Arc::new(move || {
                 counted.fetch_add(1, Relaxed);
             }),
@@ -151,7 +151,7 @@ impl Control {
 
     /// Status code, head and body of a GET.
     fn get(&self, path: &str) -> (u16, String, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
     }
 
     fn ask(&self, request: &str) -> (u16, String, String) {
@@ -448,7 +448,7 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
     let control = Control::start(config(&[nobody.number], None));
     assert!(control.get("/").2.contains("/metrics"));
     assert_eq!(control.get("/nothing").0, 404);
-    let close = "Host: x\r\nConnection: close\r\n";
+    let close = "Host: localhost\r\nConnection: close\r\n";
     let (code, head, _) = control.ask(&format!("POST /metrics HTTP/1.1\r\n{close}\r\n"));
     assert!(code == 405 && head.contains("allow: get, head"), "{head}");
     let (code, head, body) = control.ask(&format!("HEAD /metrics HTTP/1.1\r\n{close}\r\n"));
@@ -471,7 +471,7 @@ fn a_taken_admin_address_ends_the_start_only_when_it_was_written() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let bind = Bind::Tcp(taken.local_addr().unwrap());
     let default = Admin { bind: bind.clone(), explicit: false, ..Admin::default() };
-    assert!(admin::bind(&default).unwrap().is_none());
+    assert!(admin::bind(&default).unwrap().tcp.is_none());
     let error =
         admin::bind(&Admin { bind, explicit: true, ..Admin::default() }).unwrap_err().to_string();
     let who = format!("admin: bind {}: ", taken.local_addr().unwrap());

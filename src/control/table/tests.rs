@@ -69,7 +69,8 @@ impl Story {
 
     /// Gives the pause before the next probe.
     fn probe(&mut self, index: usize, result: Result<Report, ProbeError>) -> Duration {
-        let evidence = Evidence { result, sent_ms: self.now_ms, took: Duration::from_millis(1) };
+        let evidence =
+            Evidence { result, said: None, sent_ms: self.now_ms, took: Duration::from_millis(1) };
         self.table.probed(index, evidence, self.now_ms, 7)
     }
 
@@ -180,7 +181,7 @@ fn a_probe_sent_before_the_ejection_does_not_bring_a_backend_back() {
     let sent_ms = story.now_ms - 1;
     story.hang(1);
     let took = Duration::from_millis(1);
-    let late = Evidence { result: Ok(Report::of(Role::Replica)), sent_ms, took };
+    let late = Evidence { result: Ok(Report::of(Role::Replica)), said: None, sent_ms, took };
     story.table.probed(1, late, story.now_ms, 7);
     story.wait(6_000);
     assert_eq!(story.states()[1], Ejected);

@@ -1,0 +1,4 @@
+//! HTTP: probes of web servers.
+
+pub mod exchange;
+pub mod probe;
