@@ -4,7 +4,12 @@
 use super::{LogFormat, Protocol};
 use crate::{
     net::proxy_protocol::Version,
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{
+        access::Access,
+        balance::Strategy,
+        reads::ReadFrom,
+        sticky::{Mode, SameSite, Secure},
+    },
 };
 
 /// Words and what they stand for.
@@ -36,6 +41,18 @@ pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
+
+pub(super) const COOKIE_MODE: Words<Mode> =
+    &[("plain", Mode::Plain), ("opaque", Mode::Opaque), ("signed", Mode::Signed)];
+pub(super) const COOKIE_MODE_WORDS: &[&str] = &names::<3, _>(COOKIE_MODE);
+
+pub(super) const SAME_SITE: Words<SameSite> =
+    &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
+pub(super) const SAME_SITE_WORDS: &[&str] = &names::<3, _>(SAME_SITE);
+
+pub(super) const SECURE: Words<Secure> =
+    &[("auto", Secure::Auto), ("true", Secure::Always), ("false", Secure::Never)];
+pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);
