@@ -3,9 +3,12 @@
 //! the reading itself.
 
 mod probe;
+mod sticky;
+
+pub(super) use probe::CHECK_HTTP;
+pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
 use super::words;
-pub(super) use probe::CHECK_HTTP;
 use std::time::Duration;
 
 /// A map with a known set of keys.
@@ -54,6 +57,8 @@ pub(super) enum Kind {
     Command,
     /// A duration in this range; `or_none`: 0 too, for none.
     Duration { min: Duration, max: Duration, or_none: bool },
+    /// `true` or `false`.
+    Switch,
     /// A number of bytes; `auto`: that word too.
     Size { min: u64, max: u64, auto: bool },
     /// A whole number; `auto`: that word too.
@@ -526,31 +531,6 @@ pub(super) static CHECK: Scope = Scope {
 
 /// There is nothing to say yet; `{}` names the kind.
 pub(super) static CHECK_TCP: Scope = Scope { required: &[], keys: &[later("port")] };
-
-pub(super) static STICKY: Scope = Scope {
-    required: &[&["client_ip", "cookie", "header"]],
-    keys: &[
-        key(
-            "client_ip",
-            Kind::Map(&CLIENT_IP),
-            "",
-            "The client's address: the same one, the same backend while it is ready.",
-        ),
-        later("cookie"),
-        later("header"),
-        later("session_id"),
-        later("strict"),
-        later("trusted"),
-    ],
-};
-
-pub(super) static CLIENT_IP: Scope = Scope {
-    required: &[],
-    keys: &[
-        key("v4", whole(1, 32), "32", "Leading bits of an IPv4 address that tell clients apart."),
-        key("v6", whole(1, 128), "64", "Leading bits of an IPv6 address that tell clients apart."),
-    ],
-};
 
 pub(super) static TIMEOUTS: Scope = Scope {
     required: &[],

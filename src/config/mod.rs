@@ -27,7 +27,14 @@ use crate::{
         prefix::Prefix,
         proxy_protocol::Version,
     },
-    policy::{access::Access, balance::Strategy, gate, health::worst_case, reads::ReadFrom},
+    policy::{
+        access::Access,
+        balance::Strategy,
+        gate,
+        health::worst_case,
+        reads::ReadFrom,
+        sticky::{Attributes, Mode},
+    },
     topology::{Credentials, HttpCheck, Timeouts},
 };
 use ipnet::IpNet;
@@ -133,7 +140,7 @@ pub struct RedisListener {
     pub deny: Vec<String>,
 }
 
-/// A password: never printed.
+/// A password or a key: never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -167,10 +174,35 @@ pub struct Backends {
     /// 1 to 64.
     pub members: Vec<Member>,
     pub balance: Strategy,
-    /// `sticky.client_ip`: a client stays where it is while that one is ready.
-    pub sticky: Option<Prefix>,
+    pub sticky: Option<Sticky>,
     /// The PROXY protocol header that each connection begins with.
     pub send_proxy: Option<Version>,
+}
+
+/// What keeps a client at its backend: the first of these that a request has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sticky {
+    pub cookie: Option<StickyCookie>,
+    /// A header whose value tells clients apart, in lower case.
+    pub header: Option<String>,
+    /// A client's address, up to so many bits.
+    pub client_ip: Option<Prefix>,
+    /// A session whose backend is gone gets an error instead of another backend; default false.
+    pub strict: bool,
+}
+
+/// The cookie that names a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StickyCookie {
+    /// `max_age` is `max_life`.
+    pub attributes: Attributes,
+    pub mode: Mode,
+    /// For [`Mode::Signed`] at least one, each of 16 bytes or more: the first signs, all verify.
+    pub keys: Vec<Secret>,
+    /// Since a client was last seen; default `None`: for ever.
+    pub max_idle: Option<Duration>,
+    /// Since its session began; default `None`: for ever.
+    pub max_life: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,13 @@
 use super::{LogFormat, Protocol};
 use crate::{
     net::proxy_protocol::Version,
-    policy::{access::Access, balance::Strategy, gate::Admin, reads::ReadFrom},
+    policy::{
+        access::Access,
+        balance::Strategy,
+        gate::Admin,
+        reads::ReadFrom,
+        sticky::{Mode, SameSite, Secure},
+    },
 };
 
 /// Words and what they stand for.
@@ -40,6 +46,18 @@ pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
 pub(super) const ADMIN: Words<Admin> =
     &[("ready", Admin::Ready), ("drain", Admin::Drain), ("disabled", Admin::Disabled)];
 pub(super) const ADMIN_WORDS: &[&str] = &names::<3, _>(ADMIN);
+
+pub(super) const COOKIE_MODE: Words<Mode> =
+    &[("plain", Mode::Plain), ("opaque", Mode::Opaque), ("signed", Mode::Signed)];
+pub(super) const COOKIE_MODE_WORDS: &[&str] = &names::<3, _>(COOKIE_MODE);
+
+pub(super) const SAME_SITE: Words<SameSite> =
+    &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
+pub(super) const SAME_SITE_WORDS: &[&str] = &names::<3, _>(SAME_SITE);
+
+pub(super) const SECURE: Words<Secure> =
+    &[("auto", Secure::Auto), ("true", Secure::Always), ("false", Secure::Never)];
+pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);

@@ -92,13 +92,14 @@ fn group(
     let members: Vec<_> = members.collect();
     let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
     let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
-    let balance = if written.sticky.is_some() { Strategy::ClientIp } else { written.balance };
+    let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
+    let balance = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
     let shard = Shard {
         name: nameless,
         members,
         replicas: Balancer::new(balance, &[]),
         any: Balancer::with_ids(balance, &weights, &ids),
     };
-    let client = written.sticky.unwrap_or_default();
+    let client = client_ip.unwrap_or_default();
     (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
 }

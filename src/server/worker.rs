@@ -17,7 +17,7 @@ use crate::{
         tcp,
     },
     telemetry::metrics::WorkerMetrics,
-    topology::{Reader, Reporter},
+    topology::{Chooser, Reader, Reporter},
 };
 use std::{
     cell::Cell,
@@ -269,12 +269,13 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         let seed = RandomState::new();
+        let chooser = |protocol: &str| {
+            Chooser::new(self.index, self.reader.clone(), seed.hash_one((protocol, self.index)))
+        };
         let relays = Rc::new(tcp::hub::Hub::new(
-            self.index,
+            chooser("tcp"),
             Arc::clone(&self.metrics),
             self.reporter.clone(),
-            self.reader.clone(),
-            seed.hash_one(("tcp", self.index)),
         ));
         let hub = Hub::new(Parts {
             worker: self.index,

@@ -2,6 +2,7 @@
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
 mod backend;
+mod chooser;
 mod http_check;
 mod kill;
 mod lease;
@@ -9,6 +10,7 @@ pub mod pick;
 mod report;
 
 pub use backend::Backend;
+pub use chooser::Chooser;
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{probe, shard};
+use super::{probe, shard, sticky};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Reads, default_stall,
@@ -10,8 +10,7 @@ use crate::{
         section::{Reader, Section},
         values, words,
     },
-    net::prefix::Prefix,
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{access::Access, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
 use std::collections::HashSet;
@@ -100,26 +99,11 @@ fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
 
 fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backends> {
     let balance = reader.choice(cluster, "balance", words::STRATEGY);
-    let sticky = reader.section(cluster, "sticky");
-    let client_ip = reader.section(&sticky, "client_ip");
-    let prefix = Prefix {
-        v4: reader.integer(&client_ip, "v4").unwrap_or_default(),
-        v6: reader.integer(&client_ip, "v6").unwrap_or_default(),
-    };
-    let pinned = sticky.field("client_ip");
-    if let (Strategy::ClientIp, Some(field)) = (balance, &pinned) {
-        let message = "`balance: client_ip` says the same; keep one of the two";
-        reader.notes.error(&field.key_at, &field.path, message);
-    }
+    let sticky = sticky::sticky(reader, cluster, balance);
     let members = shard::backends(reader, cluster);
     let version = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::SEND_PROXY);
     let send_proxy = reader.value(cluster, "send_proxy", version);
-    cluster.has("backends").then_some(Backends {
-        members,
-        balance,
-        sticky: pinned.map(|_| prefix),
-        send_proxy,
-    })
+    cluster.has("backends").then_some(Backends { members, balance, sticky, send_proxy })
 }
 
 fn reads(

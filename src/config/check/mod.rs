@@ -5,6 +5,7 @@ mod cluster;
 mod listener;
 mod probe;
 mod shard;
+mod sticky;
 
 use super::{
     Admin, Cluster, Config, Findings, Limits, Listener, Log, Secret, Shutdown,
@@ -85,9 +86,11 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         clusters.extend(cluster::cluster(reader, key, node));
     }
     if reader.notes.errors() == 0 {
-        for (index, ((key, _), cluster)) in entries.iter().zip(&clusters).enumerate() {
-            let own = listeners.iter().filter(|listener| listener.cluster == index);
-            for (listener, address) in own.filter_map(|one| Some((one, asked_back(one, cluster)?)))
+        for (index, ((key, node), cluster)) in entries.iter().zip(&clusters).enumerate() {
+            let own = || listeners.iter().filter(|listener| listener.cluster == index);
+            own().for_each(|one| sticky::only_over_http(reader, (&key.name, node), one));
+            for (listener, address) in
+                own().filter_map(|one| Some((one, asked_back(one, cluster)?)))
             {
                 let path = format!("clusters.{}", key.name);
                 let message = format!(

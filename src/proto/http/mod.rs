@@ -1,4 +1,25 @@
-//! HTTP: probes of web servers.
+//! HTTP/1.1 and HTTP/2, on hyper at both sides. A head is written anew from its parsed form and a
+//! body is framed anew, so that a backend counts exactly the requests that we count.
 
+mod choice;
+mod client;
+mod download;
 pub mod exchange;
+mod forward;
+mod head;
+pub mod hub;
+mod line;
+mod parcel;
 pub mod probe;
+mod reply;
+pub mod routes;
+mod service;
+pub mod session;
+pub mod settings;
+mod shared;
+mod site;
+mod trip;
+mod tunnel;
+mod upload;
+mod upstream;
+mod watch;
