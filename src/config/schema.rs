@@ -104,6 +104,9 @@ fn kind(kind_of: &'static Kind) -> Value {
         }
         Kind::Map(scope) => Value::Object(map(scope)),
         Kind::Named(scope) => json!({ "type": "object", "additionalProperties": map(scope) }),
+        Kind::Texts => {
+            json!({ "type": "object", "additionalProperties": { "type": ["string", "number"] } })
+        }
         Kind::List(item, most) => {
             json!({ "type": "array", "items": kind(item), "maxItems": most })
         }

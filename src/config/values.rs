@@ -44,6 +44,7 @@ impl Kind {
             Self::Integer { .. } => "a whole number",
             Self::Switch => "true or false",
             Self::Choice { .. } => "a word",
+            Self::Texts => "a map of names and texts",
             Self::Map(_) | Self::Named(_) => "a map of keys and values",
             Self::List(..) => "a list",
             Self::AddressOr(_) => "an address such as 10.0.0.1:6379, or { address, weight }",
