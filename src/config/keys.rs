@@ -2,9 +2,11 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+mod http;
 mod probe;
 mod sticky;
 
+pub(super) use http::{LISTENER_HTTP, RETRY, ROUTE, SHARD_KEY};
 pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
@@ -247,7 +249,7 @@ pub(super) static LISTENER: Scope = Scope {
         key("bind", Kind::Bind, "", "host:port, [::]:port or unix:/path."),
         key(
             "protocol",
-            Kind::Choice { now: words::PROTOCOL_WORDS, later: &["http"] },
+            choice(words::PROTOCOL_WORDS),
             "",
             "What clients speak; tcp: anything, passed on as it is.",
         ),
@@ -255,24 +257,29 @@ pub(super) static LISTENER: Scope = Scope {
             "cluster",
             Kind::Cluster,
             "",
-            "The cluster that answers: with shards for redis, with backends for tcp.",
+            "The cluster that answers: with shards for redis, with backends for tcp, either for http.",
         ),
         key("redis", Kind::Map(&LISTENER_REDIS), "", "What only the protocol redis has."),
         key(
             "proxy_protocol",
             Kind::Map(&PROXY_PROTOCOL),
             "",
-            "Whose connections begin with a PROXY protocol header, for tcp.",
+            "Whose connections begin with a PROXY protocol header, for tcp and http.",
         ),
-        later("routes"),
+        key(
+            "routes",
+            Kind::List(&Kind::Map(&ROUTE), http::MAX_ROUTES),
+            "",
+            "Instead of cluster, for http: the first that matches a request says which cluster answers.",
+        ),
         later("tls"),
         later("users"),
         later("max_connections"),
         later("per_client"),
         later("rate"),
         later("trusted"),
+        key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
         later("access_log"),
-        later("http"),
         later("tcp"),
         later("idle_timeout"),
     ],
@@ -384,12 +391,17 @@ pub(super) static CLUSTER: Scope = Scope {
         later("on_unhealthy"),
         later("outlier"),
         later("passive"),
-        later("retry"),
+        key("retry", Kind::Map(&RETRY), "", "Which requests are tried again, for http."),
         later("queue"),
         later("max_connections"),
         later("max_in_flight"),
         later("slow_start"),
-        later("shard_key"),
+        key(
+            "shard_key",
+            Kind::Map(&SHARD_KEY),
+            "",
+            "Where the key of an http request is: the same key, the same shard; over `backends`, what maglev pins.",
+        ),
         later("tls"),
         later("dedicated"),
         later("pool"),
@@ -569,6 +581,18 @@ pub(super) static UPSTREAM: Scope = Scope {
             Kind::Choice { now: &["shared"], later: &["dedicated"] },
             "shared",
             "shared: the clients of a worker share one connection per backend.",
+        ),
+        key(
+            "http2",
+            Kind::Switch,
+            "false",
+            "Speak HTTP/2 to the backends, for http; gRPC needs it.",
+        ),
+        key(
+            "idle",
+            between(MS_10, DAY),
+            "4s",
+            "How long an idle connection of http is kept; less than the backends keep it.",
         ),
         later("tls"),
     ],

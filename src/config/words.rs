@@ -1,7 +1,7 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::{LogFormat, Protocol};
+use super::{LogFormat, Protocol, RequestId};
 use crate::{
     net::proxy_protocol::Version,
     policy::{
@@ -20,8 +20,13 @@ pub(super) const LOG_FORMAT: Words<LogFormat> =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 pub(super) const LOG_FORMAT_WORDS: &[&str] = &names::<2, _>(LOG_FORMAT);
 
-pub(super) const PROTOCOL: Words<Protocol> = &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp)];
-pub(super) const PROTOCOL_WORDS: &[&str] = &names::<2, _>(PROTOCOL);
+pub(super) const PROTOCOL: Words<Protocol> =
+    &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp), ("http", Protocol::Http)];
+pub(super) const PROTOCOL_WORDS: &[&str] = &names::<3, _>(PROTOCOL);
+
+pub(super) const REQUEST_ID: Words<RequestId> =
+    &[("pass", RequestId::Pass), ("make", RequestId::Make)];
+pub(super) const REQUEST_ID_WORDS: &[&str] = &names::<2, _>(REQUEST_ID);
 
 pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("primary", ReadFrom::Primary),

@@ -2,7 +2,7 @@
 //! say, and starts nothing: every backend begins unknown.
 
 use crate::{
-    config,
+    config::{self, Protocol},
     policy::{
         balance::{Balancer, Strategy},
         gate::{Axes, Init, Role, derive},
@@ -42,13 +42,22 @@ fn cluster(
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
-            (Layout::Shards, shards.collect())
+            let shards: Vec<Shard> = shards.collect();
+            if written.protocol == Protocol::Http {
+                shards.iter().for_each(assign);
+                (Layout::Fixed, shards)
+            } else {
+                (Layout::Shards, shards)
+            }
         }
     };
     Cluster {
         id,
         layout,
-        slots: if layout == Layout::Shards { even_slots(shards.len()) } else { Vec::new() },
+        slots: match layout {
+            Layout::Shards | Layout::Fixed => even_slots(shards.len()),
+            Layout::Group { .. } => Vec::new(),
+        },
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
@@ -72,6 +81,17 @@ fn shard(
         replicas: Balancer::new(balance, replicas),
         any: Balancer::new(balance, &weights),
         members,
+    }
+}
+
+/// Gives the members the roles that they are written in: there is nobody to ask. They take requests
+/// from the start, before any probe.
+fn assign(shard: &Shard) {
+    for (index, member) in shard.members.iter().enumerate() {
+        let role = if index == 0 { Role::Primary } else { Role::Replica };
+        let (admin, init) = (member.admin(), Init::Up);
+        let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
+        member.publish(state, gate, role, 0);
     }
 }
 

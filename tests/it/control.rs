@@ -3,18 +3,12 @@
 
 use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
-    config::{
-        Admin, Check, Cluster, Config, Limits, Listener, Log, LogFormat, Member, Reads,
-        RedisListener, Shard, Shutdown,
-    },
+    config::{Admin, Check, Config, Env},
     control::{self, Inputs, admin, build::build, process::ProcessState},
-    net::addr::{Address, Bind},
-    policy::{
-        gate::{Role, State},
-        reads::ReadFrom,
-    },
+    net::addr::Bind,
+    policy::gate::{Role, State},
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
-    topology::{self, Backend, Credentials, Outcome, Reporter, Timeouts},
+    topology::{self, Backend, Outcome, Reporter},
 };
 use std::{
     io::{Read, Write},
@@ -42,10 +36,6 @@ struct Control {
     thread: Option<JoinHandle<()>>,
 }
 
-fn address(port: u16) -> Address {
-    format!("127.0.0.1:{port}").parse().unwrap()
-}
-
 /// Polls `condition` until it holds; how long that took.
 #[track_caller]
 fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
@@ -55,50 +45,22 @@ fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Du
 }
 
 fn config(ports: &[u16], password: Option<&str>) -> Config {
-    let members: Vec<_> = ports.iter().map(|port| Member::new(address(*port))).collect();
-    let (primary, replicas) = members.split_first().unwrap();
-    Config {
-        workers: None,
-        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: true, ..Admin::default() },
-        log: Log { format: LogFormat::Text, level: "info".to_owned() },
-        limits: Limits { max_connections: None, memory: None },
-        shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: SOON },
-        listeners: vec![Listener {
-            name: "cache".to_owned(),
-            protocol: Default::default(),
-            bind: "127.0.0.1:6380".parse().unwrap(),
-            cluster: 0,
-            proxy_protocol: Vec::new(),
-            redis: RedisListener {
-                password: None,
-                max_pipeline: 1024,
-                max_bulk: 1 << 29,
-                client_output_limit: 1 << 25,
-                allow: Vec::new(),
-                deny: Vec::new(),
-            },
-        }],
-        clusters: vec![Cluster {
-            name: "cache".to_owned(),
-            shards: vec![Shard {
-                name: "s0".to_owned(),
-                primary: primary.clone(),
-                replicas: replicas.to_vec(),
-            }],
-            backends: None,
-            reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
-            http_check: None,
-            check: Check {
-                interval: Duration::from_millis(200),
-                fast_interval: Duration::from_millis(50),
-                down_interval: Duration::from_millis(100),
-                ..Check::default()
-            },
-            timeouts: Timeouts::default(),
-            upstream: Credentials { user: None, password: password.map(str::to_owned) },
-            commands: Vec::new(),
-        }],
-    }
+    let mut members = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+    let (primary, replicas) = (members.next().unwrap(), members.collect::<Vec<_>>().join(", "));
+    let upstream = password.map(|word| format!("password: {word}")).unwrap_or_default();
+    let text = format!(
+        "admin: {{ bind: 127.0.0.1:0 }}
+listeners: [{{ name: cache, bind: 127.0.0.1:6380, protocol: redis, cluster: cache }}]
+clusters:
+  cache:
+    shards: [{{ primary: {primary}, replicas: [{replicas}] }}]
+    reads: {{ from: prefer_replica }}
+    check: {{ interval: 200ms, fast_interval: 50ms, down_interval: 100ms }}
+    upstream: {{ {upstream} }}
+"
+    );
+    let (config, findings) = Config::parse(&text, "control.yaml", Env::empty());
+    config.unwrap_or_else(|| panic!("{findings}"))
 }
 
 impl Control {

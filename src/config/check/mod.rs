@@ -2,13 +2,14 @@
 //! the reading of one key: see `section`.
 
 mod cluster;
+mod http;
 mod listener;
 mod probe;
 mod shard;
 mod sticky;
 
 use super::{
-    Admin, Cluster, Config, Findings, Limits, Listener, Log, Secret, Shutdown,
+    Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Secret, Shutdown,
     env::Env,
     file,
     finding::Notes,
@@ -76,18 +77,20 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         })
         .collect();
     let listeners = listener::listeners(reader, root, &names, &admin);
+    let protocols = protocols(reader, entries, &listeners);
     if let (true, Some(field)) = (entries.is_empty(), root.field("clusters"))
         && matches!(field.node.value, file::Value::Map(_))
     {
         reader.notes.error(&field.key_at, &field.path, "it is empty; a listener needs one");
     }
     let mut clusters = Vec::new();
-    for (key, node) in entries {
-        clusters.extend(cluster::cluster(reader, key, node));
+    for ((key, node), protocol) in entries.iter().zip(protocols) {
+        clusters.extend(cluster::cluster(reader, key, node, protocol));
     }
     if reader.notes.errors() == 0 {
         for (index, ((key, node), cluster)) in entries.iter().zip(&clusters).enumerate() {
-            let own = || listeners.iter().filter(|listener| listener.cluster == index);
+            let uses = |listener: &Listener| listener.clusters().contains(&index);
+            let own = || listeners.iter().filter(|listener| uses(listener));
             own().for_each(|one| sticky::only_over_http(reader, (&key.name, node), one));
             for (listener, address) in
                 own().filter_map(|one| Some((one, asked_back(one, cluster)?)))
@@ -99,13 +102,37 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
                 );
                 reader.notes.error(&key.at, &path, message);
             }
-            if listeners.iter().all(|listener| listener.cluster != index) {
+            if own().next().is_none() {
                 let path = format!("clusters.{}", key.name);
                 reader.notes.hint(&key.at, &path, "no listener uses this cluster");
             }
         }
     }
     Config { workers, admin, log, limits, shutdown, listeners, clusters }
+}
+
+/// What each cluster is spoken to in: what its listeners speak.
+fn protocols(
+    reader: &mut Reader<'_, '_>,
+    entries: &[(file::Key, file::Node)],
+    listeners: &[Listener],
+) -> Vec<Option<Protocol>> {
+    let of = |(index, (key, _)): (usize, &(file::Key, file::Node))| {
+        let mut own = listeners.iter().filter(|listener| listener.clusters().contains(&index));
+        let first = own.next()?;
+        if let Some(other) = own.find(|other| other.protocol != first.protocol) {
+            let message = format!(
+                "listener '{}' speaks {} and listener '{}' {}; each needs a cluster of its own",
+                first.name,
+                first.protocol.as_str(),
+                other.name,
+                other.protocol.as_str()
+            );
+            reader.notes.error(&key.at, &format!("clusters.{}", key.name), message);
+        }
+        Some(first.protocol)
+    };
+    entries.iter().enumerate().map(of).collect()
 }
 
 /// The member of a cluster that is the listener itself.
@@ -137,7 +164,7 @@ fn admin(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Admin {
         reader.notes.error(&field.node.at, &field.path, message);
     }
     let token = reader.secret(&section, "token", "token_file").map(Secret);
-    if let Some(Err(_)) = token.as_ref().map(|token| http::HeaderValue::from_str(&token.0)) {
+    if let Some(Err(_)) = token.as_ref().map(|token| ::http::HeaderValue::from_str(&token.0)) {
         let message = "it has characters that no header may have";
         reader.notes.error(&section.at, &section.path, message);
     }

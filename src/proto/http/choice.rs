@@ -1,12 +1,16 @@
 //! From a request to the backend that takes it: its shard, and then one of the shard's members
 //! after the other. It decides nothing itself: the policies do, over the gates.
 
-use super::{hub::Hub, reply::Refusal, settings::ShardKey};
+use super::{
+    hub::Hub,
+    reply::Refusal,
+    settings::{ClusterSettings, ShardKey},
+};
 use crate::{
-    policy::{access::Access, dice::mix, slot::slot},
+    policy::{access::Access, cookie, dice::mix, slot::slot},
     topology::{Backend, Cluster, Layout, Shard, pick},
 };
-use http::{Method, header::COOKIE, request::Parts};
+use http::{HeaderValue, Method, header::COOKIE, request::Parts};
 use std::{
     hash::{BuildHasher, Hasher},
     net::IpAddr,
@@ -23,6 +27,10 @@ pub(super) struct Choice<'a> {
     key: u64,
     /// Bit i: member i has been tried.
     tried: u64,
+    /// The member that its session is at.
+    sticky: Option<usize>,
+    /// It goes nowhere else.
+    strict: bool,
 }
 
 impl<'a> Choice<'a> {
@@ -30,12 +38,12 @@ impl<'a> Choice<'a> {
     /// What the client is told when the request does not say which shard it is for.
     pub(super) fn new(
         cluster: &'a Cluster,
-        shard_key: Option<&ShardKey>,
+        settings: &ClusterSettings,
         head: &Parts,
         address: Option<IpAddr>,
         hub: &Hub,
     ) -> Result<Self, Refusal> {
-        let found = shard_key.map(|place| (place, place.find(head)));
+        let found = settings.shard_key.as_ref().map(|place| (place, place.find(head)));
         let shard = match (&*cluster.shards, &found) {
             ([], _) => None,
             ([only], _) => Some(only),
@@ -47,45 +55,70 @@ impl<'a> Choice<'a> {
             (_, None) => None,
         };
         let shard = shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
-        let key = match (found, cluster.layout, address) {
-            (Some((_, Some(key))), _, _) => hash(key),
-            (_, Layout::Group { client, .. }, Some(address)) => client.key(address),
-            _ => hub.chooser.draw(),
+        let header = settings.sticky.as_ref().and_then(|sticky| sticky.header.as_ref());
+        let told = header.and_then(|name| head.headers.get(name)).map(HeaderValue::as_bytes);
+        let key = match (found.and_then(|(_, key)| key).or(told), cluster.layout, address) {
+            (Some(key), _, _) => hash(key),
+            (None, Layout::Group { client, .. }, Some(address)) => client.key(address),
+            (None, _, _) => hub.chooser.draw(),
         };
-        Ok(Self { cluster, shard, access: access(&head.method), key, tried: 0 })
+        let access = access(&head.method);
+        Ok(Self { cluster, shard, access, key, tried: 0, sticky: None, strict: false })
+    }
+
+    /// Its session is at the member at that place; `strict`: and goes nowhere else.
+    pub(super) fn stick(&mut self, place: usize, strict: bool) {
+        self.sticky = Some(place);
+        self.strict = strict;
     }
 
     pub(super) fn access(&self) -> Access {
         self.access
     }
 
-    /// The next backend to try, or `None` when none is left.
-    pub(super) fn next(&mut self, hub: &Hub) -> Option<&'a Arc<Backend>> {
-        let (shard, cluster, tried) = (self.shard, self.cluster, self.tried);
-        let draw = || hub.chooser.draw();
+    /// The place of the next backend to try, or `None` when none is left.
+    pub(super) fn next(&mut self, hub: &Hub) -> Option<(usize, &'a Arc<Backend>)> {
         let index =
-            hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
-                Layout::Group { .. } => pick::any(shard, picker, tried, draw),
-                Layout::Shards | Layout::Fixed => {
-                    pick::select(shard, self.access, cluster.reads, picker, tried, draw)
-                }
-            })?;
+            self.at_home().or_else(|| if self.strict { None } else { self.elsewhere(hub) })?;
         self.tried |= 1 << index;
-        shard.members.get(index)
+        Some((index, self.shard.members.get(index)?))
     }
 
-    /// The last one may be tried once more: what failed was not its doing.
-    pub(super) fn forgive(&mut self, backend: &Backend) {
-        let index = self.shard.members.iter().position(|member| member.id == backend.id);
-        self.tried &= !index.map_or(0, |index| 1 << index);
+    /// The member of its session, if it still takes those and was not tried.
+    fn at_home(&self) -> Option<usize> {
+        let place = self.sticky.filter(|place| self.tried >> place & 1 == 0)?;
+        let backend = self.shard.members.get(place)?;
+        let gate = backend.gate();
+        let takes = gate.sticky() || gate.half_open() && backend.take_permit();
+        takes.then_some(place)
+    }
+
+    fn elsewhere(&self, hub: &Hub) -> Option<usize> {
+        let (shard, cluster, tried) = (self.shard, self.cluster, self.tried);
+        let draw = || hub.chooser.draw();
+        hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
+            Layout::Group { .. } => pick::any(shard, picker, tried, draw),
+            Layout::Shards | Layout::Fixed => {
+                pick::select(shard, self.access, cluster.reads, picker, tried, draw)
+            }
+        })
+    }
+
+    /// A member that was tried may be tried once more: what failed was not its doing.
+    pub(super) fn forgive(&mut self, index: usize) {
+        self.tried &= !(1 << index);
     }
 
     /// Why [`Self::next`] found nobody at all.
     pub(super) fn why_not(&self) -> String {
-        let members = self.shard.members.iter().take(MEMBERS_TOLD);
-        let states: Vec<_> =
-            members.map(|one| format!("{} is {}", one.name, one.state().as_str())).collect();
-        format!("cluster {} has no backend for this: {}", self.cluster.name, states.join(", "))
+        let told = |one: &Arc<Backend>| format!("{} is {}", one.name, one.state().as_str());
+        let name = &self.cluster.name;
+        let home = self.sticky.filter(|_| self.strict);
+        if let Some(home) = home.and_then(|place| self.shard.members.get(place)) {
+            return format!("cluster {name}: the session's backend is out: {}", told(home));
+        }
+        let states: Vec<_> = self.shard.members.iter().take(MEMBERS_TOLD).map(told).collect();
+        format!("cluster {name} has no backend for this: {}", states.join(", "))
     }
 }
 
@@ -103,9 +136,8 @@ impl ShardKey {
         match self {
             Self::Header(name) => head.headers.get(name).map(|value| value.as_bytes()),
             Self::Cookie(name) => {
-                let lines = head.headers.get_all(COOKIE).iter();
-                let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-                value_of(pairs.map(<[u8]>::trim_ascii), name)
+                let mut lines = head.headers.get_all(COOKIE).iter();
+                lines.find_map(|line| cookie::find(line.as_bytes(), name.as_bytes()))
             }
             Self::Query(name) => {
                 let query = head.uri.query()?.as_bytes();

@@ -80,7 +80,7 @@ impl Client {
         let told = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
         let told: Vec<IpAddr> = told.flat_map(|value| value.split(',')).filter_map(parse).collect();
         let client = told.iter().rev().find(|address| !settings.trusts(**address));
-        client.or(told.first()).copied().or(self.address)
+        client.or_else(|| told.first()).copied().or(self.address)
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     /// What brings the body, over HTTP/1.1.
     pub(super) upstream: Option<Box<Upstream>>,
+    /// Where its backend is among its likes.
+    pub(super) place: usize,
     pub(super) lease: Lease,
     pub(super) site: Rc<Site>,
     /// When it was asked.
@@ -63,33 +65,33 @@ impl Errand<'_> {
         let mut tries = 0;
         let mut newest = None;
         loop {
-            let Some(backend) = self.choice.next(self.hub) else {
+            let Some((place, backend)) = self.choice.next(self.hub) else {
                 return Err(newest.unwrap_or_else(|| Refusal::no_backend(self.choice.why_not())));
             };
             if tries > 0 {
                 trip.retried();
             }
             tries += 1;
-            let miss = match self.ask(backend, &mut parcel, trip).await {
+            let miss = match self.ask((place, backend), &mut parcel, trip).await {
                 Ok(answer) => return Ok(answer),
                 Err(miss) => miss,
             };
             self.blame(backend, &miss, trip);
             let refusal = self.refusal(backend, &miss, trip, tries);
-            if !self.again(backend, miss, &mut parcel, trip, tries) {
+            if !self.again(place, miss, &mut parcel, trip, tries) {
                 return Err(refusal);
             }
             newest = Some(refusal);
-            let most = BACKOFF.saturating_mul(1 << tries.min(6));
-            let draw = Dice::new(self.hub.chooser.draw()).below(most.as_micros() as u64);
-            tokio::time::sleep(Duration::from_micros(draw)).await;
+            let most = BACKOFF_US << tries.min(6);
+            let wait = Dice::new(self.hub.chooser.draw()).below(most);
+            tokio::time::sleep(Duration::from_micros(wait)).await;
         }
     }
 
     /// One try.
     async fn ask(
         &self,
-        backend: &Arc<Backend>,
+        (place, backend): (usize, &Arc<Backend>),
         parcel: &mut Parcel,
         trip: &Trip,
     ) -> Result<Answer, Miss> {
@@ -104,7 +106,9 @@ impl Errand<'_> {
         let asked = line.ask(request, trip.watch()).await;
         drop(waiting);
         match asked {
-            Ok((response, upstream)) => Ok(Answer { response, upstream, lease, site, asked_us }),
+            Ok((response, upstream)) => {
+                Ok(Answer { response, upstream, place, lease, site, asked_us })
+            }
             Err(lost) => Err(Miss::Lost { lost, used }),
         }
     }
@@ -146,7 +150,7 @@ impl Errand<'_> {
     /// Whether there is another try; prepares it.
     fn again(
         &mut self,
-        backend: &Backend,
+        place: usize,
         miss: Miss,
         parcel: &mut Parcel,
         trip: &Trip,
@@ -157,12 +161,12 @@ impl Errand<'_> {
             Miss::Lost { lost: Lost::Due, .. } => return false,
             Miss::Lost { lost: Lost::Unsent(request), .. } => {
                 parcel.put_back(*request);
-                self.choice.forgive(backend);
+                self.choice.forgive(place);
                 false
             }
             Miss::Lost { lost: Lost::Broken(error), used } => {
                 if used && closed(&error) {
-                    self.choice.forgive(backend);
+                    self.choice.forgive(place);
                 }
                 true
             }
@@ -227,7 +231,7 @@ fn is_reset(error: &hyper::Error) -> bool {
     })
 }
 
-/// Before the second try; doubled for each further one, and drawn from the whole range.
-const BACKOFF: Duration = Duration::from_millis(5);
+/// Doubled before each further try, and drawn from the whole range.
+const BACKOFF_US: u64 = 2_500;
 /// A try is not begun without any time.
 const SHORTEST: Duration = Duration::from_millis(1);

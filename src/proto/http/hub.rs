@@ -42,7 +42,6 @@ pub struct Hub {
 pub(super) struct Watched {
     hub: Rc<Hub>,
     key: usize,
-    pub(super) watch: Rc<Watch>,
 }
 
 impl Hub {
@@ -146,8 +145,8 @@ impl Hub {
 
     /// Looks at `watch` from now on.
     pub(super) fn watch(self: &Rc<Self>, watch: Rc<Watch>) -> Watched {
-        let key = self.watches.borrow_mut().insert(Rc::clone(&watch));
-        Watched { hub: Rc::clone(self), key, watch }
+        let key = self.watches.borrow_mut().insert(watch);
+        Watched { hub: Rc::clone(self), key }
     }
 }
 

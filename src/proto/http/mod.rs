@@ -18,6 +18,7 @@ pub mod session;
 pub mod settings;
 mod shared;
 mod site;
+mod stickiness;
 mod trip;
 mod tunnel;
 mod upload;

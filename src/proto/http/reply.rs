@@ -76,10 +76,6 @@ impl Refusal {
         Self { close: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, "client_timeout", text) }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// The reply; `close`: the connection ends after it.
     pub(super) fn into_response(self) -> Response<Download> {
         let mut response = Response::new(Download::Text(Bytes::from(self.text + "\n")));

@@ -11,6 +11,7 @@ use super::{
     reply::Refusal,
     routes,
     settings::Settings,
+    stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
     watch::{Phase, Watch},
@@ -43,7 +44,7 @@ impl Session {
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
         match self.forward(head, incoming, &mut trip).await {
-            Ok((answer, hop)) => self.reply(answer, hop, trip),
+            Ok((answer, promise)) => self.reply(answer, promise, trip),
             Err(refusal) => {
                 trip.refused();
                 refusal.into_response()
@@ -66,7 +67,7 @@ impl Session {
         mut head: Parts,
         incoming: Incoming,
         trip: &mut Trip,
-    ) -> Result<(Answer, Hop), Refusal> {
+    ) -> Result<(Answer, Promise), Refusal> {
         let settings = &*self.settings;
         head::normalise(&mut head, settings.limits.uri)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
@@ -77,10 +78,13 @@ impl Session {
             return Err(Refusal::no_route(host));
         };
         let address = self.client.origin(settings, &head.headers);
-        let shard_key = of_cluster.shard_key.as_ref();
-        let choice = Choice::new(cluster, shard_key, &head, address, &self.hub)?;
-        let access = choice.access();
-        trip.goes_to(index, access);
+        let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
+        trip.goes_to(index, choice.access());
+        let cookie = of_cluster.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
+        let stickiness = cookie.map(|cookie| Stickiness::take(cookie, &mut head.headers));
+        if let (Some(cookie), Some(place)) = (cookie, stickiness.and_then(|found| found.place)) {
+            choice.stick(place, cookie.strict);
+        }
 
         let expects = head.headers.contains_key(EXPECT) && !of_cluster.http2;
         let length_known = incoming.size_hint().exact().is_some();
@@ -92,19 +96,25 @@ impl Session {
         let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
         let mut errand = Errand { hub: &self.hub, cluster, settings: of_cluster, choice };
         let answer = errand.run(parcel, trip).await?;
-        Ok((answer, hop))
+        Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
     }
 
     /// Makes a backend's reply ours.
-    fn reply(&self, answer: Answer, hop: Hop, mut trip: Trip) -> Response<Download> {
-        let Answer { response, upstream, lease, site, asked_us } = answer;
+    fn reply(&self, answer: Answer, promise: Promise, mut trip: Trip) -> Response<Download> {
+        let Answer { response, upstream, place, lease, site, asked_us } = answer;
         let (mut head, incoming) = response.into_parts();
-        let life = keep_alive(&head, self.idle_time(&trip));
+        let of_cluster = trip.cluster().and_then(|index| self.settings.clusters.get(index));
+        let life = keep_alive(&head, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
         let upgraded = head.headers.get(UPGRADE).cloned();
         head::to_client(&mut head, &self.settings);
+        let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
+        if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
+            let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
+            trip.sticky(told);
+        }
         trip.replied(head.status, lease, site, asked_us, life);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (Some(upstream), Some(_)) = (upstream, hop.upgrade) else {
+            let (Some(upstream), Some(_)) = (upstream, promise.upgrade) else {
                 trip.broken();
                 let text = "the backend changes to a protocol that nobody asked for";
                 return Refusal::reply_lost(text).into_response();
@@ -128,11 +138,14 @@ impl Session {
         };
         Response::from_parts(head, body)
     }
+}
 
-    fn idle_time(&self, trip: &Trip) -> Duration {
-        let cluster = trip.cluster().and_then(|index| self.settings.clusters.get(index));
-        cluster.map_or(Duration::ZERO, |cluster| cluster.idle)
-    }
+/// What a reply will need of its request.
+#[derive(Debug)]
+struct Promise {
+    /// The protocol that the client was allowed to ask for.
+    upgrade: Option<HeaderValue>,
+    stickiness: Option<Stickiness>,
 }
 
 /// Says again that the client wants another protocol, when it may have one.

@@ -1,6 +1,10 @@
 //! What a listener and the clusters behind it say of HTTP. Values only.
 
 use super::routes::Route;
+use crate::{
+    net::prefix::Prefix,
+    policy::sticky::{Codec, Jar, SetCookie},
+};
 use http::HeaderName;
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -55,7 +59,7 @@ pub enum RequestId {
 }
 
 /// What a cluster says of HTTP.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ClusterSettings {
     /// Where the key that chooses the shard is.
     pub shard_key: Option<ShardKey>,
@@ -65,6 +69,26 @@ pub struct ClusterSettings {
     pub http2: bool,
     /// How long an idle connection is kept; default 4s.
     pub idle: Duration,
+    pub sticky: Option<Sticky>,
+}
+
+/// What keeps a client at its backend: the first of these that a request has.
+#[derive(Clone, Debug)]
+pub struct Sticky {
+    pub cookie: Option<Cookie>,
+    pub header: Option<HeaderName>,
+    pub client_ip: Option<Prefix>,
+}
+
+/// The cookie that names a backend.
+#[derive(Clone, Debug)]
+pub struct Cookie {
+    pub codec: Codec,
+    /// By the place of the backend in its group.
+    pub jar: Jar,
+    pub set: SetCookie,
+    /// A session whose backend is gone gets an error instead of another backend.
+    pub strict: bool,
 }
 
 /// Where the key of a request is.
@@ -100,17 +124,6 @@ impl Default for Limits {
             body_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             streams: 128,
-        }
-    }
-}
-
-impl Default for ClusterSettings {
-    fn default() -> Self {
-        Self {
-            shard_key: None,
-            idempotent_writes: false,
-            http2: false,
-            idle: Duration::from_secs(4),
         }
     }
 }

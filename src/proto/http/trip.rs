@@ -5,6 +5,7 @@ use super::{
     hub::{Hub, Watched},
     settings::Settings,
     site::Site,
+    stickiness::Told,
     upstream::Upstream,
     watch::{Phase, Watch},
 };
@@ -141,6 +142,18 @@ impl Trip {
         self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
         self.at = Some(Stop { lease, site, life, body_idle });
+    }
+
+    /// What became of the session that the request belongs to.
+    pub(super) fn sticky(&self, told: Told) {
+        let Some(counted) = self.cluster.and_then(|cluster| self.hub.counted(cluster)) else {
+            return;
+        };
+        match told {
+            Told::Kept => counted.sticky_kept.add(1),
+            Told::New => counted.sticky_new.add(1),
+            Told::Moved => counted.sticky_moved.add(1),
+        }
     }
 
     /// A part of the reply's body has come and is handed on.
