@@ -5,7 +5,7 @@ use crate::{
     config::{self, Protocol},
     policy::{
         balance::{Balancer, Strategy},
-        gate::{Axes, Init, Role, derive},
+        gate::{Admin, Axes, Init, Role, derive},
         maglev::stable_id,
         shard::even_slots,
     },
@@ -35,6 +35,10 @@ fn cluster(
         let address = member.address.clone();
         let backend = Backend::new(id, cluster, shard, address, member.weight, workers);
         backend.publish_admin(member.admin);
+        if member.admin != Admin::Ready {
+            let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
+            backend.publish(state, gate, Role::Unknown, 0);
+        }
         backend
     };
     let (layout, shards) = match &written.backends {

@@ -6,6 +6,7 @@
 
 mod control;
 mod harness;
+mod operator;
 mod probe;
 mod redis_auth;
 mod redis_clients;

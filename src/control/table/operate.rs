@@ -43,10 +43,14 @@ impl Table {
         }
     }
 
-    /// What the configuration wants, at the start.
+    /// What the configuration wants, which the first snapshot says already.
     pub(super) fn obey_configuration(&mut self, index: usize, admin: Admin) {
+        let Some(watch) = self.watches.get_mut(index) else { return };
         let set = Event::Set { source: Source::Config, to: admin, until_ms: None };
-        self.administer(index, set, 0, "as the configuration says".to_owned());
+        watch.admin = watch.admin.observe(0, set).0;
+        let words = [Admin::Ready.as_str(), admin.as_str(), Source::Config.as_str()];
+        let told = event(watch, words, "as the configuration says".to_owned(), true);
+        self.events.push(told);
     }
 
     /// Takes back what the admin API wanted for a time that is over.
