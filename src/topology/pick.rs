@@ -205,6 +205,8 @@ mod tests {
         assert_eq!(picked(&[UP, DOWN], 0b1), "1111");
         assert_eq!(picked(&[DOWN, DISABLED, DRAIN], 0), "0000");
         assert_eq!(picked(&[DISABLED, DRAIN], 0), "----");
+        let down_too = Axes { admin: Admin::Drain, ..DOWN };
+        assert_eq!(picked(&[down_too, DOWN], 0), "1111", "by hand, and down as well");
         assert_eq!(picked(&[DOWN, DOWN], 0b11), "----");
         assert_eq!(picked(&[TRIAL], 0), "0000", "the only one is not kept for the trial");
         assert_eq!(picked(&[], 0), "----");
