@@ -602,3 +602,87 @@ fn an_http_backend_that_answers_503_is_out_within_the_printed_worst_case_and_com
     one.set_down(false);
     wait_for_state(&sluice, &one.address(), "ready");
 }
+
+#[test]
+fn a_killed_http_backend_breaks_off_its_downloads_and_tunnels_and_a_drained_one_does_not() {
+    let slow = "root FOLDER; location = /slow { limit_rate 1k; } location / { return 200 ok; }";
+    let nginx = Nginx::start(slow);
+    fs::write(nginx.folder.path().join("slow"), "x".repeat(1 << 20)).unwrap();
+    let upgrades = Upgrades::start();
+    let sluice = Setup::http([nginx.address()]).admin(SOCKET).start();
+    let name = format!("cache/{}", nginx.address());
+    let mut download = TcpStream::connect(sluice.address()).unwrap();
+    download.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(download, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut some = vec![0; 600];
+    download.read_exact(&mut some).unwrap();
+
+    change(&sluice, &["drain", &name]);
+    download.read_exact(&mut some).unwrap();
+    change(&sluice, &["disable", &name]);
+    download.read_exact(&mut some).unwrap();
+    change(&sluice, &["disable", &name, "--kill"]);
+    let killed = Instant::now();
+    while let Ok(1..) = download.read(&mut some) {
+        assert!(killed.elapsed() < PATIENCE, "it goes on");
+    }
+    let refused = crate::harness::http::get(&sluice.address(), "/").unwrap();
+    assert_eq!(refused.0, 503, "{refused:?}");
+    change(&sluice, &["ready", &name]);
+    wait_for_state(&sluice, &nginx.address(), "ready");
+    assert_eq!(crate::harness::http::get(&sluice.address(), "/").unwrap(), (200, "ok".to_owned()));
+    drop(sluice);
+
+    let sluice = Setup::http([upgrades.address()]).admin(SOCKET).start();
+    let mut tunnel = TcpStream::connect(sluice.address()).unwrap();
+    tunnel.set_read_timeout(Some(PATIENCE)).unwrap();
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    tunnel.write_all(ask.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        tunnel.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    let name = format!("cache/{}", upgrades.address());
+    change(&sluice, &["disable", &name]);
+    tunnel.write_all(b"ping").unwrap();
+    let mut echo = [0; 4];
+    tunnel.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"ping", "without --kill it stays");
+    change(&sluice, &["disable", &name, "--kill"]);
+    assert_eq!(tunnel.read(&mut echo).unwrap_or(0), 0);
+}
+
+/// A server that agrees to any upgrade and then sends back what it gets.
+struct Upgrades(Port);
+
+impl Upgrades {
+    fn start() -> Self {
+        let port = Port::free();
+        let listener = std::net::TcpListener::bind(port.address()).unwrap();
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    let mut first = true;
+                    while let Ok(n @ 1..) = socket.read(&mut bytes) {
+                        let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+                                       Upgrade: echo\r\n\r\n";
+                        let said = if first { &agreed[..] } else { &bytes[..n] };
+                        first = false;
+                        if socket.write_all(said).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self(port)
+    }
+
+    fn address(&self) -> String {
+        self.0.address()
+    }
+}

@@ -40,6 +40,8 @@ pub(super) struct Trip {
 struct Stop {
     lease: Lease,
     site: Rc<Site>,
+    /// Its place among those whom the site serves.
+    key: usize,
     /// How long the connection may be idle afterwards.
     life: Duration,
     body_idle: Duration,
@@ -141,7 +143,8 @@ impl Trip {
         let body_idle = self.settings.limits.body_idle;
         self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
-        self.at = Some(Stop { lease, site, life, body_idle });
+        let key = site.enter(&self.watch);
+        self.at = Some(Stop { lease, site, key, life, body_idle });
     }
 
     /// What became of the session that the request belongs to.
@@ -205,6 +208,9 @@ impl Trip {
 
 impl Drop for Trip {
     fn drop(&mut self) {
+        if let Some(stop) = &self.at {
+            stop.site.leave(stop.key);
+        }
         let now_us = self.hub.now_us();
         if let Some(requests) = self.requests() {
             let counter = match self.end {
