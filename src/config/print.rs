@@ -501,7 +501,17 @@ clusters:
     fn passwords_are_never_printed() {
         let config = parsed(&LARGE.replace("(set)", "hunter2"));
         assert_eq!(config.clusters[1].upstream.password.as_deref(), Some("hunter2"));
-        for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
+        let tcp = TCP.replace("(set)", "Basic hunter2");
+        let probed = parsed(&format!("admin: {{ token: hunter2 }}\n{tcp}"));
+        let sent = &probed.clusters.iter().find_map(|one| one.http_check.as_ref()).unwrap().headers;
+        assert!(sent.iter().any(|(_, value)| value.as_bytes().ends_with(b"hunter2")));
+        for text in [
+            config.to_yaml(true),
+            config.to_yaml(false),
+            format!("{config:?}"),
+            probed.to_yaml(true),
+            format!("{probed:?}"),
+        ] {
             assert!(!text.contains("hunter2") && !text.contains("${p"), "{text}");
         }
         let config = parsed(TCP);

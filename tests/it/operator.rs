@@ -1,14 +1,16 @@
 //! What an operator does to a running Sluice: backends are drained, disabled and brought back, over
 //! the command line and the admin address; and probed by HTTP. Real servers stand behind it.
 
-use crate::harness::{Conn, PATIENCE, Redis, Setup, Sluice, eventually, port::Port};
+use crate::harness::{
+    Conn, PATIENCE, Redis, Setup, Sluice, eventually, port::Port, process::Process,
+};
 use serde_json::{Value, json};
 use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixStream},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -487,10 +489,39 @@ fn without_a_word_about_it_the_socket_lies_where_both_sides_look() {
     wait_for_state(&sluice, &server.address(), "drain");
 }
 
+#[test]
+fn the_admin_address_may_be_a_socket_alone() {
+    let (server, port, folder) = (Redis::start(), Port::free(), TempDir::new().unwrap());
+    let (file, socket) = (folder.path().join("f.yaml"), folder.path().join("admin.sock"));
+    let text = format!(
+        "admin: {{ bind: \"unix:{}\" }}\n\
+         listeners: [{{ bind: {}, protocol: tcp, cluster: cache }}]\n\
+         clusters: {{ cache: {{ backends: [\"{}\"] }} }}\n",
+        socket.display(),
+        port.address(),
+        server.address()
+    );
+    fs::write(&file, text).unwrap();
+    let program = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.env("SLUICE_CONFIG", &file).stderr(Stdio::null());
+        command
+    };
+    let running = program().arg("run").stdout(Stdio::null()).spawn().unwrap();
+    let _running = Process(running);
+    let name = format!("cache/{}", server.address());
+    eventually("it is drained", PATIENCE, || {
+        program().args(["backend", "drain", &name]).output().unwrap().status.success().then_some(())
+    });
+    let ask = |path| ask(UnixStream::connect(&socket).unwrap(), path, "Host: x\r\n", "");
+    assert_eq!(ask("GET /livez"), (200, "alive\n".to_owned()));
+    assert!(ask("GET /api/v1/backends/0").1.contains("\"in_force\":\"drain\""));
+}
+
 /// nginx that answers on its port what `locations` say; a file `down` in its folder is for them to
 /// look at.
 struct Nginx {
-    process: Child,
+    _process: Process,
     port: Port,
     folder: TempDir,
 }
@@ -516,8 +547,8 @@ impl Nginx {
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-p").arg(folder.path()).arg("-e").arg(folder.path().join("error.log"));
         command.arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
-        let process = command.stderr(Stdio::null()).spawn().unwrap();
-        let nginx = Self { process, port, folder };
+        let _process = Process(command.stderr(Stdio::null()).spawn().unwrap());
+        let nginx = Self { _process, port, folder };
         eventually("nginx accepts", PATIENCE, || TcpStream::connect(nginx.address()).ok());
         nginx
     }
@@ -532,13 +563,6 @@ impl Nginx {
             true => fs::write(file, "").unwrap(),
             false => fs::remove_file(file).unwrap(),
         }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -54,6 +54,7 @@ impl Tunnel {
             if watch.is_killed() { Poll::Ready(()) } else { Poll::Pending }
         });
         tokio::select! {
+            biased;
             end = relay(&mut client, &mut self.backend, first, idle, &hub.stock, tally) => {
                 tracing::debug!(?end, "tunnel ended");
             }

@@ -75,6 +75,7 @@ pub async fn serve(
     };
     let idle = cluster.timeouts.idle;
     tokio::select! {
+        biased;
         end = relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally) => {
             End::Relayed(end)
         }
