@@ -106,6 +106,10 @@ pub(super) struct Hop {
 /// Takes off what is for one connection alone: RFC 9110, 7.6.1, and what is named in Connection.
 fn strip(headers: &mut HeaderMap) -> Hop {
     let mut hop = Hop::default();
+    // Most heads have none of them: a look at the length of each name costs less than six look-ups.
+    if !headers.keys().any(|name| HOP_LENGTHS.contains(&name.as_str().len()) && is_hop(name)) {
+        return hop;
+    }
     let mut upgrades = false;
     if let Some(first) = headers.get(CONNECTION) {
         let named = first.as_bytes();
@@ -133,6 +137,10 @@ fn strip(headers: &mut HeaderMap) -> Hop {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     hop
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    [CONNECTION, UPGRADE, TE, TRANSFER_ENCODING, KEEP_ALIVE, PROXY_CONNECTION].contains(name)
 }
 
 /// The fields that Connection names.
@@ -222,9 +230,11 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
+/// Of the names of `is_hop`.
+const HOP_LENGTHS: [usize; 5] = [10, 7, 2, 17, 16];
 /// Named in Connection or not, these are for the one at the end.
 const KEPT: [HeaderName; 2] = [HOST, TRAILER];
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
