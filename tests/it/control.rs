@@ -69,6 +69,19 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             protocol: Default::default(),
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
+            routes: Vec::new(),
+            http: sluice::config::HttpListener {
+                trusted: Vec::new(),
+                header_bytes: 1 << 16,
+                headers: 128,
+                uri_bytes: 1 << 14,
+                header_timeout: SOON,
+                body_idle: SOON,
+                keep_alive: SOON,
+                streams: 128,
+                via: false,
+                request_id: Default::default(),
+            },
             proxy_protocol: Vec::new(),
             redis: RedisListener {
                 password: None,
@@ -81,6 +94,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
         }],
         clusters: vec![Cluster {
             name: "cache".to_owned(),
+            protocol: Default::default(),
             shards: vec![Shard {
                 name: "s0".to_owned(),
                 primary: primary.clone(),
@@ -97,6 +111,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             timeouts: Timeouts::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
             commands: Vec::new(),
+            http: Default::default(),
         }],
     }
 }
