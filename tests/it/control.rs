@@ -14,7 +14,7 @@ use sluice::{
         reads::ReadFrom,
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
-    topology::{self, Backend, Credentials, Outcome, Reporter, Timeouts},
+    topology::{self, Backend, Credentials, Outcome, Reporter},
 };
 use std::{
     io::{Read, Write},

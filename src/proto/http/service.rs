@@ -18,7 +18,7 @@ use super::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT, HOST, UPGRADE},
     request::Parts,
 };
@@ -86,7 +86,7 @@ impl Session {
             choice.stick(place, cookie.strict);
         }
 
-        let expects = head.headers.contains_key(EXPECT) && !of_cluster.http2;
+        let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
         let length_known = incoming.size_hint().exact().is_some();
         let make_id =
             || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
@@ -148,6 +148,14 @@ struct Promise {
     /// The protocol that the client was allowed to ask for.
     upgrade: Option<HeaderValue>,
     stickiness: Option<Stickiness>,
+}
+
+/// Whether the client waits to be told that its body is wanted; there is no other expectation
+/// (RFC 9110, 10.1.1).
+fn asks_to_continue(headers: &HeaderMap) -> bool {
+    headers
+        .get(EXPECT)
+        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Says again that the client wants another protocol, when it may have one.
