@@ -44,6 +44,7 @@ install_missing() {
     command -v redis-benchmark >/dev/null || packages+=(redis-tools)
     [ -x /usr/sbin/nginx ] || packages+=(nginx)
     command -v prlimit >/dev/null || packages+=(util-linux)
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
     if [ ${#packages[@]} -gt 0 ]; then
         echo "installing: ${packages[*]}"

@@ -6,7 +6,7 @@ mod http;
 mod probe;
 mod sticky;
 
-pub(super) use http::{LISTENER_HTTP, RETRY, ROUTE, SHARD_KEY};
+pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
