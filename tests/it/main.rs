@@ -6,7 +6,19 @@
 
 mod control;
 mod harness;
+mod http_drain;
+mod http_errors;
+mod http_expect;
+mod http_faults;
+mod http_grpc;
+mod http_headers;
+mod http_routes;
+mod http_shards;
 mod http_smuggling;
+mod http_stream;
+mod http_trailers;
+mod http_two;
+mod http_upgrade;
 mod operator;
 mod probe;
 mod redis_auth;

@@ -4,6 +4,7 @@
 mod client;
 mod h2;
 mod h2_frames;
+mod h2_origin;
 mod mutations;
 mod nginx;
 mod origin;
@@ -14,9 +15,10 @@ mod wire;
 mod own;
 
 pub(crate) use client::{HttpConn, Response};
-pub(crate) use h2::exchange;
+pub(crate) use h2::{Message, exchange};
 pub(crate) use h2_frames::{Frame, RawH2, frame, literal};
+pub(crate) use h2_origin::TwoOrigin;
 pub(crate) use mutations::{Expected, Mutation, mutations};
 pub(crate) use nginx::Nginx;
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Act, Origin, respond};
 pub(crate) use smuggle::{Outcome, smuggle};
