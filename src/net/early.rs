@@ -36,9 +36,9 @@ impl Early {
         Rc::clone(&self.counts)
     }
 
-    /// The connection itself; bytes that nobody has read since are gone.
-    pub fn into_stream(self) -> Stream {
-        self.stream
+    /// The connection itself, and the bytes that nobody has read since.
+    pub fn into_parts(self) -> (Stream, Bytes) {
+        (self.stream, self.early)
     }
 }
 
@@ -120,5 +120,9 @@ mod tests {
         assert_eq!(&read, b"GET / HTTP");
         early.write_all(b"ok").await.unwrap();
         assert_eq!((counts.read.get(), counts.written.get()), (10, 2));
+        let (stream, _) = early.into_parts();
+        let mut early = Early::new(stream, Bytes::from_static(b"GET /"));
+        early.read_exact(&mut read[..3]).await.unwrap();
+        assert_eq!(early.into_parts().1, " /"[..]);
     }
 }

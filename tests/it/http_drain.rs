@@ -1,7 +1,7 @@
 //! SIGTERM: what is under way is finished, who stays is told to go, and nobody's request is lost.
 
 use crate::harness::{
-    PATIENCE, Setup, during,
+    PATIENCE, Setup, during, figure,
     web::{Frame, HttpConn, Nginx, Origin, RawH2},
 };
 use std::{
@@ -43,9 +43,9 @@ fn no_request_of_a_keep_alive_client_is_lost() {
         sluice.terminate();
     });
     let lost: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
-    println!(
+    figure(format_args!(
         "{asked:?} answered, {told:?} told to close, {quiet:?} closed while idle, lost {lost:?}"
-    );
+    ));
     assert!(lost.is_empty(), "{lost:?}");
     assert!(sluice.exit(PATIENCE).success());
 }
@@ -78,6 +78,6 @@ fn requests_under_way_are_finished() {
     );
     two.read_to_close();
     assert!(sluice.exit(PATIENCE).success());
-    println!("drained {:?} after the first request", start.elapsed());
+    figure(format_args!("drained {:?} after the first request", start.elapsed()));
     assert!(HttpConn::try_open(&sluice.address()).is_err());
 }

@@ -4,13 +4,10 @@
 use crate::harness::{
     FaultProxy, PATIENCE, Setup, Sluice, eventually,
     fault::{Fault, Way},
+    figure,
     web::{Act, HttpConn, Origin, Response},
 };
-use std::{
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Instant};
 
 fn in_flight(sluice: &Sluice) -> f64 {
     sluice.metrics().sum("sluice_backend_in_flight", &[])
@@ -34,11 +31,13 @@ fn every_reason_has_its_status_and_its_words() {
     let origin = Origin::start("o");
     let gone = Origin::start("gone");
     let down = crate::harness::port::Port::free();
+    let shards = [Origin::start("s0"), Origin::start("s1")];
     let (a, g, d) = (origin.address(), gone.address(), down.address());
+    let [s0, s1] = shards.each_ref().map(Origin::address);
     let clusters = format!(
         "  gone:\n    backends: [{g}]\n    check: {{ interval: 60s }}\n  \
-           down:\n    backends: [{d}]\n    check: {{ interval: 200ms, fast_interval: 100ms }}\n  \
-           shards:\n    shards:\n      - {{ primary: {a} }}\n      - {{ primary: {a} }}\n    shard_key: {{ header: X-Tenant }}\n"
+           down:\n    shards:\n      - {{ primary: {d} }}\n    check: {{ interval: 200ms, fast_interval: 100ms }}\n  \
+           shards:\n    shards:\n      - {{ primary: {s0} }}\n      - {{ primary: {s1} }}\n    shard_key: {{ header: X-Tenant }}\n"
     );
     let routes = [
         "{ match: { host: gone }, cluster: gone }",
@@ -49,18 +48,22 @@ fn every_reason_has_its_status_and_its_words() {
     let sluice = Setup::http([origin.address()])
         .cluster("timeouts: { request: 400ms }")
         .listener("http: { body_idle: 600ms }")
-        .routes(&routes, &clusters)
+        .routes(&routes, &clusters, 4)
         .without_waiting()
         .start();
     for backend in [&a, &g, &d] {
         sluice.expect_log(backend.as_str());
     }
     sluice.wait_for(&a, true);
-    sluice.wait_for(&d, false);
     sluice.wait_for(&g, true);
+    eventually("the probes have seen that it is down", PATIENCE, || {
+        curl(&sluice, "/", &["-H", "Host: down"]).contains("no_backend").then_some(())
+    });
     gone.kill();
     let long = format!("/{}", "p".repeat(17_000));
-    let cases: [(&str, &[&str], &str, &str, &[&str]); 9] = [
+    /// Path, arguments of curl, status, reason, words of the text.
+    type Case<'a> = (&'a str, &'a [&'a str], &'a str, &'a str, &'a [&'a str]);
+    let cases: [Case<'_>; 9] = [
         ("/", &["-H", "Host: a b"], "400", "malformed_request", &["the Host field is no host"]),
         (&long, &["-H", "Host: test"], "414", "uri_too_long", &["16384"]),
         ("/", &["-H", "Host: other"], "404", "no_route", &["other"]),
@@ -86,7 +89,7 @@ fn every_reason_has_its_status_and_its_words() {
         let again = head.to_lowercase().contains("\r\nretry-after: 1");
         assert_eq!(again, status == "503", "{said}");
         assert!(words.iter().all(|word| body.contains(word)) && body.ends_with('\n'), "{said}");
-        println!("{reason}: {status} after {:?}: {}", start.elapsed(), body.trim());
+        figure(format_args!("{reason}: {status} after {:?}: {}", start.elapsed(), body.trim()));
     }
     // A body that stays away.
     let mut conn = HttpConn::open(&sluice.address());
@@ -106,6 +109,9 @@ fn a_refused_connection_goes_to_another_backend() {
     sluice.expect_log(origins[0].address());
     let mut conn = HttpConn::open(&sluice.address());
     origins[0].kill();
+    eventually("connections are refused", PATIENCE, || {
+        HttpConn::try_open(&origins[0].address()).is_err().then_some(())
+    });
     for i in 0..20 {
         let method = if i % 2 == 0 { "GET" } else { "POST" };
         let answer = conn.ask(method, "/", "Content-Length: 2\r\n\r\nhi");
@@ -145,7 +151,7 @@ fn a_reset_before_the_reply_costs_a_get_nothing_and_a_post_its_certainty() {
         }
     }
     let posts = origins[0].count() + origins[1].count() - before;
-    println!("10 POSTs: {unknown} of unknown result, {posts} at the origins");
+    figure(format_args!("10 POSTs: {unknown} of unknown result, {posts} at the origins"));
     assert_eq!(posts, 10, "each was sent once");
 }
 
@@ -172,7 +178,7 @@ fn a_backend_that_talks_nonsense_is_named() {
             let answer = conn.ask(method, path, "Content-Length: 0\r\n");
             assert_eq!(reason(&answer), (502, expected), "{method} {path}");
             assert!(answer.text().contains(&origin.address()), "{}", answer.text());
-            println!("{method} {path}: {}", answer.text().trim());
+            figure(format_args!("{method} {path}: {}", answer.text().trim()));
         }
     }
     // What has begun cannot be taken back: the client sees that it is not whole.
@@ -183,7 +189,7 @@ fn a_backend_that_talks_nonsense_is_named() {
     }
     eventually("nothing is in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
     let failed = sluice.metrics().sum("sluice_backend_requests_total", &[("result", "failed")]);
-    println!("{failed} counted as failed");
+    figure(format_args!("{failed} counted as failed"));
     assert!(failed >= 10.0);
 }
 
@@ -209,7 +215,7 @@ fn a_client_that_leaves_takes_its_request_with_it() {
         let start = Instant::now();
         eventually(&format!("{what}: none in flight"), PATIENCE, || (status() == 0).then_some(()));
         eventually(&format!("{what}: closed"), PATIENCE, || (connections() == 0.0).then_some(()));
-        println!("{what}: gone after {:?}", start.elapsed());
+        figure(format_args!("{what}: gone after {:?}", start.elapsed()));
     }
     let clients = || sluice.status()["workers"][0]["clients"].as_u64().unwrap();
     eventually("no client is left", PATIENCE, || (clients() == 0).then_some(()));
@@ -239,7 +245,7 @@ fn retries_have_a_budget() {
     }
     let retries = sluice.metrics().sum("sluice_retries_total", &[]);
     let asked: usize = origins.iter().map(Origin::count).sum();
-    println!("100 requests, {asked} at the origins, {retries} retries");
+    figure(format_args!("100 requests, {asked} at the origins, {retries} retries"));
     assert!(asked <= 100 + 30 + 20, "{asked}");
     assert!(asked > 100, "{asked}");
 }
@@ -256,10 +262,9 @@ fn a_deadline_covers_all_tries() {
         let answer = HttpConn::open(&sluice.address()).ask(method, path, "Content-Length: 0\r\n");
         let took = start.elapsed();
         assert_eq!(reason(&answer), (504, "backend_timeout"), "{}", answer.text());
-        println!("{method}: 504 after {took:?}");
+        figure(format_args!("{method}: 504 after {took:?}"));
         assert!((550..1_300).contains(&took.as_millis()), "{took:?}");
     }
     eventually("nothing is in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
-    thread::sleep(Duration::from_millis(10));
     assert_eq!(HttpConn::open(&sluice.address()).get("/").status, 200);
 }

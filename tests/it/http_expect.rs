@@ -1,7 +1,7 @@
 //! `Expect: 100-continue`: the client hears what the backend says, and its body goes nowhere before.
 
 use crate::harness::{
-    PATIENCE, Setup, Sluice, eventually,
+    PATIENCE, Setup, Sluice, eventually, figure,
     web::{HttpConn, Origin},
 };
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ fn a_backend_that_knows_nothing_of_it_gets_the_body_after_a_second() {
     let took = start.elapsed();
     conn.send("hello");
     assert_eq!(conn.response().text(), "POST /expect-nothing 5");
-    println!("told after {took:?}");
+    figure(format_args!("told after {took:?}"));
     assert!((900..2_500).contains(&took.as_millis()), "{took:?}");
 }
 

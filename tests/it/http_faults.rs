@@ -2,7 +2,7 @@
 //! killed or hung. What the clients see is counted, and printed.
 
 use crate::harness::{
-    PATIENCE, Setup, Sluice, during, eventually,
+    PATIENCE, Setup, Sluice, during, eventually, figure,
     web::{HttpConn, Nginx, Origin},
 };
 use std::{
@@ -47,7 +47,7 @@ fn under_load<T>(sluice: &Sluice, method: &str, act: impl FnOnce() -> T) -> (T, 
             ));
             let said = match conn.try_response() {
                 Ok(answer) if answer.status < 400 => {
-                    let name = answer.header("x-server").or(answer.header("x-origin"));
+                    let name = answer.header("x-server").or_else(|| answer.header("x-origin"));
                     Ok(name.unwrap_or("").to_owned())
                 }
                 Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),
@@ -100,24 +100,22 @@ fn a_killed_nginx_costs_no_get_its_answer() {
         thread::sleep(Duration::from_secs(1));
     });
     let failed = failures(&samples);
-    println!(
+    figure(format_args!(
         "killed: {} GETs, {} failed, slowest {:?}",
         samples.len(),
         failed.len(),
         slowest(&samples)
-    );
+    ));
     assert!(failed.is_empty(), "{failed:?}");
     assert!(samples.len() > 600, "{}", samples.len());
     let last: Vec<_> = samples.iter().rev().take(40).map(|sample| &sample.said).collect();
     assert!(last.contains(&&Ok("one".to_owned())), "it answers again: {last:?}");
 }
 
-#[test]
-fn a_hung_nginx_is_ejected_within_a_second_and_costs_no_get_its_answer() {
+/// `check`: what the probes ask.
+fn hang(check: &str) {
     let nginx = [Nginx::start("one"), Nginx::start("two")];
-    let sluice = Setup::http(nginx.iter().map(Nginx::address))
-        .check("{ interval: 2s, fast_interval: 500ms, down_interval: 1s }")
-        .start();
+    let sluice = Setup::http(nginx.iter().map(Nginx::address)).check(check).start();
     nginx.iter().for_each(|nginx| sluice.expect_log(nginx.address()));
     let address = nginx[0].address();
     let ((stopped, ejected, back), samples) = under_load(&sluice, "GET", || {
@@ -138,7 +136,7 @@ fn a_hung_nginx_is_ejected_within_a_second_and_costs_no_get_its_answer() {
     let late: Vec<_> = slow.iter().filter(|sample| sample.at_ms > ejected).collect();
     let of_one = (0..CLIENTS).map(|client| slow.iter().filter(|s| s.client == client).count());
     let most = of_one.max().unwrap();
-    println!(
+    figure(format_args!(
         "hung: {} GETs, {} failed, ejected after {} ms, {} slow ({most} of one client), {} of them \
          after the ejection, slowest {:?}, back {back} ms after it went on",
         samples.len(),
@@ -147,13 +145,54 @@ fn a_hung_nginx_is_ejected_within_a_second_and_costs_no_get_its_answer() {
         slow.len(),
         late.len(),
         slowest(&samples),
-    );
+    ));
     assert!(failed.is_empty(), "{failed:?}");
     assert!(ejected - stopped < 1_000, "ejected after {} ms", ejected - stopped);
     assert!(late.is_empty(), "{late:?}");
     assert!(most <= 1, "{slow:?}");
     let last: Vec<_> = samples.iter().rev().take(40).map(|sample| &sample.said).collect();
     assert!(last.contains(&&Ok("one".to_owned())), "it answers again: {last:?}");
+}
+
+#[test]
+fn a_hung_nginx_is_ejected_within_a_second_and_costs_no_get_its_answer() {
+    hang("{ http: { path: /health } }");
+}
+
+/// The kernel accepts connections for a process that is stopped: probes that only connect found
+/// nothing wrong, and each client waited for its deadline.
+#[test]
+fn a_hung_nginx_is_found_also_by_probes_that_only_connect() {
+    hang("{ interval: 2s }");
+}
+
+/// A body that its client is slow to send is no silence of the backend's: each of its waits brought
+/// a probe.
+#[test]
+fn a_slow_upload_makes_nobody_suspect() {
+    let origin = Origin::start("o");
+    let sluice = Setup::http([origin.address()]).start();
+    let mut conn = HttpConn::open(&sluice.address());
+    conn.send("POST /up HTTP/1.1\r\nHost: test\r\nContent-Length: 20\r\n\r\n");
+    for _ in 0..20 {
+        conn.send("x");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(conn.response().text(), "POST /up 20");
+    assert_eq!(origin.count(), 1, "one request, and no HEAD of a probe's");
+}
+
+/// A slow page is asked about, and ever less often.
+#[test]
+fn a_slow_reply_is_asked_about_now_and_then() {
+    let origin = Origin::start("o");
+    let sluice = Setup::http([origin.address()]).start();
+    let answer = HttpConn::open(&sluice.address()).get("/slow/6000");
+    assert_eq!(answer.status, 200);
+    let asked = origin.count() - 1;
+    figure(format_args!("{asked} HEADs in six seconds"));
+    assert!((1..=7).contains(&asked), "{asked}");
+    assert_eq!(sluice.metrics().sum("sluice_backend_ejections_total", &[]), 0.0);
 }
 
 /// Each POST is at an origin once, if it was answered well; never twice.
@@ -164,14 +203,13 @@ fn writes_are_honest_when_a_backend_dies() {
     origins.iter().for_each(|origin| sluice.expect_log(origin.address()));
     let address = origins[0].address();
     let ((), samples) = under_load(&sluice, "POST", || {
-        for _ in 0..3 {
-            thread::sleep(Duration::from_millis(700));
-            origins[0].kill();
-            sluice.wait_for(&address, false);
-            thread::sleep(Duration::from_millis(300));
-            origins[0].restart();
-            sluice.wait_for(&address, true);
-        }
+        thread::sleep(Duration::from_secs(1));
+        origins[0].kill();
+        sluice.wait_for(&address, false);
+        thread::sleep(Duration::from_millis(300));
+        origins[0].restart();
+        sluice.wait_for(&address, true);
+        thread::sleep(Duration::from_millis(500));
     });
     let mut seen: Vec<String> = origins
         .iter()
@@ -183,13 +221,17 @@ fn writes_are_honest_when_a_backend_dies() {
     seen.dedup();
     assert_eq!(seen.len(), total, "a write was sent twice");
     let failed = failures(&samples);
-    println!("{} POSTs, {} failed, {total} at the origins", samples.len(), failed.len());
+    figure(format_args!(
+        "{} POSTs, {} failed, {total} at the origins",
+        samples.len(),
+        failed.len()
+    ));
     let honest = |said: &str| said.contains("executed or not");
     assert!(
         failed.iter().all(|one| one.said.as_ref().is_err_and(|said| honest(said))),
         "{failed:?}"
     );
-    assert!(total >= samples.len() - failed.len() && failed.len() <= 3 * CLIENTS, "{failed:?}");
+    assert!(total >= samples.len() - failed.len() && failed.len() <= CLIENTS, "{failed:?}");
 }
 
 #[test]
@@ -210,13 +252,13 @@ fn a_hung_backend_leaves_writes_to_their_deadline() {
     nginx[0].cont();
     let (stopped, ejected) = stopped;
     let failed = failures(&samples);
-    println!(
+    figure(format_args!(
         "hung: {} POSTs, {} failed, ejected after {} ms, slowest {:?}",
         samples.len(),
         failed.len(),
         ejected - stopped,
         slowest(&samples)
-    );
+    ));
     assert!(ejected - stopped < 1_000, "ejected after {} ms", ejected - stopped);
     assert!(failed.len() <= CLIENTS, "{failed:?}");
     assert!(

@@ -1,6 +1,6 @@
 //! A real gRPC client and a real gRPC server with Sluice between: all four shapes of calls.
 
-use crate::harness::{Setup, port::Port, process::Process};
+use crate::harness::{PATIENCE, Setup, eventually, port::Port, process::Process, web::HttpConn};
 use std::{path::Path, process::Command};
 
 #[test]
@@ -12,8 +12,8 @@ fn grpc_calls_of_all_shapes_pass() {
     let mut server = python();
     server.arg(&script).args(["serve", &port.number.to_string()]);
     let _server = Process(server.spawn().unwrap());
+    eventually("the server listens", PATIENCE, || HttpConn::try_open(&port.address()).ok());
     let sluice = Setup::http([port.address()]).cluster("upstream: { http2: true }").start();
-    sluice.expect_log("backend");
     let output = python().arg(&script).args(["talk", &sluice.port().to_string()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);

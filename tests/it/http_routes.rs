@@ -13,7 +13,7 @@ fn start(routes: &[&str]) -> (Vec<Origin>, Sluice) {
         format!("  {name}:\n    backends: [{}]\n    {check}\n", origins[i].address())
     };
     let clusters = [more(1, "b"), more(2, "c"), more(3, "d")].concat();
-    let sluice = Setup::http([origins[0].address()]).routes(routes, &clusters).start();
+    let sluice = Setup::http([origins[0].address()]).routes(routes, &clusters, 3).start();
     (origins, sluice)
 }
 
@@ -67,6 +67,7 @@ fn the_first_route_that_fits_decides() {
 fn a_route_without_conditions_takes_the_rest() {
     let (_origins, sluice) = start(&[
         "{ match: { path_prefix: /static }, cluster: b }",
+        "{ match: { path_prefix: /cache }, cluster: cache }",
         "{ match: { method: [GET, HEAD] }, cluster: c }",
         "{ cluster: d }",
     ]);

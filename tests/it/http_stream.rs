@@ -2,7 +2,7 @@
 //! gathered, none is lost, and connections are used again only where that is safe.
 
 use crate::harness::{
-    PATIENCE, Setup, Sluice, eventually,
+    PATIENCE, Setup, Sluice, eventually, figure,
     web::{Act, HttpConn, Origin, respond},
 };
 use std::{
@@ -62,10 +62,10 @@ fn bodies_of_any_size_pass_both_ways_in_little_memory() {
         }
         conn.send("0\r\n\r\n");
         assert_eq!(conn.response().text(), format!("PUT /up {size}"));
-        println!("{size} bytes down, up announced, up chunked: {:?}", start.elapsed());
+        figure(format_args!("{size} bytes down, up announced, up chunked: {:?}", start.elapsed()));
     }
     let grown = sluice.process().peak_kb().saturating_sub(before);
-    println!("memory: {before} KiB, at most {grown} KiB more");
+    figure(format_args!("memory: {before} KiB, at most {grown} KiB more"));
     assert!(grown < 8 << 10, "{before} KiB grew by {grown} KiB");
 }
 
@@ -230,7 +230,7 @@ fn a_backend_says_how_long_it_keeps_a_connection() {
     assert_eq!(connections(&origin).len(), 1, "it is used again within a second");
     eventually("it is closed", PATIENCE, || (open() == 0.0).then_some(()));
     let took = start.elapsed();
-    println!("closed after {took:?}");
+    figure(format_args!("closed after {took:?}"));
     // A second less than the two that it said.
     assert!((900..1_900).contains(&took.as_millis()), "closed after {took:?}");
     assert_eq!(conn.get("/").status, 200);

@@ -92,8 +92,11 @@ fn a_backend_that_ends_its_http_2_connections_costs_nobody_an_answer() {
     let nginx = crate::harness::web::Nginx::with("n", "http2", "keepalive_requests 7;");
     let sluice = Setup::http([nginx.address()]).cluster("upstream: { http2: true }").start();
     let request = |i: usize| {
-        let builder =
-            if i % 2 == 0 { Request::get("http://test/") } else { Request::put("http://test/") };
+        let builder = if i.is_multiple_of(2) {
+            Request::get("http://test/")
+        } else {
+            Request::put("http://test/")
+        };
         (builder.body(()).unwrap(), Vec::new(), None)
     };
     for round in 0..10 {

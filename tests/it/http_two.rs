@@ -2,7 +2,7 @@
 //! reset, stall or stay away.
 
 use crate::harness::{
-    PATIENCE, Setup, Sluice, eventually,
+    PATIENCE, Setup, Sluice, eventually, figure,
     web::{Frame, HttpConn, Message, Origin, RawH2, exchange, frame, literal},
 };
 use http::Request;
@@ -48,7 +48,7 @@ fn a_hundred_streams_at_once_get_their_own_answers() {
             _ => assert_eq!(body, format!("POST /p{i} {}", 10_000 + i).into_bytes()),
         }
     }
-    println!("100 streams: {:?}", start.elapsed());
+    figure(format_args!("100 streams: {:?}", start.elapsed()));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     eventually("nothing is in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
 }
@@ -74,7 +74,7 @@ fn long_replies_take_turns() {
         bytes[frame.stream as usize] += frame.payload.len();
         ended += usize::from(frame.flags & Frame::END_STREAM != 0);
     }
-    println!("4 replies of 2 MB took {turns} turns");
+    figure(format_args!("4 replies of 2 MB took {turns} turns"));
     assert!(streams.iter().all(|stream| bytes[*stream as usize] == 2_000_000), "{bytes:?}");
     assert!(turns > 8, "{turns} turns");
 }
@@ -97,7 +97,7 @@ fn a_stream_that_is_reset_lets_go_of_its_backend() {
     }
     eventually("none in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
     eventually("closed", PATIENCE, || (connections(&sluice) == 0.0).then_some(()));
-    println!("let go after {:?}", start.elapsed());
+    figure(format_args!("let go after {:?}", start.elapsed()));
     conn.send(&window(0, 1 << 20)).unwrap();
     conn.send(&RawH2::get(7, "/")).unwrap();
     while conn.wait_for(Frame::HEADERS).stream != 7 {}
@@ -116,7 +116,7 @@ fn each_stream_has_its_own_deadline() {
     let statuses: Vec<_> = heads.iter().map(|head| head.status.as_u16()).collect();
     assert_eq!(statuses, [504, 200, 504]);
     assert_eq!(heads[0].headers["x-sluice-error"], "backend_timeout");
-    println!("504 after {took:?}");
+    figure(format_args!("504 after {took:?}"));
     assert!((650..1_500).contains(&took.as_millis()), "{took:?}");
     eventually("none in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
 }
@@ -138,7 +138,7 @@ fn a_stream_whose_window_stays_shut_holds_nobody_up_and_is_reset() {
     assert_eq!(conn.wait_for(Frame::HEADERS).stream, 3);
     assert_eq!(HttpConn::open(&sluice.address()).get("/").status, 200);
     let reset = conn.wait_for(Frame::RST_STREAM);
-    println!("reset with {:?} after {:?}", reset.error(), start.elapsed());
+    figure(format_args!("reset with {:?} after {:?}", reset.error(), start.elapsed()));
     assert_eq!(reset.stream, 1);
     assert!((700..2_500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     eventually("none in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
@@ -165,7 +165,7 @@ fn a_reply_that_stops_is_given_up() {
     let start = Instant::now();
     assert_eq!(conn.wait_for(Frame::RST_STREAM).stream, 1);
     assert!(one.try_response().is_err());
-    println!("given up after {:?}", start.elapsed());
+    figure(format_args!("given up after {:?}", start.elapsed()));
     assert!((700..2_500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     eventually("none in flight", PATIENCE, || (in_flight(&sluice) == 0.0).then_some(()));
     conn.send(&RawH2::get(3, "/")).unwrap();
@@ -187,6 +187,10 @@ fn an_http_2_client_that_stays_away_is_closed() {
     let frames = conn.read_to_close();
     assert!(frames.iter().any(|frame| frame.kind == Frame::GOAWAY), "{frames:?}");
     silent.read_to_close();
-    println!("closed {:?} after the answer, {:?} in all", answered.elapsed(), start.elapsed());
+    figure(format_args!(
+        "closed {:?} after the answer, {:?} in all",
+        answered.elapsed(),
+        start.elapsed()
+    ));
     assert!((700..2_500).contains(&answered.elapsed().as_millis()), "{:?}", answered.elapsed());
 }

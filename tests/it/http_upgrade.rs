@@ -58,8 +58,8 @@ fn a_real_websocket_client_talks_to_a_real_websocket_server() {
     let mut server = python();
     server.arg(&script).args(["serve", &port.number.to_string()]);
     let _server = crate::harness::process::Process(server.spawn().unwrap());
+    eventually("the server listens", PATIENCE, || HttpConn::try_open(&port.address()).ok());
     let sluice = Setup::http([port.address()]).start();
-    sluice.expect_log("backend");
     let output = python().arg(&script).args(["talk", &sluice.port().to_string()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);

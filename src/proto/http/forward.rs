@@ -4,7 +4,7 @@
 use super::{
     choice::Choice,
     hub::Hub,
-    line::Line,
+    line::{Line, Reuse},
     parcel::Parcel,
     reply::Refusal,
     settings::ClusterSettings,
@@ -33,6 +33,8 @@ pub(super) struct Errand<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) settings: &'a ClusterSettings,
     pub(super) choice: Choice<'a>,
+    /// An idle connection has proved closed.
+    pub(super) stale: bool,
 }
 
 /// The head of a reply, and the claims that last until its end.
@@ -97,14 +99,23 @@ impl Errand<'_> {
     ) -> Result<Answer, Miss> {
         let lease = Lease::new(self.hub.chooser.worker(), Arc::clone(backend));
         let site = self.hub.site(backend);
-        let line = Line::open(self.hub, self.cluster, self.settings, &site, parcel.is_replayable());
+        let reuse = match (self.stale, parcel.is_replayable()) {
+            (true, _) => Reuse::None,
+            (false, true) => Reuse::Any,
+            (false, false) => Reuse::Fresh,
+        };
+        let line = Line::open(self.hub, self.cluster, self.settings, &site, reuse);
         let line = line.await.map_err(Miss::Connect)?;
         let asked_us = self.hub.now_us();
         let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
-        let waiting = site.wait(trip.watch(), asked_us, parcel.is_replayable());
+        let waiting = site.wait(trip.watch(), parcel.is_replayable());
         let used = line.is_used();
         let asked = line.ask(request, trip.watch()).await;
         drop(waiting);
+        if let Err(Lost::Refused(_)) = &asked {
+            // Nothing new is begun on it.
+            site.shared.borrow_mut().take();
+        }
         match asked {
             Ok((response, upstream)) => {
                 Ok(Answer { response, upstream, place, lease, site, asked_us })
@@ -136,7 +147,7 @@ impl Errand<'_> {
             Miss::Lost { lost: Lost::Broken(error), used: true } => !closed(error),
             Miss::Lost { lost: Lost::Broken(_), used: false } => true,
             Miss::Lost { lost: Lost::Due, .. } => trip.watch().phase() == Phase::Waiting,
-            Miss::Lost { lost: Lost::Unsent(_) | Lost::Moved, .. } => false,
+            Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_) | Lost::Moved, .. } => false,
         };
         if !faulty {
             return;
@@ -158,6 +169,8 @@ impl Errand<'_> {
         trip: &Trip,
         tries: u8,
     ) -> bool {
+        // Costs no backend anything, so it needs no budget.
+        let unbegun = matches!(miss, Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. });
         let sent = match miss {
             Miss::Connect(_) => false,
             Miss::Lost { lost: Lost::Due, .. } => return false,
@@ -167,9 +180,15 @@ impl Errand<'_> {
                 self.choice.forgive(place);
                 false
             }
+            Miss::Lost { lost: Lost::Refused(_), .. } if !parcel.is_kept() => return false,
+            Miss::Lost { lost: Lost::Refused(_), .. } => {
+                self.choice.forgive(place);
+                false
+            }
             Miss::Lost { lost: Lost::Broken(error), used } => {
                 if used && closed(&error) {
                     self.choice.forgive(place);
+                    self.stale = true;
                 }
                 true
             }
@@ -184,7 +203,7 @@ impl Errand<'_> {
         in_time
             && (!sent || parcel.is_replayable())
             && decide(sent, access, tries) == Verdict::Retry
-            && self.hub.try_retry(self.cluster.id)
+            && (unbegun || self.hub.try_retry(self.cluster.id))
     }
 
     /// What the client is told when this try was the last.
@@ -206,11 +225,11 @@ impl Errand<'_> {
             }
             Miss::Lost { lost, .. } => {
                 let why = match lost {
-                    Lost::Broken(error) => error.to_string(),
+                    Lost::Broken(error) | Lost::Refused(error) => told(error),
                     Lost::Moved => "it was taken out of rotation".to_owned(),
                     Lost::Unsent(_) | Lost::Due => "the connection was closed".to_owned(),
                 };
-                let unsent = matches!(lost, Lost::Unsent(_));
+                let unsent = matches!(lost, Lost::Unsent(_) | Lost::Refused(_));
                 match decide(!unsent, self.choice.access(), u8::MAX) {
                     Verdict::Fail(Effect::Unknown) => Refusal::result_unknown(format!(
                         "backend {name}: {why}; the request may have been executed or not"
@@ -221,6 +240,14 @@ impl Errand<'_> {
                 }
             }
         }
+    }
+}
+
+/// The innermost cause says it best.
+fn told(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod settings;
 mod shared;
 mod site;
 mod stickiness;
+mod streams;
 mod trip;
 mod tunnel;
 mod upload;

@@ -6,15 +6,15 @@ use super::{
     download::{Download, Passage},
     forward::{Answer, Errand},
     head::{self, Hop},
-    hub::{Hub, Watched},
-    parcel::Parcel,
+    hub::Hub,
+    parcel::{Again, Parcel},
     reply::Refusal,
     routes,
     settings::Settings,
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
-    watch::{Phase, Watch},
+    watch::Watch,
 };
 use bytes::Bytes;
 use http::{
@@ -31,17 +31,19 @@ pub(super) struct Session {
     pub(super) hub: Rc<Hub>,
     pub(super) settings: Rc<Settings>,
     pub(super) client: Client,
-    /// What it waits for, over HTTP/1.1; each stream of HTTP/2 has its own.
-    pub(super) watch: Option<Rc<Watch>>,
     /// The other side, once the client has been told that it is connected to it.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
 
 impl Session {
-    /// The reply to one request, whatever becomes of it.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Download> {
-        let (watch, watched) = self.watch();
-        let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
+    /// The reply to one request, whatever becomes of it; `watch` has what it waits for.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        watch: Rc<Watch>,
+    ) -> Response<Download> {
+        watch.begin();
+        let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch);
         let (head, incoming) = request.into_parts();
         match self.forward(head, incoming, &mut trip).await {
             Ok((answer, promise)) => self.reply(answer, promise, trip),
@@ -50,15 +52,6 @@ impl Session {
                 refusal.into_response()
             }
         }
-    }
-
-    fn watch(&self) -> (Rc<Watch>, Option<Watched>) {
-        if let Some(watch) = &self.watch {
-            watch.begin();
-            return (Rc::clone(watch), None);
-        }
-        let watch = Watch::new(Phase::Waiting, u64::MAX);
-        (Rc::clone(&watch), Some(self.hub.watch(watch)))
     }
 
     /// Finds who is to answer and asks.
@@ -92,9 +85,13 @@ impl Session {
             || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
         let mut hop = head::to_backend(&mut head, &self.client, settings, length_known, make_id);
         ask_to_upgrade(&mut head, &mut hop, &incoming);
-        let again = of_cluster.idempotent_writes || repeatable(&head.method);
+        let again = Again {
+            after_sent: of_cluster.idempotent_writes || repeatable(&head.method),
+            when_refused: of_cluster.http2,
+        };
         let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
-        let mut errand = Errand { hub: &self.hub, cluster, settings: of_cluster, choice };
+        let mut errand =
+            Errand { hub: &self.hub, cluster, settings: of_cluster, choice, stale: false };
         let answer = errand.run(parcel, trip).await?;
         Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
     }

@@ -6,6 +6,7 @@ use super::{
     hub::Hub,
     service::Session,
     settings::{Limits, Settings},
+    streams::Streams,
     watch::{Phase, Watch},
 };
 use crate::{
@@ -29,6 +30,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -78,18 +80,13 @@ pub async fn serve(
     let http2 = early.starts_with(PREFACE);
     let session = Rc::new(Session {
         client: Client::new(&settings, origin.address, false),
-        watch: (!http2).then(|| Rc::clone(&watch)),
         tunnel: RefCell::new(None),
         settings,
         hub,
     });
     let io = Early::new(client, early);
-    let end = if http2 {
-        drop(watched);
-        two(&session, io).await
-    } else {
-        one(&session, io, &watch).await
-    };
+    let end = if http2 { two(&session, io, &watch).await } else { one(&session, io, &watch).await };
+    drop(watched);
     if let End::Broken(error) = &end
         && error.is_parse()
     {
@@ -144,26 +141,39 @@ async fn opening(
 }
 
 /// HTTP/1.1.
-async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
+async fn one(session: &Rc<Session>, io: Early, watch: &Rc<Watch>) -> End {
     let limits = session.settings.limits;
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.headers).max_buf_size(limits.header_bytes.max(8 * 1024));
     let counts = io.counts();
-    let connection = builder.serve_connection(TokioIo::new(io), service(session));
-    let mut connection = Box::pin(connection);
+    let of_all = Rc::clone(watch);
+    let service = service(session, move || Rc::clone(&of_all));
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(session.hub.draining.cancelled());
-    let mut drained = false;
+    let (mut leaving, mut told) = (false, false);
     let ended = poll_fn(|cx| {
-        if !drained && draining.as_mut().poll(cx).is_ready() {
-            drained = true;
-            connection.as_mut().graceful_shutdown();
+        if !leaving && draining.as_mut().poll(cx).is_ready() {
+            leaving = true;
+            if matches!(watch.phase(), Phase::Idle | Phase::Head) {
+                session.hub.look_at_clock();
+                watch.enter(watch.phase(), Hub::after(session.hub.now_us(), LINGER));
+            }
         }
         let seen = counts.read.get();
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Some(ended));
         }
         waits(session, watch, seen != counts.read.get(), limits);
-        if watch.is_due() && !matches!(watch.phase(), Phase::Upload | Phase::Waiting) {
+        if leaving
+            && !told
+            && (watch.is_over() || !matches!(watch.phase(), Phase::Idle | Phase::Head))
+        {
+            // hyper closes a connection without a request at once, and says `close` with a reply.
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            return connection.poll_without_shutdown(cx).map(Some);
+        }
+        if watch.is_over() {
             return Poll::Ready(None);
         }
         watch.remember(cx);
@@ -175,12 +185,14 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         Some(Ok(())) => Ok(()),
     };
     let parts = Pin::into_inner(connection).into_parts();
-    let mut stream = parts.io.into_inner().into_stream();
+    let (mut stream, unread) = parts.io.into_inner().into_parts();
     let tunnel = session.tunnel.borrow_mut().take();
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
         let nobody = ListenerMetrics::default();
         let listener = session.hub.metrics.listeners.get(session.settings.listener);
-        tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, parts.read_buf).await;
+        // What of the first bytes did not fit into hyper's buffer comes after what did.
+        let early = Bytes::from([parts.read_buf, unread].concat());
+        tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, early).await;
         return End::Tunnel;
     }
     let _ = stream.shutdown().await;
@@ -197,28 +209,39 @@ fn waits(session: &Session, watch: &Watch, read: bool, limits: Limits) {
     }
 }
 
-/// HTTP/2.
-async fn two(session: &Rc<Session>, io: Early) -> End {
+/// HTTP/2. `watch`: of the connection; each stream has its own.
+async fn two(session: &Rc<Session>, io: Early, watch: &Rc<Watch>) -> End {
     let limits = session.settings.limits;
-    let mut builder = http2::Builder::new(session.hub.spawn.clone());
+    let streams = Streams::new(Rc::clone(&session.hub), Rc::clone(watch), limits.keep_alive);
+    let mut builder = http2::Builder::new(streams.clone());
     builder
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER);
-    let connection = builder.serve_connection(TokioIo::new(io), service(session));
-    let mut connection = pin!(connection);
+    let service = service(session, move || streams.begin());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(session.hub.draining.cancelled());
-    let mut drained = false;
+    let mut leaving = false;
     let ended = poll_fn(|cx| {
-        if !drained && draining.as_mut().poll(cx).is_ready() {
-            drained = true;
-            connection.as_mut().graceful_shutdown();
+        let drain = !leaving && draining.as_mut().poll(cx).is_ready();
+        if watch.is_over() && leaving {
+            return Poll::Ready(None);
         }
-        connection.as_mut().poll(cx)
+        if drain || watch.is_over() {
+            leaving = true;
+            connection.as_mut().graceful_shutdown();
+            if watch.phase() != Phase::Waiting {
+                session.hub.look_at_clock();
+                watch.enter(Phase::Idle, Hub::after(session.hub.now_us(), FAREWELL));
+            }
+        }
+        watch.remember(cx);
+        connection.as_mut().poll(cx).map(Some)
     });
     match ended.await {
-        Ok(()) => End::Closed,
-        Err(error) => End::Broken(error),
+        Some(Ok(())) => End::Closed,
+        Some(Err(error)) => End::Broken(error),
+        None => End::Silent,
     }
 }
 
@@ -237,26 +260,32 @@ impl Future for Answering {
     }
 }
 
-/// What hyper calls for each request.
-fn service(
+/// What hyper calls for each request; `watch` gives what it waits for.
+fn service<W: Fn() -> Rc<Watch>>(
     session: &Rc<Session>,
+    watch: W,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Download>,
     Error = Infallible,
     Future = Answering,
-> + use<> {
+> + use<W> {
     let session = Rc::clone(session);
     service_fn(move |request| {
-        let session = Rc::clone(&session);
+        let (session, watch) = (Rc::clone(&session), watch());
         Answering {
             hub: Rc::clone(&session.hub),
-            answer: Box::pin(async move { session.answer(request).await }),
+            answer: Box::pin(async move { session.answer(request, watch).await }),
         }
     })
 }
 
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// When we leave, a connection between two requests is kept for so long: who sends one just then is
+/// answered, and told to close. Without it that request was lost.
+const LINGER: Duration = Duration::from_secs(1);
+/// An HTTP/2 client that is told to go, with nothing under way, has so long to say that it heard.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of a reply that may wait for an HTTP/2 client on each stream.
 const SEND_BUFFER: usize = 64 * 1024;

@@ -2,7 +2,7 @@
 //! what the client's connection waits for next. It closes itself, however the request ends.
 
 use super::{
-    hub::{Hub, Watched},
+    hub::Hub,
     settings::Settings,
     site::Site,
     stickiness::Told,
@@ -23,8 +23,6 @@ pub(super) struct Trip {
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     watch: Rc<Watch>,
-    /// Of a stream of HTTP/2, which has a watch of its own.
-    _watched: Option<Watched>,
     started_us: u64,
     cluster: Option<usize>,
     access: Access,
@@ -60,18 +58,12 @@ enum End {
 }
 
 impl Trip {
-    pub(super) fn new(
-        hub: Rc<Hub>,
-        settings: Rc<Settings>,
-        watch: Rc<Watch>,
-        watched: Option<Watched>,
-    ) -> Self {
+    pub(super) fn new(hub: Rc<Hub>, settings: Rc<Settings>, watch: Rc<Watch>) -> Self {
         let started_us = hub.now_us();
         Self {
             hub,
             settings,
             watch,
-            _watched: watched,
             started_us,
             cluster: None,
             access: Access::Write,
@@ -138,7 +130,7 @@ impl Trip {
         }
         site.replied(now_us, now_us.saturating_sub(asked_us));
         let body_idle = self.settings.limits.body_idle;
-        self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
+        self.watch.reply(Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
         let key = site.enter(&self.watch);
         self.at = Some(Stop { lease, site, key, life_us, body_idle });

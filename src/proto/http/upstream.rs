@@ -30,6 +30,8 @@ pub(super) struct Upstream {
 pub(super) enum Lost {
     /// The connection was over before anything was sent: here is the request again.
     Unsent(Box<Request<Upload>>),
+    /// The backend says that it has not begun with it (RFC 9113, 8.7).
+    Refused(hyper::Error),
     /// It broke, or the backend does not speak HTTP.
     Broken(hyper::Error),
     /// The time is over.

@@ -29,10 +29,14 @@ pub(super) struct Watch {
     /// In the hub's microseconds; `u64::MAX`: never.
     deadline_us: Cell<u64>,
     due: Cell<bool>,
+    /// The head of the reply has come: what is left of the request no longer counts.
+    replied: Cell<bool>,
     /// The backend is out: a request that may be is to go to another one.
     moved: Cell<bool>,
     /// The operator wants the connections of its backend closed.
     killed: Cell<bool>,
+    /// Since when the backend has had all of the request; `u64::MAX`: it has not.
+    asked_us: Cell<u64>,
     /// Bytes of the request's body that came, and of the reply's that went.
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
@@ -45,6 +49,8 @@ impl Watch {
             phase: Cell::new(phase),
             deadline_us: Cell::new(deadline_us),
             due: Cell::new(false),
+            replied: Cell::new(false),
+            asked_us: Cell::new(u64::MAX),
             moved: Cell::new(false),
             killed: Cell::new(false),
             received: Cell::new(0),
@@ -64,12 +70,41 @@ impl Watch {
         self.due.set(false);
     }
 
-    /// A request begins: nothing was counted and nobody moved it.
+    /// A request begins: nothing was counted, nobody moved it, and no time is set.
     pub(super) fn begin(&self) {
+        self.enter(Phase::Waiting, u64::MAX);
+        self.replied.set(false);
         self.moved.set(false);
         self.killed.set(false);
         self.received.set(0);
         self.sent.set(0);
+    }
+
+    /// The head of the reply has come, whose first part may take until `deadline_us`.
+    pub(super) fn reply(&self, deadline_us: u64) {
+        self.replied.set(true);
+        self.enter(Phase::Download, deadline_us);
+    }
+
+    /// The backend has all of the request since then; `u64::MAX`: it is still being sent.
+    pub(super) fn ask(&self, now_us: u64) {
+        self.asked_us.set(now_us);
+    }
+
+    /// Since when the backend alone is waited for, if it is.
+    pub(super) fn asked_us(&self) -> Option<u64> {
+        Some(self.asked_us.get()).filter(|us| *us != u64::MAX)
+    }
+
+    /// Whether a reply has begun.
+    pub(super) fn has_replied(&self) -> bool {
+        self.replied.get()
+    }
+
+    /// Nobody answers for this wait but whoever drives the connection or the stream: it is to be
+    /// closed. Before the reply, the request itself is answered instead.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_due() && !matches!(self.phase(), Phase::Upload | Phase::Waiting)
     }
 
     /// The wait has been too long, or is not to go on.

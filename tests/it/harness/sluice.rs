@@ -119,8 +119,10 @@ impl Setup {
         self
     }
 
-    /// Routes instead of the one cluster, a line each, and further clusters, as YAML.
-    pub(crate) fn routes(mut self, routes: &[&str], clusters: &str) -> Self {
+    /// Routes instead of the one cluster, a line each, and further clusters, as YAML, with so many
+    /// backends.
+    pub(crate) fn routes(mut self, routes: &[&str], clusters: &str, backends: usize) -> Self {
+        self.backends += backends;
         let lines: String = routes.iter().map(|route| format!("      - {route}\n")).collect();
         self.goes_to = format!("routes:\n{lines}");
         clusters.clone_into(&mut self.clusters);
