@@ -87,6 +87,10 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let rejected = names::LISTENER_REJECTED;
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
         sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
+        let reason = ("reason", "header_limit");
+        sheet.count(rejected, &[name, reason], total(|l| &l.rejected_header_limit));
+        sheet.count(rejected, &[name, ("reason", "slow")], total(|l| &l.rejected_slow));
+        sheet.count(rejected, &[name, ("reason", "flood")], total(|l| &l.rejected_flood));
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));

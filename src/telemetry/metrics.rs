@@ -93,6 +93,12 @@ pub struct ListenerMetrics {
     pub rejected_protocol: Counter,
     /// Wrong passwords.
     pub rejected_auth: Counter,
+    /// Heads larger than allowed, by their bytes or their fields.
+    pub rejected_header_limit: Counter,
+    /// Requests that did not come, and replies that were not taken, in time.
+    pub rejected_slow: Counter,
+    /// Frames of HTTP/2 that only cost.
+    pub rejected_flood: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
 }

@@ -53,7 +53,7 @@ metrics! {
     LISTENER_ACCEPTED Counter "sluice_listener_connections_accepted_total"
         "Connections accepted.";
     LISTENER_REJECTED Counter "sluice_listener_connections_rejected_total"
-        "Clients refused: closed for bytes that are not Redis, or told that a password is wrong.";
+        "Clients refused: for what they sent, for a wrong password, or by a limit.";
     LISTENER_ACTIVE Gauge "sluice_listener_connections_active" "Connections open now.";
     LISTENER_BYTES Counter "sluice_listener_bytes_total"
         "Bytes read from clients (in) and written to them (out).";

@@ -14,7 +14,7 @@ use super::{
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
-    watch::{Phase, Watch},
+    watch::Watch,
 };
 use bytes::Bytes;
 use http::{
@@ -31,34 +31,42 @@ pub(super) struct Session {
     pub(super) hub: Rc<Hub>,
     pub(super) settings: Rc<Settings>,
     pub(super) client: Client,
-    /// What it waits for, over HTTP/1.1; each stream of HTTP/2 has its own.
-    pub(super) watch: Option<Rc<Watch>>,
+    /// What it waits for; over HTTP/2 between requests, for each stream has its own.
+    pub(super) watch: Rc<Watch>,
     /// The other side, once the client has been told that it is connected to it.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
 
 impl Session {
-    /// The reply to one request, whatever becomes of it.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Download> {
-        let (watch, watched) = self.watch();
+    /// The reply to one request, whatever becomes of it. `stream`: the watch of a stream of HTTP/2.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        stream: Option<Rc<Watch>>,
+    ) -> Response<Download> {
+        let (watch, watched) = self.watch(stream);
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
         match self.forward(head, incoming, &mut trip).await {
             Ok((answer, promise)) => self.reply(answer, promise, trip),
             Err(refusal) => {
                 trip.refused();
+                if let Some((fault, text)) = refusal.fault() {
+                    fault.count(&self.hub, &self.settings, text);
+                }
                 refusal.into_response()
             }
         }
     }
 
-    fn watch(&self) -> (Rc<Watch>, Option<Watched>) {
-        if let Some(watch) = &self.watch {
-            watch.begin();
-            return (Rc::clone(watch), None);
+    fn watch(&self, stream: Option<Rc<Watch>>) -> (Rc<Watch>, Option<Watched>) {
+        match stream {
+            Some(watch) => (Rc::clone(&watch), Some(self.hub.watch(watch))),
+            None => {
+                self.watch.begin();
+                (Rc::clone(&self.watch), None)
+            }
         }
-        let watch = Watch::new(Phase::Waiting, u64::MAX);
-        (Rc::clone(&watch), Some(self.hub.watch(watch)))
     }
 
     /// Finds who is to answer and asks.
@@ -69,7 +77,7 @@ impl Session {
         trip: &mut Trip,
     ) -> Result<(Answer, Promise), Refusal> {
         let settings = &*self.settings;
-        head::normalise(&mut head, settings.limits.uri)?;
+        head::normalise(&mut head, &settings.limits)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);
         let index = route.ok_or_else(|| Refusal::no_route(host))?;

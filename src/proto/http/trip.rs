@@ -138,7 +138,8 @@ impl Trip {
         }
         site.replied(now_us, now_us.saturating_sub(asked_us));
         let body_idle = self.settings.limits.body_idle;
-        self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
+        self.watch.reply();
+        self.watch.enter(Phase::Reply, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
         let key = site.enter(&self.watch);
         self.at = Some(Stop { lease, site, key, life_us, body_idle });
@@ -158,6 +159,14 @@ impl Trip {
 
     pub(super) fn look_at_clock(&self) {
         self.hub.look_at_clock();
+    }
+
+    /// The backend has nothing for the client now.
+    pub(super) fn waits(&self) {
+        let Some(stop) = &self.at else { return };
+        if self.watch.phase() == Phase::Download {
+            self.watch.enter(Phase::Reply, Hub::after(self.hub.now_us(), stop.body_idle));
+        }
     }
 
     /// A part of the reply's body has come and is handed on.
@@ -209,6 +218,9 @@ impl Trip {
 
 impl Drop for Trip {
     fn drop(&mut self) {
+        if matches!(self.end, End::Replied(_)) && self.watch.is_late_reply() {
+            self.broken();
+        }
         if let Some(stop) = &self.at {
             stop.site.leave(stop.key);
         }
