@@ -6,6 +6,9 @@
 
 mod control;
 mod harness;
+mod http_hostile;
+mod http_hostile_h2;
+mod http_rogue;
 mod http_smuggling;
 mod operator;
 mod probe;

@@ -73,7 +73,12 @@ pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
     });
     match ended.await {
         Some(Ok(())) => End::Closed,
-        Some(Err(error)) => End::Broken(error),
+        Some(Err(error)) => {
+            if let Some(fault) = Fault::of(&error) {
+                fault.count(hub, settings, &error);
+            }
+            End::Broken(error)
+        }
         None if empty.get() => {
             let why = "it sends too many frames that carry nothing";
             Fault::Flood.count(hub, settings, why);

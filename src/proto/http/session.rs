@@ -104,11 +104,6 @@ pub async fn serve(
         one(&session, io, &watch).await
     };
     drop(watched);
-    if let End::Broken(error) = &end
-        && let Some(fault) = Fault::of(error)
-    {
-        fault.count(&session.hub, &session.settings, error);
-    }
     end
 }
 
@@ -228,7 +223,8 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     match ended {
         Ok(()) => End::Closed,
         Err(error) => {
-            if Fault::of(&error).is_some() {
+            if let Some(fault) = Fault::of(&error) {
+                fault.count(&session.hub, &session.settings, &error);
                 linger(&session.hub, &mut stream, watch).await;
             }
             End::Broken(error)
@@ -242,16 +238,16 @@ async fn linger(hub: &Hub, stream: &mut Stream, watch: &Watch) {
     hub.look_at_clock();
     watch.enter(Phase::Idle, Hub::after(hub.now_us(), LINGER));
     let mut buffer = hub.stock.buffer();
-    loop {
+    let mut left = LINGER_BYTES;
+    while left > 0 {
         buffer.clear();
         let mut read = pin!(stream.read_buf(&mut buffer));
         let read = poll_fn(|cx| {
             watch.remember(cx);
             if watch.is_due() { Poll::Ready(Ok(0)) } else { read.as_mut().poll(cx) }
         });
-        if !matches!(read.await, Ok(1..)) {
-            break;
-        }
+        let Ok(read @ 1..) = read.await else { break };
+        left = left.saturating_sub(read);
     }
     hub.stock.give(buffer);
 }
@@ -323,3 +319,5 @@ const FIRST_READ: usize = 1024;
 const SMALLEST_BUFFER: usize = 8 * 1024;
 /// A client that is told why it is closed has read so by then, or does not want to.
 const LINGER: Duration = Duration::from_secs(2);
+/// What may be under way to us when it is told; whoever sends more is not listening.
+const LINGER_BYTES: usize = 1024 * 1024;
