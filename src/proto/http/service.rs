@@ -34,7 +34,7 @@ pub(super) struct Session {
     /// What it waits for; over HTTP/2 between requests, for each stream has its own.
     pub(super) watch: Rc<Watch>,
     /// The other side, once the client has been told that it is connected to it.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Session {
@@ -132,7 +132,8 @@ impl Session {
             let (backend, early, connected) = upstream.into_stream();
             let idle = Duration::ZERO;
             trip.complete();
-            *self.tunnel.borrow_mut() = Some(Tunnel { backend, early, connected, trip, idle });
+            let tunnel = Tunnel { backend, early, connected, trip, idle };
+            *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));
             return Response::from_parts(head, Download::Text(Bytes::new()));

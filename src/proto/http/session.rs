@@ -67,7 +67,7 @@ pub async fn serve(
     let _guard = Guard(Rc::clone(&hub));
     let mut origin = Origin::of(&client, peer);
     if peer.is_some_and(|peer| settings.is_proxy(peer)) {
-        origin = match origin.greeted(&mut client, hub.stock.buffer()).await {
+        origin = match Box::pin(origin.greeted(&mut client, hub.stock.buffer())).await {
             Ok(told) => told,
             Err(error) => {
                 let why = "its connection does not begin with a PROXY protocol header";
@@ -216,7 +216,9 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
         let nobody = ListenerMetrics::default();
         let listener = session.hub.metrics.listeners.get(session.settings.listener);
-        tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, parts.read_buf).await;
+        // In a box: an idle connection would have room for it.
+        let (listener, early) = (listener.unwrap_or(&nobody), parts.read_buf);
+        Box::pin(tunnel.relay(&session.hub, listener, stream, early)).await;
         return End::Tunnel;
     }
     let _ = stream.shutdown().await;
@@ -225,7 +227,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         Err(error) => {
             if let Some(fault) = Fault::of(&error) {
                 fault.count(&session.hub, &session.settings, &error);
-                linger(&session.hub, &mut stream, watch).await;
+                Box::pin(linger(&session.hub, &mut stream, watch)).await;
             }
             End::Broken(error)
         }
