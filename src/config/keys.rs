@@ -2,6 +2,8 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+pub(super) mod tls;
+
 use super::words;
 use std::time::Duration;
 
@@ -244,8 +246,13 @@ pub(super) static LISTENER: Scope = Scope {
             "",
             "Whose connections begin with a PROXY protocol header, for tcp.",
         ),
+        key(
+            "tls",
+            Kind::Map(&tls::LISTENER),
+            "",
+            "What is shown to and asked of clients under TLS.",
+        ),
         later("routes"),
-        later("tls"),
         later("users"),
         later("max_connections"),
         later("per_client"),
@@ -565,7 +572,12 @@ pub(super) static UPSTREAM: Scope = Scope {
             "shared",
             "shared: the clients of a worker share one connection per backend.",
         ),
-        later("tls"),
+        key(
+            "tls",
+            Kind::Map(&tls::UPSTREAM),
+            "",
+            "Speak TLS to the backends, probes included; {} believes the authorities that this machine trusts.",
+        ),
     ],
 };
 

@@ -24,6 +24,7 @@ use crate::{
         addr::{Address, Bind},
         prefix::Prefix,
         proxy_protocol::Version,
+        tls::{ClientFiles, ServerFiles},
     },
     policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
     topology::{Credentials, Timeouts},
@@ -95,6 +96,8 @@ pub struct Listener {
     pub redis: RedisListener,
     /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<ServerFiles>,
 }
 
 /// What the clients of a listener speak.
@@ -137,6 +140,8 @@ pub struct Cluster {
     pub check: Check,
     pub timeouts: Timeouts,
     pub upstream: Credentials,
+    /// `upstream.tls`; `None`: in clear.
+    pub tls: Option<ClientFiles>,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
 }

@@ -8,7 +8,8 @@ use super::{
     units::{Period, Size},
     words::{self, word},
 };
-use std::{fmt::Display, time::Duration};
+use crate::net::tls::{ClientFiles, ServerFiles};
+use std::{fmt::Display, path::Path, time::Duration};
 
 /// The configuration as YAML; without `defaults` only what differs from them.
 pub(super) fn yaml(config: &Config, defaults: bool) -> String {
@@ -70,6 +71,10 @@ impl Entries {
             None => {}
         }
         self
+    }
+
+    fn path(&mut self, name: &str, value: Option<&Path>) -> &mut Self {
+        self.optional(name, value.map(|path| path.to_string_lossy()).as_deref())
     }
 
     fn row(&mut self, name: &str, values: &[String]) -> &mut Self {
@@ -141,6 +146,9 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
     if listener.protocol == Protocol::Redis {
         entries.map("redis", redis);
     }
+    if let Some(files) = &listener.tls {
+        entries.map("tls", listener_tls(files, defaults));
+    }
     if !listener.proxy_protocol.is_empty() {
         let networks: Vec<String> =
             listener.proxy_protocol.iter().map(ToString::to_string).collect();
@@ -181,6 +189,11 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         probes.push("tcp", Out::Map(Vec::new()));
     }
     entries.map("check", probes).map("timeouts", times);
+    if let Some(files) = &cluster.tls {
+        let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+        upstream.push("tls", Out::Map(upstream_tls(files, defaults).list));
+        entries.map("upstream", upstream);
+    }
     Out::Map(entries.list)
 }
 
@@ -207,6 +220,9 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
         .text("mode", "shared");
+    if let Some(files) = &cluster.tls {
+        upstream.push("tls", Out::Map(upstream_tls(files, defaults).list));
+    }
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
     let commands: Vec<_> = commands.collect();
@@ -261,6 +277,32 @@ fn check(check: &Check, defaults: bool) -> Entries {
         .text("rise", check.rise)
         .text("fall", check.fall)
         .period("startup_grace", check.startup_grace);
+    entries
+}
+
+fn listener_tls(files: &ServerFiles, defaults: bool) -> Entries {
+    let certificates = files.certificates.iter().map(|pair| {
+        let mut certificate = Entries::new(&keys::tls::CERTIFICATE, defaults);
+        certificate.text("cert", pair.cert.display()).text("key", pair.key.display());
+        Out::Map(certificate.list)
+    });
+    let mut entries = Entries::new(&keys::tls::LISTENER, defaults);
+    entries
+        .push("certificates", Out::List(certificates.collect()))
+        .path("client_ca", files.client_ca.as_deref())
+        .text("min_version", word(words::TLS_VERSION, &files.min_version));
+    entries
+}
+
+fn upstream_tls(files: &ClientFiles, defaults: bool) -> Entries {
+    let pair = files.certificate.as_ref();
+    let mut entries = Entries::new(&keys::tls::UPSTREAM, defaults);
+    entries
+        .path("ca", files.ca.as_deref())
+        .optional("server_name", files.server_name.as_deref())
+        .path("cert", pair.map(|pair| &*pair.cert))
+        .path("key", pair.map(|pair| &*pair.key))
+        .text("insecure_skip_verify", word(words::NO_YES, &files.insecure_skip_verify));
     entries
 }
 
@@ -374,13 +416,21 @@ clusters:
     const TCP: &str = r#"
 listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
 clusters:
-  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
+  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} }, upstream: { tls: {} } }
   b: { backends: [a:1], sticky: { client_ip: { v4: 24 } } }
+"#;
+
+    const TLS: &str = r#"
+listeners:
+  - { bind: 127.0.0.1:1, protocol: redis, cluster: a, tls: { certificates: [{ cert: /a.pem, key: a.key }, { cert: b, key: c }], client_ca: "d e", min_version: 1.3 } }
+clusters:
+  a: { shards: [{ primary: a:1 }], upstream: { user: u, password: "(set)", tls: { ca: x, server_name: y, cert: z, key: w } } }
+  b: { backends: [a:1], upstream: { tls: { insecure_skip_verify: true } } }
 "#;
 
     #[test]
     fn what_is_printed_reads_back_as_the_same() {
-        for text in [SMALL, LARGE, TCP] {
+        for text in [SMALL, LARGE, TCP, TLS] {
             let config = parsed(text);
             for defaults in [false, true] {
                 let printed = config.to_yaml(defaults);
@@ -396,7 +446,7 @@ clusters:
 
     #[test]
     fn every_key_is_visible_with_defaults_and_none_without() {
-        let all = parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true);
+        let all = [SMALL, TCP, TLS].map(|text| parsed(text).to_yaml(true)).concat();
         let mut scopes = vec![&keys::ROOT];
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod build;
+mod certificates;
 mod events;
 mod health;
 mod lag;
@@ -20,6 +21,7 @@ mod watch;
 
 use crate::{
     config::Config,
+    net::tls,
     policy::dice::Dice,
     telemetry::metrics::WorkerMetrics,
     topology::{Publisher, Report},
@@ -51,6 +53,8 @@ pub struct Inputs {
     /// What [`build::build`] made the first snapshot of `publisher` from.
     pub config: Config,
     pub publisher: Publisher,
+    /// The TLS of each listener, in the order of the configuration.
+    pub tls: Vec<Option<tls::Server>>,
     /// The workers' reports on backends.
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
@@ -106,11 +110,22 @@ fn run_task(task: impl Future<Output = ()> + 'static) {
 }
 
 async fn run(inputs: Inputs) {
-    let Inputs { config, publisher, reports, workers, commands, admin, on_change, state, shutdown } =
-        inputs;
+    let Inputs {
+        config,
+        publisher,
+        tls,
+        reports,
+        workers,
+        commands,
+        admin,
+        on_change,
+        state,
+        shutdown,
+    } = inputs;
     let topology = publisher.current();
     let plane = Rc::new(Plane {
         listeners: plane::listeners(&config),
+        certificates: plane::certificates(&config, &topology, tls),
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
@@ -129,6 +144,7 @@ async fn run(inputs: Inputs) {
         }
     }
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
+    run_task(certificates::follow(Rc::clone(&plane)));
     run_task(health::grace(Rc::clone(&plane), grace.unwrap_or_default()));
     tokio::select! {
         () = shutdown.cancelled() => {}

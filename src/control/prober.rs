@@ -2,7 +2,7 @@
 //! the asking itself: each protocol has its own.
 
 use crate::{
-    net::addr::Address,
+    net::{addr::Address, tls},
     policy::gate::Role,
     proto::{
         redis::{
@@ -26,7 +26,7 @@ pub(super) enum Spec {
 #[derive(Debug)]
 pub(super) enum Prober {
     Redis(Box<redis::probe::Prober>),
-    Tcp(Address),
+    Tcp(Address, Option<tls::Client>),
 }
 
 impl Spec {
@@ -39,12 +39,14 @@ impl Spec {
 }
 
 impl Prober {
-    pub(super) fn new(address: Address, spec: Spec) -> Self {
+    /// Under `tls`, where there is some, as requests are sent.
+    pub(super) fn new(address: Address, tls: Option<tls::Client>, spec: Spec) -> Self {
         match spec {
             Spec::Redis(credentials) => {
-                Self::Redis(Box::new(redis::probe::Prober::new(address, credentials)))
+                let prober = redis::probe::Prober::new(address, credentials);
+                Self::Redis(Box::new(prober.with_tls(tls)))
             }
-            Spec::Tcp => Self::Tcp(address),
+            Spec::Tcp => Self::Tcp(address, tls),
         }
     }
 
@@ -55,10 +57,12 @@ impl Prober {
     pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Report, ProbeError> {
         match self {
             Self::Redis(prober) => prober.probe(timeout).await,
-            Self::Tcp(address) => match tcp::probe::probe(address, timeout).await {
-                Ok(()) => Ok(CONNECTED),
-                Err(error) => Err(not_connected(address, &error)),
-            },
+            Self::Tcp(address, tls) => {
+                match tcp::probe::probe(address, tls.as_ref(), timeout).await {
+                    Ok(()) => Ok(CONNECTED),
+                    Err(error) => Err(not_connected(address, &error)),
+                }
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Check, Config},
-    net::addr::Address,
+    net::{addr::Address, tls},
     policy::{
         gate::{Axes, Health, Passive, Role, State, derive},
         health::jitter,
@@ -29,7 +29,7 @@ pub(super) struct Table {
     watches: Vec<Watch>,
     groups: Vec<Group>,
     /// By cluster.
-    specs: Vec<Spec>,
+    specs: Vec<(Spec, Option<tls::Client>)>,
     by_id: HashMap<u32, usize>,
     events: Events,
     on_change: Arc<dyn Fn() + Send + Sync>,
@@ -52,6 +52,7 @@ struct Group {
 pub(super) struct Target {
     pub(super) address: Address,
     pub(super) spec: Spec,
+    pub(super) tls: Option<tls::Client>,
     pub(super) check: Check,
     pub(super) wake: Rc<Notify>,
 }
@@ -95,7 +96,7 @@ impl Table {
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
-            table.specs.push(Spec::of(cluster));
+            table.specs.push((Spec::of(cluster), cluster.tls.clone()));
             for shard in &cluster.shards {
                 let first = table.watches.len();
                 for member in &shard.members {
@@ -131,9 +132,11 @@ impl Table {
     pub(super) fn target(&self, index: usize) -> Option<Target> {
         let watch = self.watches.get(index)?;
         let group = self.groups.get(watch.group)?;
+        let (spec, tls) = self.specs.get(group.cluster)?.clone();
         Some(Target {
             address: watch.backend.address.clone(),
-            spec: self.specs.get(group.cluster)?.clone(),
+            spec,
+            tls,
             check: watch.check,
             wake: Rc::clone(&watch.wake),
         })

@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod dial;
 pub mod listener;
 pub mod outgoing;
 pub mod prefix;
@@ -11,3 +12,4 @@ pub mod relay;
 pub mod spawn;
 mod splice;
 pub mod stream;
+pub mod tls;

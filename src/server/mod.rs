@@ -8,7 +8,7 @@ mod worker;
 use crate::{
     config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
-    net::{addr::Bind, listener::Listener},
+    net::{addr::Bind, listener::Listener, tls},
     proto::{
         redis::{
             self, client,
@@ -40,6 +40,8 @@ pub enum RunError {
     Bind { name: String, bind: Bind, source: io::Error },
     #[error("a thread ended, see the log; this is a bug in sluice")]
     ThreadEnded,
+    #[error("TLS of {what}")]
+    Tls { what: String, source: tls::FileError },
     #[error("{what}")]
     Start { what: &'static str, source: io::Error },
 }
@@ -55,6 +57,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let descriptors = limits::raise_descriptors();
     let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
     let clients = limits::clients(&config, descriptors, workers);
+    let (served, asked) = (served_tls(&config)?, asked_tls(&config)?);
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
@@ -64,7 +67,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
 
     let metrics = worker_metrics(&config, workers);
-    let (publisher, reader) = topology::channel(build::build(&config, workers));
+    let (publisher, reader) = topology::channel(build::build(&config, workers, &asked));
     let (reporter, reports) = Reporter::channel();
     let state = Arc::new(ProcessState::new());
     let stop = CancellationToken::new();
@@ -81,7 +84,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
             .listeners
             .iter()
             .enumerate()
-            .map(|(index, listener)| settings(&config, index, listener))
+            .zip(&served)
+            .map(|((index, listener), tls)| settings(&config, index, listener, tls.clone()))
             .collect(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
@@ -100,6 +104,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         commands: Commands::builtin().iter().map(|c| c.name.to_ascii_lowercase()).collect(),
         config: config.clone(),
         publisher,
+        tls: served,
         reports,
         workers: metrics,
         admin,
@@ -132,14 +137,47 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
-fn settings(config: &Config, index: usize, listener: &crate::config::Listener) -> Settings {
+/// What each listener shows to and asks of its clients.
+fn served_tls(config: &Config) -> Result<Vec<Option<tls::Server>>, RunError> {
+    let load = |listener: &crate::config::Listener| {
+        let Some(files) = listener.tls.clone() else { return Ok(None) };
+        tls::Server::load(&listener.name, files, &[]).map(Some).map_err(|source| {
+            let what = format!("listener {}", listener.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.listeners.iter().map(load).collect()
+}
+
+/// What each cluster asks of and shows to its backends.
+fn asked_tls(config: &Config) -> Result<Vec<Option<tls::Client>>, RunError> {
+    let load = |cluster: &crate::config::Cluster| {
+        let Some(files) = cluster.tls.clone() else { return Ok(None) };
+        tls::Client::load(files).map(Some).map_err(|source| {
+            let what = format!("cluster {}", cluster.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.clusters.iter().map(load).collect()
+}
+
+fn settings(
+    config: &Config,
+    index: usize,
+    listener: &crate::config::Listener,
+    tls: Option<tls::Server>,
+) -> Settings {
     match listener.protocol {
-        Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
+        Protocol::Redis => Settings::Redis(redis::session::Settings {
+            tls,
+            ..redis_settings(config, index, listener)
+        }),
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
             trusted: listener.proxy_protocol.clone(),
+            tls,
         }),
     }
 }
@@ -164,6 +202,7 @@ fn redis_settings(
         },
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        tls: None,
     }
 }
 

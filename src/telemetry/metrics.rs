@@ -89,6 +89,9 @@ pub struct ListenerMetrics {
     pub rejected_protocol: Counter,
     /// Wrong passwords.
     pub rejected_auth: Counter,
+    /// TLS handshakes.
+    pub tls_ok: Counter,
+    pub tls_failed: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
 }

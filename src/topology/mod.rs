@@ -11,7 +11,7 @@ pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 
 use crate::{
-    net::{prefix::Prefix, proxy_protocol::Version},
+    net::{prefix::Prefix, proxy_protocol::Version, tls},
     policy::{balance::Balancer, reads::ReadFrom},
 };
 use arc_swap::{ArcSwap, Cache};
@@ -36,6 +36,8 @@ pub struct Cluster {
     pub reads: ReadFrom,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
+    /// How its backends are spoken to; `None`: in clear.
+    pub tls: Option<tls::Client>,
 }
 
 /// How the members of a cluster stand to each other.

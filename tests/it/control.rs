@@ -70,6 +70,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
             proxy_protocol: Vec::new(),
+            tls: None,
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -96,6 +97,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             },
             timeouts: Timeouts::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
+            tls: None,
             commands: Vec::new(),
         }],
     }
@@ -103,7 +105,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
 
 impl Control {
     fn start(config: Config) -> Self {
-        let topology = build(&config, 1);
+        let topology = build(&config, 1, &[]);
         let members = topology.clusters[0].shards[0].members.clone();
         let (publisher, _) = topology::channel(topology);
         let (reporter, reports) = Reporter::channel();
@@ -120,6 +122,7 @@ impl Control {
         let thread = control::start(Inputs {
             config,
             publisher,
+            tls: Vec::new(),
             reports,
             workers: vec![Arc::clone(&worker)],
             commands: vec!["get".to_owned(), "unknown".to_owned()],

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::shard;
+use super::{shard, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Reads, default_stall,
@@ -10,7 +10,7 @@ use crate::{
         section::{Reader, Section},
         values, words,
     },
-    net::prefix::Prefix,
+    net::{prefix::Prefix, tls::ClientFiles},
     policy::{access::Access, balance::Strategy, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
@@ -38,6 +38,7 @@ pub(super) fn cluster(
     }
     reader.value(&section, "on_shard_down", values::choice);
     let reads = reads(reader, &section, &shards);
+    let (upstream, tls) = upstream(reader, &section);
     Some(Cluster {
         name: key.name.clone(),
         shards,
@@ -45,7 +46,8 @@ pub(super) fn cluster(
         reads,
         check: check(reader, &section),
         timeouts: timeouts(reader, &section),
-        upstream: upstream(reader, &section),
+        upstream,
+        tls,
         commands: commands(reader, &section),
     })
 }
@@ -73,13 +75,13 @@ pub(super) fn source(node: &file::Node) -> &'static str {
 
 /// Keys that say nothing to a cluster of the other kind: who writes one expects something of it.
 fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
-    let (own, other, keys, times, checks) = match (cluster.has("shards"), cluster.has("backends")) {
-        (true, false) => ("shards", "backends", &OF_BACKENDS[..], &["idle"][..], &["tcp"][..]),
-        (false, true) => ("backends", "shards", &OF_SHARDS[..], &TIMES_OF_SHARDS[..], &[][..]),
+    let (own, other, keys, within) = match (cluster.has("shards"), cluster.has("backends")) {
+        (true, false) => ("shards", "backends", &OF_BACKENDS[..], WITHIN_OF_BACKENDS),
+        (false, true) => ("backends", "shards", &OF_SHARDS[..], WITHIN_OF_SHARDS),
         _ => return,
     };
     let mut sections = vec![(cluster.path.clone(), cluster.entries(), keys)];
-    for (name, keys) in [("timeouts", times), ("check", checks)] {
+    for &(name, keys) in within {
         if let Some(field) = cluster.field(name)
             && let file::Value::Map(entries) = &field.node.value
         {
@@ -176,7 +178,10 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
     }
 }
 
-fn upstream(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Credentials {
+fn upstream(
+    reader: &mut Reader<'_, '_>,
+    cluster: &Section<'_>,
+) -> (Credentials, Option<ClientFiles>) {
     let section = reader.section(cluster, "upstream");
     reader.value(&section, "mode", values::choice);
     let credentials =
@@ -186,7 +191,7 @@ fn upstream(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Credentials {
         let message = "a user needs `password` or `password_file`";
         reader.notes.error(&field.key_at, &field.path, message);
     }
-    credentials
+    (credentials, tls::upstream(reader, &section))
 }
 
 fn commands(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<CustomCommand> {
@@ -237,5 +242,11 @@ fn positions(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Option<(i32,
 }
 
 const OF_BACKENDS: [&str; 3] = ["balance", "sticky", "send_proxy"];
-const OF_SHARDS: [&str; 5] = ["sharding", "reads", "upstream", "redis", "on_shard_down"];
-const TIMES_OF_SHARDS: [&str; 4] = ["request", "fan_out", "stall", "client_idle"];
+const OF_SHARDS: [&str; 4] = ["sharding", "reads", "redis", "on_shard_down"];
+/// Keys below others.
+type Within = &'static [(&'static str, &'static [&'static str])];
+const WITHIN_OF_BACKENDS: Within = &[("timeouts", &["idle"]), ("check", &["tcp"])];
+const WITHIN_OF_SHARDS: Within = &[
+    ("timeouts", &["request", "fan_out", "stall", "client_idle"]),
+    ("upstream", &["user", "password", "password_file", "mode"]),
+];

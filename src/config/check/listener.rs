@@ -75,6 +75,7 @@ fn listener(
     };
     let redis = redis(reader, section);
     let proxy_protocol = trusted(reader, section);
+    let tls = super::tls::listener(reader, section);
     if let (Some(protocol), Some(cluster)) = (protocol, cluster) {
         fits(reader, section, protocol, cluster.source);
     }
@@ -103,6 +104,7 @@ fn listener(
         cluster: cluster?.index,
         redis,
         proxy_protocol,
+        tls,
     })
 }
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod listener;
 mod shard;
+mod tls;
 
 use super::{
     Admin, Cluster, Config, Findings, Limits, Listener, Log, Shutdown,

@@ -53,7 +53,7 @@ impl Story {
 
     fn new(replicas: u16, from: ReadFrom) -> Self {
         let config = config(replicas, from);
-        let topology = crate::control::build::build(&config, 1);
+        let topology = crate::control::build::build(&config, 1, &[]);
         let changes = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&changes);
         let on_change = Arc::new(move || {

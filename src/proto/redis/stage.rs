@@ -159,6 +159,7 @@ impl Stage {
             reads: from,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
+            tls: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }
@@ -177,6 +178,7 @@ impl Stage {
             limits: self.limits,
             allow: Vec::new(),
             deny: Vec::new(),
+            tls: None,
         };
         let hub = Rc::clone(&self.hub);
         self.tasks.borrow_mut().push(Box::pin(async move {

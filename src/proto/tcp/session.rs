@@ -3,11 +3,12 @@
 use super::hub::Hub;
 use crate::{
     net::{
-        addr::Address,
+        dial::{Opening, dial},
         listener::is_exhaustion,
         proxy_protocol::{self, Ends, Header},
         relay::{self, Tally, relay},
-        stream::{self, Stream},
+        stream::Stream,
+        tls,
     },
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
     topology::{
@@ -17,10 +18,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, time::timeout};
 
 /// What a listener says of its connections.
 #[derive(Clone, Debug)]
@@ -32,6 +30,8 @@ pub struct Settings {
     pub cluster: usize,
     /// Whose connections begin with a PROXY protocol header.
     pub trusted: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
 }
 
 /// How a connection ended.
@@ -42,6 +42,8 @@ pub enum End {
     NoBackend,
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
+    /// The TLS handshake failed.
+    NoTls(io::Error),
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -63,6 +65,14 @@ pub async fn serve(
                 listener.rejected_protocol.add(1);
                 return End::NoHeader(error);
             }
+        };
+    }
+    if let Some(tls) = &settings.tls {
+        // The header was in clear, what came behind it is TLS.
+        let early = std::mem::take(&mut origin.early);
+        client = match tls.accept(client, &early, origin.address, listener).await {
+            Ok(client) => client,
+            Err(error) => return End::NoTls(error),
         };
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
@@ -151,7 +161,8 @@ async fn connect(
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
-        match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
+        let opening = Opening { header: header.as_deref(), ..Opening::tls(cluster.tls.as_ref()) };
+        match dial(&backend.address, opening, cluster.timeouts.connect).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
@@ -162,15 +173,6 @@ async fn connect(
         }
     }
     None
-}
-
-/// A connection that has got its header. A new socket takes so little at once.
-async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::Result<Stream> {
-    let mut stream = stream::connect(address, limit).await?;
-    if let Some(header) = header {
-        stream.write_all(header).await?;
-    }
-    Ok(stream)
 }
 
 /// A claim on one that was not tried.
