@@ -111,7 +111,8 @@ check_file() {
 
 # The certificates that conf/tls.yaml names.
 make_certificates() {
-    export CERTIFICATES="$PWD/$TARGET/certificates"
+    CERTIFICATES=$(realpath "$TARGET")/certificates
+    export CERTIFICATES
     mkdir -p "$CERTIFICATES"
     local name
     for name in ca site other client; do

@@ -21,3 +21,4 @@ mod server;
 mod slots;
 mod table;
 mod tcp;
+mod tls;

@@ -5,15 +5,12 @@ use super::{
     files::{self, FileError, Pair, Stamp},
     handshake, provider,
     renew::{Follower, Renewal},
+    trust::Trust,
 };
 use crate::net::{addr::Address, stream::Stream};
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    sign::SingleCertAndKey,
+    ClientConfig, ClientConnection, Connection, pki_types::ServerName, sign::SingleCertAndKey,
 };
 use std::{
     fmt, io,
@@ -75,13 +72,14 @@ impl ClientFiles {
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| FileError::new(Path::new("TLS"), error))?;
-        let builder = match &self.ca {
-            _ if self.insecure_skip_verify => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody))
-            }
-            Some(ca) => builder.with_root_certificates(files::roots(ca)?),
-            None => builder.with_root_certificates(files::system_roots()?),
+        let trust = match &self.ca {
+            _ if self.insecure_skip_verify => Trust::Anybody,
+            Some(ca) => Trust::new(files::roots(ca)?, files::chain(ca)?)
+                .map_err(|reason| FileError::new(ca, reason))?,
+            None => Trust::new(files::system_roots()?, Vec::new())
+                .map_err(|reason| FileError::new(Path::new("system certificates"), reason))?,
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(trust));
         let config = match &self.certificate {
             None => builder.with_no_client_auth(),
             Some(pair) => {
@@ -150,46 +148,5 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("files", &self.0.files).finish_non_exhaustive()
-    }
-}
-
-/// `insecure_skip_verify`: whoever has the key of the certificate shown is believed.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
     }
 }

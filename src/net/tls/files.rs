@@ -127,7 +127,8 @@ pub(super) fn system_roots() -> Result<RootCertStore, FileError> {
     Err(FileError::new(Path::new("system certificates"), reason))
 }
 
-fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+/// Every certificate in a file, at least one.
+pub(super) fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(file)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|error| FileError::new(file, format!("it is damaged: {error:?}")))?;

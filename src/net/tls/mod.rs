@@ -7,6 +7,7 @@ mod names;
 mod renew;
 mod server;
 mod stream;
+mod trust;
 
 pub use client::{Client, ClientFiles, is_server_name};
 pub use files::{FileError, Pair};
