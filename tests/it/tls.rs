@@ -158,20 +158,21 @@ fn a_client_that_does_not_read_is_bounded_and_gets_all_of_it_later() {
     let value = "y".repeat(1_000_000);
     assert_eq!(slow.cmd(&["SET", "a", &value]), "OK");
     let get = crate::harness::request(&["GET", "a"]);
-    slow.write_all(&get.repeat(60)).unwrap();
+    slow.write_all(&get.repeat(25)).unwrap();
     let mut other = site.conn(&sluice);
-    let held = || sluice.metrics().sum("sluice_worker_buffered_bytes", &[]);
+    let held = || sluice.metrics().sum("sluice_buffered_bytes", &[]);
     eventually("what it does not read waits here", PATIENCE, || (held() > 4e5).then_some(()));
     let mut most = 0.0;
+    // Somebody else waits for replies on the same connection, so it is read on.
     for _ in 0..50 {
         assert_eq!(other.cmd(&["GET", "b"]), Value::Nil);
         most = held().max(most);
     }
-    assert!(most < 34e6, "{most}");
-    for _ in 0..60 {
+    assert!(most < 28e6, "{most}");
+    for _ in 0..25 {
         assert!(slow.reply().text() == value);
     }
-    eventually("all is given back", PATIENCE, || (held() < 2e5).then_some(()));
+    eventually("all is given back", PATIENCE, || (held() == 0.0).then_some(()));
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl Client {
         }
         while inner.backlog() > 0 {
             inner.write(hub, self);
+            inner.charge(hub);
             if let Some(end) = inner.end {
                 return Poll::Ready(Event::End(end));
             }
