@@ -13,7 +13,7 @@ pub struct Follower {
 }
 
 /// What a look at the files led to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Nothing new, or not yet settled.
     None,

@@ -47,6 +47,11 @@ impl Tls {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
+        self.connection.handshake_kind()
+    }
+
     /// What is below.
     pub(in crate::net) fn socket(&self) -> &Stream {
         &self.socket
@@ -57,8 +62,8 @@ impl Tls {
         self.connection.wants_write()
     }
 
-    /// Goes on until both sides agree. What a TLS 1.3 handshake leaves to be said (tickets, the
-    /// client's last message) leaves with what is written next, or when nothing is.
+    /// Goes on until both sides agree. The tickets that follow a TLS 1.3 handshake leave with what is
+    /// written next, or when a read waits: nobody waits for them.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.is_handshaking() {
             if self.taken < self.input.len() {
@@ -75,10 +80,9 @@ impl Tls {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
             }
         }
-        if self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
-            return self.poll_flush(cx);
-        }
-        Poll::Ready(Ok(()))
+        let tickets = matches!(self.connection, Connection::Server(_))
+            && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        if tickets { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
     pub(in crate::net) fn poll_read(
