@@ -170,16 +170,8 @@ impl Server {
         peer: Option<IpAddr>,
         metrics: &ListenerMetrics,
     ) -> io::Result<Stream> {
-        let config = Arc::clone(&self.0.loaded.load().config);
-        let result = async {
-            let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-            let handshake = handshake(socket, Connection::Server(connection), early);
-            timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| {
-                let text = format!("not done after {}s", HANDSHAKE_TIMEOUT.as_secs());
-                Err(io::Error::new(io::ErrorKind::TimedOut, text))
-            })
-        };
-        match result.await {
+        // Apart, so that sessions in clear need no room for it.
+        match Box::pin(self.handshake(socket, early)).await {
             Ok(stream) => {
                 metrics.tls_ok.add(1);
                 Ok(stream)
@@ -190,6 +182,16 @@ impl Server {
                 Err(error)
             }
         }
+    }
+
+    async fn handshake(&self, socket: Stream, early: &[u8]) -> io::Result<Stream> {
+        let config = Arc::clone(&self.0.loaded.load().config);
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        let handshake = handshake(socket, Connection::Server(connection), early);
+        timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| {
+            let text = format!("not done after {}s", HANDSHAKE_TIMEOUT.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })
     }
 
     /// The certificates' files, and when each ends in seconds since 1970.
