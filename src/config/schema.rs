@@ -91,6 +91,9 @@ fn kind(kind_of: &'static Kind) -> Value {
                 "pattern": format!(r"^-?[0-9]+$|{VARIABLE}{auto}"),
             })
         }
+        Kind::Switch => {
+            json!({ "type": ["boolean", "string"], "pattern": format!("^(true|false)$|{VARIABLE}") })
+        }
         Kind::Choice { now, .. } => {
             let variable = json!({ "type": "string", "pattern": VARIABLE });
             let words = now.iter().map(|word| json!(word));
@@ -101,6 +104,9 @@ fn kind(kind_of: &'static Kind) -> Value {
         }
         Kind::Map(scope) => Value::Object(map(scope)),
         Kind::Named(scope) => json!({ "type": "object", "additionalProperties": map(scope) }),
+        Kind::Texts => {
+            json!({ "type": "object", "additionalProperties": { "type": ["string", "number"] } })
+        }
         Kind::List(item, most) => {
             json!({ "type": "array", "items": kind(item), "maxItems": most })
         }

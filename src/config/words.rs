@@ -1,10 +1,15 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::{LogFormat, Protocol};
+use super::{LogFormat, Protocol, RequestId};
 use crate::{
     net::{proxy_protocol::Version, tls},
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{
+        access::Access,
+        balance::Strategy,
+        reads::ReadFrom,
+        sticky::{Mode, SameSite, Secure},
+    },
 };
 
 /// Words and what they stand for.
@@ -14,8 +19,13 @@ pub(super) const LOG_FORMAT: Words<LogFormat> =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 pub(super) const LOG_FORMAT_WORDS: &[&str] = &names::<2, _>(LOG_FORMAT);
 
-pub(super) const PROTOCOL: Words<Protocol> = &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp)];
-pub(super) const PROTOCOL_WORDS: &[&str] = &names::<2, _>(PROTOCOL);
+pub(super) const PROTOCOL: Words<Protocol> =
+    &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp), ("http", Protocol::Http)];
+pub(super) const PROTOCOL_WORDS: &[&str] = &names::<3, _>(PROTOCOL);
+
+pub(super) const REQUEST_ID: Words<RequestId> =
+    &[("pass", RequestId::Pass), ("make", RequestId::Make)];
+pub(super) const REQUEST_ID_WORDS: &[&str] = &names::<2, _>(REQUEST_ID);
 
 pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("primary", ReadFrom::Primary),
@@ -37,15 +47,24 @@ pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
 
+pub(super) const COOKIE_MODE: Words<Mode> =
+    &[("plain", Mode::Plain), ("opaque", Mode::Opaque), ("signed", Mode::Signed)];
+pub(super) const COOKIE_MODE_WORDS: &[&str] = &names::<3, _>(COOKIE_MODE);
+
+pub(super) const SAME_SITE: Words<SameSite> =
+    &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
+pub(super) const SAME_SITE_WORDS: &[&str] = &names::<3, _>(SAME_SITE);
+
+pub(super) const SECURE: Words<Secure> =
+    &[("auto", Secure::Auto), ("true", Secure::Always), ("false", Secure::Never)];
+pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
+
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);
 
 pub(super) const TLS_VERSION: Words<tls::Version> =
     &[("1.2", tls::Version::V1_2), ("1.3", tls::Version::V1_3)];
 pub(super) const TLS_VERSION_WORDS: &[&str] = &names::<2, _>(TLS_VERSION);
-
-pub(super) const NO_YES: Words<bool> = &[("false", false), ("true", true)];
-pub(super) const NO_YES_WORDS: &[&str] = &names::<2, _>(NO_YES);
 
 /// The word for a value; empty for a value without one.
 pub(super) fn word<T: PartialEq>(words: Words<T>, value: &T) -> &'static str {

@@ -98,7 +98,7 @@ impl Stream {
         match self {
             Self::Tcp(socket) => socket.try_write(bytes),
             Self::Unix(socket) => socket.try_write(bytes),
-            Self::Tls(tls) => tls.try_write(bytes),
+            Self::Tls(tls) => tls.try_write(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -110,10 +110,7 @@ impl Stream {
         match self {
             Self::Tcp(socket) => socket.try_write_vectored(parts),
             Self::Unix(socket) => socket.try_write_vectored(parts),
-            Self::Tls(tls) => {
-                let first = parts.iter().find(|part| !part.is_empty());
-                tls.try_write(first.map_or(&[], |part| part))
-            }
+            Self::Tls(tls) => tls.try_write(parts),
         }
     }
 
@@ -205,8 +202,24 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Self::Tls(tls) => tls.poll_write(cx, bytes),
+            Self::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(bytes)]),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Tls(tls) => tls.poll_write(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

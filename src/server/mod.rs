@@ -1,6 +1,7 @@
 //! Assembles everything from a configuration and runs it: binds, starts control and the workers,
 //! waits for a signal, drains. It contains no decision.
 
+mod http;
 mod limits;
 mod signal;
 mod worker;
@@ -10,6 +11,7 @@ use crate::{
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener, tls},
     proto::{
+        http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
             self, client,
             hub::Memory,
@@ -79,13 +81,16 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listener.local()
         );
     }
+    let http_clusters = http::clusters(&config);
     let crew = Crew::start(Start {
         settings: config
             .listeners
             .iter()
             .enumerate()
             .zip(&served)
-            .map(|((index, listener), tls)| settings(&config, index, listener, tls.clone()))
+            .map(|((index, listener), tls)| {
+                settings(&config, index, listener, tls.clone(), &http_clusters)
+            })
             .collect(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
@@ -141,7 +146,11 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
 fn served_tls(config: &Config) -> Result<Vec<Option<tls::Server>>, RunError> {
     let load = |listener: &crate::config::Listener| {
         let Some(files) = listener.tls.clone() else { return Ok(None) };
-        tls::Server::load(&listener.name, files, &[]).map(Some).map_err(|source| {
+        let alpn = match listener.protocol {
+            Protocol::Http => PROTOCOLS,
+            Protocol::Redis | Protocol::Tcp => &[],
+        };
+        tls::Server::load(&listener.name, files, alpn).map(Some).map_err(|source| {
             let what = format!("listener {}", listener.name);
             RunError::Tls { what, source }
         })
@@ -166,12 +175,16 @@ fn settings(
     index: usize,
     listener: &crate::config::Listener,
     tls: Option<tls::Server>,
+    http_clusters: &Arc<[ClusterSettings]>,
 ) -> Settings {
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis::session::Settings {
             tls,
             ..redis_settings(config, index, listener)
         }),
+        Protocol::Http => {
+            Settings::Http(http::settings(index, listener, tls, Arc::clone(http_clusters)))
+        }
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),

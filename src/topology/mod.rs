@@ -2,11 +2,13 @@
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
 mod backend;
+mod chooser;
 mod lease;
 pub mod pick;
 mod report;
 
 pub use backend::Backend;
+pub use chooser::Chooser;
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 

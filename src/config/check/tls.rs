@@ -59,7 +59,7 @@ pub(super) fn upstream(reader: &mut Reader<'_, '_>, parent: &Section<'_>) -> Opt
     let server_name = reader.value(&section, "server_name", server_name);
     let cert = named.file(reader, &section, "cert");
     let key = named.file(reader, &section, "key");
-    let insecure_skip_verify = reader.choice(&section, "insecure_skip_verify", words::NO_YES);
+    let insecure_skip_verify = reader.switch(&section, "insecure_skip_verify");
     if section.has("cert") != section.has("key") {
         let message = "`cert` and `key` go together";
         reader.notes.error(&field.key_at, &section.path, message);

@@ -61,7 +61,7 @@ pub(in crate::config) static UPSTREAM: Scope = Scope {
         key("key", Kind::Path, "", "A PEM file: its private key."),
         key(
             "insecure_skip_verify",
-            choice(words::NO_YES_WORDS),
+            Kind::Switch,
             "false",
             "true: believe any certificate, so that anybody in between can read and change everything.",
         ),

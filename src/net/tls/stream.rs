@@ -139,18 +139,20 @@ impl Tls {
         ready
     }
 
-    /// Accepts some of `bytes`.
+    /// Accepts some of `parts`; what is written at once shares its records.
     ///
     /// # Errors
     /// `WouldBlock` while what was accepted before has not left.
-    pub(in crate::net) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(in crate::net) fn try_write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.blocked {
             self.try_flush()?;
         }
-        let n = self.connection.writer().write(bytes)?;
+        let n = self.connection.writer().write_vectored(parts)?;
         match self.try_flush() {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ if n == 0 && !bytes.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            _ if n == 0 && parts.iter().any(|part| !part.is_empty()) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
             _ => Ok(n),
         }
     }
@@ -158,10 +160,10 @@ impl Tls {
     pub(in crate::net) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        bytes: &[u8],
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.try_write(bytes) {
+            match self.try_write(parts) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.poll_flush(cx))?;
                 }
