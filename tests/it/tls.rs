@@ -2,7 +2,7 @@
 
 use crate::harness::{
     Authority, Conn, Issued, PATIENCE, Redis, Setup, Sluice, TlsConn, Value, during, eventually,
-    port::Port,
+    port::Port, process::Process,
 };
 use std::{
     fs,
@@ -635,4 +635,96 @@ fn what_is_wrong_with_a_certificate_is_told_with_its_file_before_anything_runs()
     }
     let hint = check(relative, "insecure_skip_verify: true");
     assert!(hint.contains("hint") && hint.contains(": ok: "), "{hint}");
+}
+
+/// Answers every request with what it was asked, over HTTP/1.1.
+fn origin() -> Port {
+    let port = Port::free();
+    let listener = TcpListener::bind(port.address()).unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            thread::spawn(move || {
+                let (mut head, mut piece) = (Vec::new(), [0; 4096]);
+                while let Ok(n @ 1..) = socket.read(&mut piece) {
+                    head.extend_from_slice(&piece[..n]);
+                    if head.ends_with(b"\r\n\r\n") {
+                        let size = head.len();
+                        let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+                        let reply = [reply.as_bytes(), &head].concat();
+                        if socket.write_all(&reply).is_err() {
+                            return;
+                        }
+                        head.clear();
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// What curl prints for `https://site.test/`, the protocol's version at its end.
+#[track_caller]
+fn curl(sluice: &Sluice, authority: &Authority, arguments: &[&str]) -> String {
+    let resolve = format!("site.test:{}:127.0.0.1", sluice.port());
+    let url = format!("https://site.test:{}/a?b=c", sluice.port());
+    let ca = authority.ca();
+    let common = ["-sS", "--resolve", &resolve, "--cacert", ca.to_str().unwrap(), "-w"];
+    let rest = ["version %{http_version}\n", &url];
+    run("curl", &[&common[..], &rest, arguments].concat(), "")
+}
+
+#[test]
+fn browsers_agree_on_http_2_and_older_clients_on_http_1() {
+    let authority = Authority::new();
+    let site = authority.issue("site", &["site.test"]);
+    let origin = origin();
+    let http = || Setup::http([origin.address()]);
+    let sluice = http().listener(&listener_tls(&[&site], "")).start();
+    for (flags, version) in [("--http2", "2"), ("--http1.1", "1.1"), ("--no-alpn", "1.1")] {
+        let said = curl(&sluice, &authority, &[flags]);
+        assert!(said.contains("GET /a?b=c HTTP/1.1"), "{flags}: {said}");
+        assert!(said.contains(&format!("version {version}\n")), "{flags}: {said}");
+        assert!(said.to_lowercase().contains("x-forwarded-proto: https"), "{flags}: {said}");
+    }
+    // TLS to the backends, over either version: the first one stands in front of the second.
+    for http2 in [false, true] {
+        let ca = authority.ca();
+        let tls = format!("tls: {{ ca: {}, server_name: site.test }}", ca.display());
+        let outer = Setup::http([sluice.address()])
+            .cluster(&format!("upstream: {{ http2: {http2}, {tls} }}"))
+            .listener(&listener_tls(&[&site], ""))
+            .start();
+        let before = handshakes(&sluice, "ok");
+        for _ in 0..5 {
+            let said = curl(&outer, &authority, &["--http2"]);
+            assert!(said.contains("GET /a?b=c HTTP/1.1"), "{said}");
+        }
+        assert!(handshakes(&sluice, "ok") > before);
+        assert_eq!(handshakes(&sluice, "failed"), 0.0);
+    }
+}
+
+/// Another library at the other end: `openssl s_server` answers over HTTP/1.0.
+#[test]
+fn an_openssl_server_is_a_backend() {
+    let authority = Authority::new();
+    let issued = authority.issue("server", &["127.0.0.1"]);
+    let port = Port::free();
+    let server = Command::new("openssl")
+        .args(["s_server", "-www", "-quiet", "-accept", &port.number.to_string()])
+        .args(["-cert", issued.cert.to_str().unwrap(), "-key", issued.key.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _server = Process(server);
+    eventually("it accepts", PATIENCE, || TcpStream::connect(port.address()).ok());
+    let line = format!("upstream: {{ tls: {{ ca: {} }} }}", authority.ca().display());
+    let sluice = Setup::http([port.address()]).cluster(&line).start();
+    let url = format!("http://{}/", sluice.address());
+    let said = run("curl", &["-sS", &url], "");
+    assert!(said.contains("TLSv1.3"), "{said}");
 }
