@@ -713,7 +713,7 @@ fn an_openssl_server_is_a_backend() {
     let issued = authority.issue("server", &["127.0.0.1"]);
     let port = Port::free();
     let server = Command::new("openssl")
-        .args(["s_server", "-www", "-quiet", "-accept", &port.number.to_string()])
+        .args(["s_server", "-www", "-quiet", "-accept", &port.address()])
         .args(["-cert", issued.cert.to_str().unwrap(), "-key", issued.key.to_str().unwrap()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

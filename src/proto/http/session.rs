@@ -29,8 +29,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::Poll,
+    time::Duration,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -195,7 +199,8 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, parts.read_buf).await;
         return End::Tunnel;
     }
-    let _ = stream.shutdown().await;
+    // Under TLS the end is told, which somebody who does not read could hold up.
+    let _ = timeout(GOODBYE, stream.shutdown()).await;
     match ended {
         Ok(()) => End::Closed,
         Err(error) => End::Broken(error),
@@ -256,6 +261,7 @@ fn service(
 /// The protocols of an HTTP listener under TLS, the preferred one first (RFC 7301, RFC 9113, 3.2).
 pub const PROTOCOLS: &[&[u8]] = &[H2, b"http/1.1"];
 const H2: &[u8] = b"h2";
+const GOODBYE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a reply that may wait for an HTTP/2 client on each stream.
