@@ -6,7 +6,7 @@ mod http;
 mod sticky;
 pub(super) mod tls;
 
-pub(super) use http::{LISTENER_HTTP, RETRY, ROUTE, SHARD_KEY};
+pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
 use super::words;

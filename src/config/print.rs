@@ -1,6 +1,9 @@
 //! A configuration as YAML again, with its defaults written out. Not a copy of the file: comments
 //! are gone, variables are replaced, and passwords are shown as `(set)`.
 
+mod http;
+mod tls;
+
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
     StickyCookie, default_stall,
@@ -8,7 +11,6 @@ use super::{
     units::{Period, Size},
     words::{self, word},
 };
-use crate::net::tls::{ClientFiles, ServerFiles};
 use std::{fmt::Display, path::Path, time::Duration};
 
 /// The configuration as YAML; without `defaults` only what differs from them.
@@ -146,13 +148,15 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
     entries
         .optional("name", name)
         .text("bind", &listener.bind)
-        .text("protocol", listener.protocol.as_str())
-        .optional("cluster", config.clusters.get(listener.cluster).map(|one| &*one.name));
-    if listener.protocol == Protocol::Redis {
-        entries.map("redis", redis);
-    }
+        .text("protocol", listener.protocol.as_str());
+    http::routes(&mut entries, config, listener);
+    match listener.protocol {
+        Protocol::Redis => entries.map("redis", redis),
+        Protocol::Http => entries.map("http", http::listener(&listener.http, defaults)),
+        Protocol::Tcp => &mut entries,
+    };
     if let Some(files) = &listener.tls {
-        entries.map("tls", listener_tls(files, defaults));
+        entries.map("tls", tls::listener(files, defaults));
     }
     if !listener.proxy_protocol.is_empty() {
         let networks: Vec<String> =
@@ -174,7 +178,13 @@ fn cluster(cluster: &Cluster, defaults: bool) -> Out {
 fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out {
     let members = backends.members.iter().map(|one| member(one, defaults)).collect();
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
-    times.period("connect", cluster.timeouts.connect).period("idle", cluster.timeouts.idle);
+    times.period("connect", cluster.timeouts.connect);
+    let speaks_http = cluster.protocol == Protocol::Http;
+    if speaks_http {
+        times.period("request", cluster.timeouts.request);
+    } else {
+        times.period("idle", cluster.timeouts.idle);
+    }
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
     entries
         .push("backends", Out::List(members))
@@ -190,10 +200,14 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         probes.push("tcp", Out::Map(Vec::new()));
     }
     entries.map("check", probes).map("timeouts", times);
-    if let Some(files) = &cluster.tls {
-        let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
-        upstream.push("tls", Out::Map(upstream_tls(files, defaults).list));
-        entries.map("upstream", upstream);
+    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+    if speaks_http {
+        http::upstream(&mut upstream, cluster);
+    }
+    tls::upstream(&mut upstream, cluster);
+    entries.map("upstream", upstream);
+    if speaks_http {
+        http::cluster(&mut entries, cluster);
     }
     Out::Map(entries.list)
 }
@@ -237,22 +251,35 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .text("consistency", "eventual");
     let timeouts = &cluster.timeouts;
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
-    times
-        .period("connect", timeouts.connect)
-        .period("request", timeouts.request)
-        .period("fan_out", timeouts.fan_out);
+    times.period("connect", timeouts.connect).period("request", timeouts.request);
+    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+    if cluster.protocol == Protocol::Http {
+        http::upstream(&mut upstream, cluster);
+        tls::upstream(&mut upstream, cluster);
+        let shards = cluster.shards.iter().enumerate();
+        let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
+        let mut entries = Entries::new(&keys::CLUSTER, defaults);
+        entries
+            .push("shards", Out::List(shards))
+            .map("sharding", sharding)
+            .map("reads", reads)
+            .map("check", check(&cluster.check, defaults))
+            .map("timeouts", times)
+            .map("upstream", upstream)
+            .text("on_shard_down", "fail_fast");
+        http::cluster(&mut entries, cluster);
+        return Out::Map(entries.list);
+    }
+    times.period("fan_out", timeouts.fan_out);
     if defaults || timeouts.stall != default_stall(timeouts.request) {
         times.period("stall", timeouts.stall);
     }
     times.period("client_idle", timeouts.client_idle);
-    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     upstream
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
         .text("mode", "shared");
-    if let Some(files) = &cluster.tls {
-        upstream.push("tls", Out::Map(upstream_tls(files, defaults).list));
-    }
+    tls::upstream(&mut upstream, cluster);
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
     let commands: Vec<_> = commands.collect();
@@ -307,32 +334,6 @@ fn check(check: &Check, defaults: bool) -> Entries {
         .text("rise", check.rise)
         .text("fall", check.fall)
         .period("startup_grace", check.startup_grace);
-    entries
-}
-
-fn listener_tls(files: &ServerFiles, defaults: bool) -> Entries {
-    let certificates = files.certificates.iter().map(|pair| {
-        let mut certificate = Entries::new(&keys::tls::CERTIFICATE, defaults);
-        certificate.text("cert", pair.cert.display()).text("key", pair.key.display());
-        Out::Map(certificate.list)
-    });
-    let mut entries = Entries::new(&keys::tls::LISTENER, defaults);
-    entries
-        .push("certificates", Out::List(certificates.collect()))
-        .path("client_ca", files.client_ca.as_deref())
-        .text("min_version", word(words::TLS_VERSION, &files.min_version));
-    entries
-}
-
-fn upstream_tls(files: &ClientFiles, defaults: bool) -> Entries {
-    let pair = files.certificate.as_ref();
-    let mut entries = Entries::new(&keys::tls::UPSTREAM, defaults);
-    entries
-        .path("ca", files.ca.as_deref())
-        .optional("server_name", files.server_name.as_deref())
-        .path("cert", pair.map(|pair| &*pair.cert))
-        .path("key", pair.map(|pair| &*pair.key))
-        .text("insecure_skip_verify", files.insecure_skip_verify);
     entries
 }
 
@@ -455,14 +456,29 @@ clusters:
     const TLS: &str = r#"
 listeners:
   - { bind: 127.0.0.1:1, protocol: redis, cluster: a, tls: { certificates: [{ cert: /a.pem, key: a.key }, { cert: b, key: c }], client_ca: "d e", min_version: 1.3 } }
+  - { bind: 127.0.0.1:2, protocol: http, cluster: c }
 clusters:
   a: { shards: [{ primary: a:1 }], upstream: { user: u, password: "(set)", tls: { ca: x, server_name: y, cert: z, key: w } } }
   b: { backends: [a:1], upstream: { tls: { insecure_skip_verify: true } } }
+  c: { shards: [{ primary: a:1 }], upstream: { tls: {} } }
+"#;
+
+    const HTTP: &str = r#"
+listeners:
+  - { bind: 127.0.0.1:1, protocol: http, cluster: a, http: { trusted: [10.0.0.0/8], header_bytes: 8KiB, headers: 10, uri_bytes: 1KiB, header_timeout: 1s, body_idle: 0, keep_alive: 5s, streams: 3, via: true, request_id: make } }
+  - bind: 127.0.0.1:2
+    protocol: http
+    routes:
+      - { match: { host: "*.a.b", path_prefix: /x, method: [GET, PURGE], header: { x-a: "1", x-b: "*" } }, cluster: b }
+      - { cluster: a }
+clusters:
+  a: { backends: [a:1], timeouts: { request: 2s }, upstream: { http2: true, idle: 1s }, retry: { idempotent_writes: true }, shard_key: { path_segment: 2 } }
+  b: { shards: [{ primary: a:1, replicas: [b:1] }, { primary: c:1 }], reads: { from: any }, shard_key: { header: x-tenant } }
 "#;
 
     #[test]
     fn what_is_printed_reads_back_as_the_same() {
-        for text in [SMALL, LARGE, TCP, TLS] {
+        for text in [SMALL, LARGE, TCP, HTTP, TLS] {
             let config = parsed(text);
             for defaults in [false, true] {
                 let printed = config.to_yaml(defaults);
@@ -487,7 +503,7 @@ clusters:
 
     #[test]
     fn every_key_is_visible_with_defaults_and_none_without() {
-        let all = [SMALL, TCP, TLS].map(|text| parsed(text).to_yaml(true)).concat();
+        let all = [SMALL, TCP, HTTP, TLS].map(|text| parsed(text).to_yaml(true)).concat();
         let mut scopes = vec![&keys::ROOT];
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {

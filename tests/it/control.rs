@@ -4,8 +4,8 @@
 use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
     config::{
-        Admin, Check, Cluster, Config, Limits, Listener, Log, LogFormat, Member, Reads,
-        RedisListener, Shard, Shutdown,
+        Admin, Check, Cluster, Config, HttpListener, Limits, Listener, Log, LogFormat, Member,
+        Reads, RedisListener, Shard, Shutdown,
     },
     control::{self, Inputs, admin, build::build, process::ProcessState},
     net::addr::{Address, Bind},
@@ -14,7 +14,7 @@ use sluice::{
         reads::ReadFrom,
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
-    topology::{self, Backend, Credentials, Outcome, Reporter, Timeouts},
+    topology::{self, Backend, Credentials, Outcome, Reporter},
 };
 use std::{
     io::{Read, Write},
@@ -66,24 +66,13 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: SOON },
         listeners: vec![Listener {
             name: "cache".to_owned(),
-            tls: None,
             protocol: Default::default(),
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
-            routes: Vec::new(),
-            http: sluice::config::HttpListener {
-                trusted: Vec::new(),
-                header_bytes: 1 << 16,
-                headers: 128,
-                uri_bytes: 1 << 14,
-                header_timeout: SOON,
-                body_idle: SOON,
-                keep_alive: SOON,
-                streams: 128,
-                via: false,
-                request_id: Default::default(),
-            },
+            tls: None,
             proxy_protocol: Vec::new(),
+            routes: Vec::new(),
+            http: HttpListener::default(),
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -95,14 +84,11 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
         }],
         clusters: vec![Cluster {
             name: "cache".to_owned(),
-            protocol: Default::default(),
             shards: vec![Shard {
                 name: "s0".to_owned(),
                 primary: primary.clone(),
                 replicas: replicas.to_vec(),
             }],
-            backends: None,
-            tls: None,
             reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
             check: Check {
                 interval: Duration::from_millis(200),
@@ -110,10 +96,8 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 down_interval: Duration::from_millis(100),
                 ..Check::default()
             },
-            timeouts: Timeouts::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
-            commands: Vec::new(),
-            http: Default::default(),
+            ..Cluster::default()
         }],
     }
 }
