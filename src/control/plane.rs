@@ -7,7 +7,12 @@ use super::{
     pulse::Pulse,
     table::Table,
 };
-use crate::{config::Config, net::tls, telemetry::metrics::WorkerMetrics, topology::Topology};
+use crate::{
+    config::{Config, Secret},
+    net::tls,
+    telemetry::metrics::WorkerMetrics,
+    topology::Topology,
+};
 use std::{cell::RefCell, sync::Arc};
 use tokio::time::Instant;
 
@@ -25,6 +30,8 @@ pub(super) struct Plane {
     pub(super) table: RefCell<Table>,
     pub(super) pulse: RefCell<Pulse>,
     pub(super) started: Instant,
+    /// What lets somebody change something over TCP.
+    pub(super) token: Option<Secret>,
 }
 
 /// What the pages say of a listener beside its counters.

@@ -3,12 +3,16 @@
 
 mod backend;
 mod chooser;
+mod http_check;
+mod kill;
 mod lease;
 pub mod pick;
 mod report;
 
 pub use backend::Backend;
 pub use chooser::Chooser;
+pub use http_check::HttpCheck;
+pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 

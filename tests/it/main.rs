@@ -7,6 +7,7 @@
 mod control;
 mod harness;
 mod http_smuggling;
+mod operator;
 mod probe;
 mod redis_auth;
 mod redis_clients;

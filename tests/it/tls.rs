@@ -694,6 +694,7 @@ fn browsers_agree_on_http_2_and_older_clients_on_http_1() {
         let tls = format!("tls: {{ ca: {}, server_name: site.test }}", ca.display());
         let outer = Setup::http([sluice.address()])
             .cluster(&format!("upstream: {{ http2: {http2}, {tls} }}"))
+            .check("{ interval: 100ms, http: { path: /well } }")
             .listener(&listener_tls(&[&site], ""))
             .start();
         let before = handshakes(&sluice, "ok");

@@ -12,7 +12,7 @@ use crate::{
         tls,
     },
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
-    topology::{Cluster, Connected, Layout, Lease, Outcome, Shard, pick},
+    topology::{Cluster, Connected, Killable, Layout, Lease, Outcome, Shard, pick},
 };
 use ipnet::IpNet;
 use std::{io, net::IpAddr, rc::Rc, sync::Arc};
@@ -35,6 +35,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum End {
     Relayed(relay::End),
+    /// The operator took the backend out and its connections with it.
+    Killed,
     /// No backend took it.
     NoBackend,
     /// A trusted proxy did not say whose connection it is.
@@ -73,7 +75,7 @@ pub async fn serve(
         };
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
-    let Some((lease, _connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
+    let Some((lease, connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
@@ -84,7 +86,19 @@ pub async fn serve(
         held: &hub.metrics.buffered,
     };
     let idle = cluster.timeouts.idle;
-    End::Relayed(relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally).await)
+    tokio::select! {
+        biased;
+        end = relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally) => {
+            End::Relayed(end)
+        }
+        () = connected.killable.killed() => End::Killed,
+    }
+}
+
+/// A connection to a backend: counted, and the operator's to end.
+struct Joined {
+    _connected: Connected,
+    killable: Killable,
 }
 
 /// Counts a fault of ours that ends the session.
@@ -107,11 +121,7 @@ impl Settings {
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
 /// tried whatever went wrong.
-async fn connect(
-    hub: &Hub,
-    cluster: &Cluster,
-    origin: &Origin,
-) -> Option<(Lease, Connected, Stream)> {
+async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease, Joined, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
     let key = origin.address.map_or_else(|| hub.chooser.draw(), |address| client.key(address));
@@ -124,13 +134,14 @@ async fn connect(
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
+        let killable = Killable::new(&hub.kills, Arc::clone(backend));
         let opening = Opening { header: header.as_deref(), ..Opening::tls(cluster.tls.as_ref()) };
         match dial(&backend.address, opening, cluster.timeouts.connect).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
-                let connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
-                return Some((lease, connected, stream));
+                let _connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
+                return Some((lease, Joined { _connected, killable }, stream));
             }
             Err(error) => failed(hub, &lease, &error),
         }
