@@ -331,6 +331,24 @@ pub(super) static CLUSTER: Scope = Scope {
             "p2c",
             "How one of the backends is picked; p2c: the less busy of two drawn.",
         ),
+        key(
+            "failback",
+            choice(words::FAILBACK_WORDS),
+            "auto",
+            "Of balance: failover; manual: it stays where it is until that one fails.",
+        ),
+        key(
+            "slow_start",
+            up_to(HOUR),
+            "",
+            "A backend that has come back gets 10% of its weight at first and all of it after so long; when not given, 0 for redis and tcp.",
+        ),
+        key(
+            "fail_open",
+            choice(words::FAIL_OPEN_WORDS),
+            "",
+            "all_down: when no backend is ready, all are tried; when not given, all_down for backends and never for shards.",
+        ),
         key("sticky", Kind::Map(&STICKY), "", "What keeps a client at its backend."),
         key(
             "send_proxy",
@@ -358,8 +376,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("mirror"),
         later("coalesce"),
         later("failover_wait"),
-        later("fail_open"),
-        later("failback"),
         later("init_state"),
         later("on_unhealthy"),
         later("outlier"),
@@ -368,7 +384,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("queue"),
         later("max_connections"),
         later("max_in_flight"),
-        later("slow_start"),
         later("shard_key"),
         later("tls"),
         later("dedicated"),
@@ -406,8 +421,8 @@ pub(super) static MEMBER: Scope = Scope {
     keys: &[
         key("address", Kind::Address, "", "host:port or unix:/path."),
         key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
+        key("tier", whole(0, 63), "0", "It is used when no backend of a lower tier is ready."),
         later("id"),
-        later("tier"),
         later("admin"),
         later("max_connections"),
         later("max_in_flight"),
@@ -596,7 +611,7 @@ pub(super) static COMMAND: Scope = Scope {
 };
 
 const fn strategies() -> Kind {
-    Kind::Choice { now: words::STRATEGY_WORDS, later: &["peak_ewma", "maglev", "failover"] }
+    choice(words::STRATEGY_WORDS)
 }
 
 const fn choice(now: &'static [&'static str]) -> Kind {

@@ -25,8 +25,13 @@ use crate::{
         prefix::Prefix,
         proxy_protocol::Version,
     },
-    policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
-    topology::{Credentials, Timeouts},
+    policy::{
+        access::Access,
+        balance::{Failback, Strategy},
+        health::worst_case,
+        reads::ReadFrom,
+    },
+    topology::{Credentials, FailOpen, Timeouts},
 };
 use ipnet::IpNet;
 use std::{num::NonZeroUsize, path::Path, time::Duration};
@@ -134,6 +139,10 @@ pub struct Cluster {
     pub shards: Vec<Shard>,
     pub backends: Option<Backends>,
     pub reads: Reads,
+    /// As written; see [`Config::slow_start`].
+    pub slow_start: Option<Duration>,
+    /// What a pick from `backends` does when none is ready; default `all_down`.
+    pub fail_open: FailOpen,
     pub check: Check,
     pub timeouts: Timeouts,
     pub upstream: Credentials,
@@ -155,6 +164,8 @@ pub struct Backends {
     /// 1 to 64.
     pub members: Vec<Member>,
     pub balance: Strategy,
+    /// Of `failover` alone.
+    pub failback: Failback,
     /// `sticky.client_ip`: a client stays where it is while that one is ready.
     pub sticky: Option<Prefix>,
     /// The PROXY protocol header that each connection begins with.
@@ -166,6 +177,8 @@ pub struct Member {
     pub address: Address,
     /// 1 to 1,000; default 1.
     pub weight: u32,
+    /// 0 to 63; default 0. Used when no backend of a lower tier is ready.
+    pub tier: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -208,6 +221,13 @@ impl Protocol {
     pub fn as_str(self) -> &'static str {
         words::word(words::PROTOCOL, &self)
     }
+
+    /// The default of `slow_start` (core.md): none for databases, nor for what may be one.
+    pub const fn slow_start(self) -> Duration {
+        match self {
+            Self::Redis | Self::Tcp => Duration::ZERO,
+        }
+    }
 }
 
 impl Config {
@@ -230,6 +250,15 @@ impl Config {
     /// only what differs. Passwords are shown as `(set)`.
     pub fn to_yaml(&self, defaults: bool) -> String {
         print::yaml(self, defaults)
+    }
+
+    /// How long a backend of that cluster that has come back gets less than its share; 0: not at
+    /// all. Default: the longest of the protocols that use the cluster.
+    pub fn slow_start(&self, cluster: usize) -> Duration {
+        let users = self.listeners.iter().filter(|listener| listener.cluster == cluster);
+        let default = || users.map(|listener| listener.protocol.slow_start()).max();
+        let written = self.clusters.get(cluster).and_then(|cluster| cluster.slow_start);
+        written.or_else(default).unwrap_or_default()
     }
 
     /// How many backends the clusters have, each address once per shard.

@@ -3,11 +3,13 @@
 
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard,
+    check::balance::default_fail_open,
     default_stall,
     keys::{self, Scope},
     units::{Period, Size},
     words::{self, word},
 };
+use crate::policy::balance::Strategy;
 use std::{fmt::Display, time::Duration};
 
 /// The configuration as YAML; without `defaults` only what differs from them.
@@ -166,6 +168,10 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     entries
         .push("backends", Out::List(members))
         .text("balance", word(words::STRATEGY, &backends.balance));
+    if backends.balance == Strategy::Failover {
+        entries.text("failback", word(words::FAILBACK, &backends.failback));
+    }
+    coming_and_going(&mut entries, cluster);
     if let Some(prefix) = backends.sticky {
         let mut client_ip = Entries::new(&keys::CLIENT_IP, true);
         client_ip.text("v4", prefix.v4).text("v6", prefix.v6);
@@ -182,6 +188,16 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     }
     entries.map("check", probes).map("timeouts", times);
     Out::Map(entries.list)
+}
+
+/// What has one default for shards and another for backends, or for redis and for http.
+fn coming_and_going(entries: &mut Entries, cluster: &Cluster) {
+    let slow_start = cluster.slow_start.map(|time| Period(time).to_string());
+    entries.optional("slow_start", slow_start.as_deref());
+    let default = default_fail_open(cluster.backends.is_none());
+    if entries.defaults || cluster.fail_open != default {
+        entries.text("fail_open", word(words::FAIL_OPEN, &cluster.fail_open));
+    }
 }
 
 fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
@@ -217,10 +233,9 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
 
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
+    entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+    coming_and_going(&mut entries, cluster);
     entries
-        .push("shards", Out::List(shards))
-        .map("sharding", sharding)
-        .map("reads", reads)
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
         .map("upstream", upstream)
@@ -244,7 +259,10 @@ fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {
 
 fn member(member: &Member, defaults: bool) -> Out {
     let mut entries = Entries::new(&keys::MEMBER, defaults);
-    entries.text("address", &member.address).text("weight", member.weight);
+    entries
+        .text("address", &member.address)
+        .text("weight", member.weight)
+        .text("tier", member.tier);
     match entries.list.len() {
         1 => Out::Text(member.address.to_string()),
         _ => Out::Map(entries.list),
@@ -375,7 +393,9 @@ clusters:
 listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
-  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } } }
+  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } }, fail_open: never }
+  c: { backends: [a:1, { address: b:1, tier: 2 }], balance: failover, failback: manual, slow_start: 0 }
+  d: { backends: [a:1], balance: maglev, slow_start: 20s }
 "#;
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
         let evidence = Evidence { result, sent_ms, took: sent.elapsed() };
         let now_ms = plane.now_ms();
         pause = plane.table.borrow_mut().probed(index, evidence, now_ms, dice.next());
+        plane.follow_weights();
         if plane.table.borrow().all_probed() {
             plane.state.finish_first_round();
         }
@@ -42,6 +43,7 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
 pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>, mut dice: Dice) {
     while let Some(report) = reports.recv().await {
         let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
+        plane.follow_weights();
         if let Some(Ask::Suspect(index)) = ask {
             run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
         }
@@ -71,6 +73,7 @@ pub(super) async fn tick(plane: Rc<Plane>, mut dice: Dice) {
         let now_ms = plane.now_ms();
         plane.pulse.borrow_mut().sample(&plane.workers, now_ms);
         plane.table.borrow_mut().tick(now_ms, dice.next());
+        plane.follow_weights();
     }
 }
 

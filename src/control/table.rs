@@ -13,8 +13,9 @@ use crate::{
     config::{Check, Config},
     net::addr::Address,
     policy::{
-        gate::{Axes, Health, Passive, Role, State, derive},
+        gate::{Axes, Health, Life, Passive, Role, State, derive},
         health::jitter,
+        latency::median,
         outlier::{self, Cause, may_eject},
         reads::ReadFrom,
     },
@@ -32,6 +33,8 @@ pub(super) struct Table {
     specs: Vec<Spec>,
     by_id: HashMap<u32, usize>,
     events: Events,
+    /// Clusters whose balancers are older than the weights of their backends.
+    reweighed: Vec<usize>,
     on_change: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -92,16 +95,19 @@ impl Table {
             specs: Vec::new(),
             by_id: HashMap::new(),
             events: Events::default(),
+            reweighed: Vec::new(),
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
+            let slow_start = config.slow_start(cluster.id);
             table.specs.push(Spec::of(cluster));
             for shard in &cluster.shards {
                 let first = table.watches.len();
                 for member in &shard.members {
                     table.by_id.insert(member.id, table.watches.len());
                     let group = table.groups.len();
-                    table.watches.push(Watch::new(Arc::clone(member), written.check, group));
+                    let member = Arc::clone(member);
+                    table.watches.push(Watch::new(member, written.check, slow_start, group));
                 }
                 table.groups.push(Group {
                     members: (first..table.watches.len()).collect(),
@@ -166,7 +172,7 @@ impl Table {
             watch.report = Some(report);
         }
         let trigger = Trigger { index, cause: "probe", detail, refill: false };
-        self.settle(group, Some(trigger));
+        self.settle(group, Some(trigger), now_ms);
         self.measure_lag(index, sent_ms, now_ms);
         if speaks {
             self.passive(index, outlier::Event::Probe { passed }, now_ms, draw);
@@ -221,6 +227,63 @@ impl Table {
     pub(super) fn tick(&mut self, now_ms: u64, draw: u64) {
         for index in 0..self.watches.len() {
             self.passive(index, outlier::Event::Tick, now_ms, draw);
+            self.warm(index, now_ms);
+        }
+        self.tell_what_is_usual();
+    }
+
+    /// Gives a backend another weight, from now on and for as long as the process lives; 1 to 1,000,
+    /// what is outside is taken for the nearer end. `cause` says who wants it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for probes that read a weight in a reply"))]
+    pub(super) fn set_weight(&mut self, index: usize, weight: u32, cause: &str, now_ms: u64) {
+        let Some(watch) = self.watches.get_mut(index) else { return };
+        let before = watch.warming.weight();
+        if watch.warming.set_weight(weight) {
+            let weight = watch.warming.weight();
+            tracing::debug!(backend = %watch.backend.name, cause, before, weight, "weight");
+            self.weigh(index, now_ms);
+        }
+    }
+
+    /// The clusters that need new balancers, for there are new weights.
+    pub(super) fn take_reweighed(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.reweighed)
+    }
+
+    /// One step of a backend that has come back.
+    fn warm(&mut self, index: usize, now_ms: u64) {
+        let Some(watch) = self.watches.get_mut(index) else { return };
+        if watch.warming.is_over(now_ms) {
+            let group = watch.group;
+            let detail = format!("all of its weight after {}ms", watch.warming.window_ms());
+            let trigger = Trigger { index, cause: "slow_start", detail, refill: false };
+            self.settle(group, Some(trigger), now_ms);
+        } else if watch.warming.life() == Life::Warming {
+            self.weigh(index, now_ms);
+        }
+    }
+
+    fn weigh(&mut self, index: usize, now_ms: u64) {
+        let Some(watch) = self.watches.get(index) else { return };
+        let Some(group) = self.groups.get(watch.group) else { return };
+        let tenths = watch.warming.tenths(now_ms);
+        let changed = watch.backend.publish_weight(watch.warming.weight(), tenths);
+        if changed && !self.reweighed.contains(&group.cluster) {
+            self.reweighed.push(group.cluster);
+        }
+    }
+
+    /// What a request usually takes in a cluster, for balancers that go by it.
+    fn tell_what_is_usual(&self) {
+        for cluster in 0..self.specs.len() {
+            let groups = || self.groups.iter().filter(move |group| group.cluster == cluster);
+            let members = || groups().flat_map(|group| &group.members);
+            let timed = || {
+                let watches = members().filter_map(|member| self.watches.get(*member));
+                watches.map(|watch| &watch.backend).filter(|backend| backend.is_timed)
+            };
+            let usual_us = median(&mut timed().flat_map(|backend| backend.good_us()).collect());
+            timed().for_each(|backend| backend.publish_usual(usual_us));
         }
     }
 
@@ -281,7 +344,7 @@ impl Table {
         }
         let refill = to == Passive::HalfOpen;
         let group = watch.group;
-        self.settle(group, Some(Trigger { index, cause: cause.as_str(), detail, refill }));
+        self.settle(group, Some(Trigger { index, cause: cause.as_str(), detail, refill }), now_ms);
     }
 
     /// The word of the group of `index` (core.md, "Passive ejection").
@@ -324,23 +387,28 @@ impl Table {
     }
 
     /// Publishes what the machines of a shard's members say now, and tells what changed.
-    fn settle(&mut self, group: usize, trigger: Option<Trigger>) {
+    fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
         group.holder = elect(group, &self.watches);
-        let mut changed = false;
+        let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
             let why = trigger.as_ref().filter(|trigger| trigger.index == *index);
             let role = watch.role();
             let disputed = role == Role::Primary && *index != group.holder;
-            let (state, gate) = derive(Axes {
+            let axes = Axes {
                 health: watch.health.health(),
                 passive: watch.passive.passive(),
                 role: if disputed { Role::Unknown } else { role },
                 init: watch.init(),
                 ..Axes::default()
-            });
+            };
+            watch.warming.follow(derive(axes).0, now_ms);
+            let (state, gate) = derive(Axes { life: watch.warming.life(), ..axes });
             let backend = &watch.backend;
+            // Before the gate: its first requests find it with a small weight.
+            reweighed |=
+                backend.publish_weight(watch.warming.weight(), watch.warming.tenths(now_ms));
             let refill = why.is_some_and(|trigger| trigger.refill);
             let before = (backend.state(), backend.gate(), backend.role());
             if before != (state, gate, role) || refill {
@@ -370,6 +438,9 @@ impl Table {
                 self.events.push(event(watch, words, detail.to_owned(), false));
             }
             watch.disputed = disputed;
+        }
+        if reweighed && !self.reweighed.contains(&group.cluster) {
+            self.reweighed.push(group.cluster);
         }
         if changed {
             (self.on_change)();
@@ -416,7 +487,7 @@ fn event(watch: &Watch, [from, to, cause]: [&'static str; 3], detail: String, go
 /// Whether a change of state is good news, or the operator's own wish.
 const fn better(from: State, to: State) -> bool {
     match to {
-        State::Ready | State::HalfOpen | State::Drain | State::Disabled => true,
+        State::Ready | State::Warming | State::HalfOpen | State::Drain | State::Disabled => true,
         State::Ejected => matches!(from, State::Unhealthy),
         State::Unknown | State::Unhealthy => false,
     }

@@ -1,7 +1,7 @@
 //! What control knows of one backend: its machines, its newest report, its last probes and its
 //! counters. Not the other members of its shard: see [`super::table`].
 
-use super::{events::millis, lag::Lag};
+use super::{events::millis, lag::Lag, warming::Warming};
 use crate::{
     config::Check,
     policy::{
@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -29,6 +30,7 @@ pub(super) struct Watch {
     pub(super) group: usize,
     pub(super) health: health::Machine,
     pub(super) passive: outlier::Machine,
+    pub(super) warming: Warming,
     /// When it was ejected last; a probe sent before that says nothing about it.
     pub(super) tripped_ms: u64,
     pub(super) report: Option<Report>,
@@ -67,16 +69,23 @@ pub(super) struct Checks {
 
 impl Watch {
     /// A backend nobody has probed yet.
-    pub(super) fn new(backend: Arc<Backend>, check: Check, group: usize) -> Self {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        check: Check,
+        slow_start: Duration,
+        group: usize,
+    ) -> Self {
         let fixed = backend.role();
         let probes = Probes { rise: check.rise, fall: check.fall };
         let (ok, failed) = totals(&backend);
+        let warming = Warming::new(backend.weight(), slow_start);
         Self {
             backend,
             check,
             group,
             health: health::Machine::new(probes),
             passive: outlier::Machine::new(ok, failed),
+            warming,
             tripped_ms: 0,
             report: None,
             lag: None,

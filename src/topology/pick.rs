@@ -1,7 +1,7 @@
 //! From a group of backends or a shard to the one that takes a request or a connection. It decides
 //! nothing itself: the policies do, over the gates.
 
-use super::{Backend, Shard};
+use super::{Backend, FailOpen, Shard};
 use crate::policy::{
     access::Access,
     balance::{Balancer, Candidate},
@@ -12,18 +12,21 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// What balancing remembers of a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Picker {
     /// The round-robin cursor, started at a random place.
     pub cursor: u32,
     /// What `client_ip` and `maglev` pin: the hash of the client's address, or of the request's key.
     pub key: u64,
+    /// When this is, in microseconds on the workers' clock; only `peak_ewma` looks.
+    pub now_us: u64,
 }
 
 /// A backend as one round of picking sees it.
 struct View<'a> {
     backend: &'a Arc<Backend>,
     round: Round,
+    now_us: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -56,22 +59,37 @@ impl Candidate for View<'_> {
     }
 
     fn weight(&self) -> u32 {
-        self.backend.weight
+        self.backend.effective_weight()
+    }
+
+    fn latency_us(&self) -> f64 {
+        self.backend.latency_us(self.now_us)
     }
 }
 
 /// The member of a group for one request or connection, or `None` when none is left. Bit i of
-/// `tried` excludes member i. A member that is down is picked when no other is left.
+/// `tried` excludes member i. A member that is down is picked when no other is left and the group
+/// fails open.
 pub fn any(
     group: &Shard,
     picker: &mut Picker,
     tried: u64,
     draw: impl Fn() -> u64,
 ) -> Option<usize> {
-    [Round::Alike, Round::FailOpen].into_iter().find_map(|round| {
-        let balancer = &group.any;
-        balanced(balancer, &group.members, round, picker, tried, &draw)
-    })
+    let open = (group.fail_open == FailOpen::AllDown).then_some(Round::FailOpen);
+    let balance = |picker: &mut Picker| {
+        std::iter::once(Round::Alike)
+            .chain(open)
+            .find_map(|round| balanced(&group.any, &group.members, round, picker, tried, &draw))
+    };
+    if !group.any.shares_cursor() {
+        return balance(picker);
+    }
+    let present = group.present.get();
+    let mut shared = Picker { cursor: present, ..*picker };
+    let index = balance(&mut shared);
+    group.present.move_on(present, shared.cursor);
+    index
 }
 
 /// The member of a shard for one request, or `None` when no fit one is ready. Bit i of `tried`
@@ -133,7 +151,7 @@ fn balanced(
     draw: &impl Fn() -> u64,
 ) -> Option<usize> {
     let views: SmallVec<[View<'_>; 8]> =
-        members.iter().map(|backend| View { backend, round }).collect();
+        members.iter().map(|backend| View { backend, round, now_us: picker.now_us }).collect();
     loop {
         let index = balancer.pick(&views, picker.key, tried, &mut picker.cursor, draw())?;
         let backend = members.get(index)?;
@@ -150,7 +168,7 @@ mod tests {
     use super::*;
     use crate::policy::{
         balance::{Balancer, Strategy},
-        gate::{Admin, Axes, Health, Init, Passive, Role, derive},
+        gate::{Admin, Axes, Health, Init, Life, Passive, Role, derive},
     };
 
     const UP: Axes = Axes {
@@ -159,6 +177,7 @@ mod tests {
         passive: Passive::Closed,
         role: Role::None,
         init: Init::Up,
+        life: Life::Steady,
     };
     const UNKNOWN: Axes = Axes { health: Health::Unknown, ..UP };
     const DOWN: Axes = Axes { health: Health::Unhealthy, ..UP };
@@ -180,13 +199,15 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(strategy, &[]),
             any: Balancer::new(strategy, &vec![1; members.len()]),
+            fail_open: FailOpen::AllDown,
+            present: Default::default(),
         }
     }
 
     /// Who gets four connections one after the other; `-` is nobody.
     fn picked(members: &[Axes], tried: u64) -> String {
         let group = group(members, Strategy::RoundRobin);
-        let mut picker = Picker { cursor: 0, key: 0 };
+        let mut picker = Picker::default();
         let mut one = || any(&group, &mut picker, tried, || 7);
         (0..4).map(|_| one().map_or_else(|| "-".to_owned(), |index| index.to_string())).collect()
     }
@@ -214,8 +235,13 @@ mod tests {
     #[test]
     fn a_client_keeps_its_backend_and_moves_alone_when_it_goes() {
         let at = |members: &[Axes], key| {
-            any(&group(members, Strategy::ClientIp), &mut Picker { cursor: 0, key }, 0, || 7)
-                .unwrap()
+            any(
+                &group(members, Strategy::ClientIp),
+                &mut Picker { key, ..Picker::default() },
+                0,
+                || 7,
+            )
+            .unwrap()
         };
         let mut moved = 0;
         for key in 0..300 {
@@ -235,6 +261,7 @@ mod tests {
         passive: Passive::Closed,
         role: Role::Primary,
         init: Init::Down,
+        life: Life::Steady,
     };
     const REPLICA: Axes = Axes { role: Role::Replica, ..PRIMARY };
 
@@ -253,12 +280,14 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            fail_open: FailOpen::Never,
+            present: Default::default(),
         }
     }
 
     /// Who gets so many requests one after the other, as digits; `-` is nobody.
     fn selected(shard: &Shard, access: Access, from: ReadFrom, tried: u64) -> String {
-        let mut picker = Picker { cursor: 0, key: 0 };
+        let mut picker = Picker::default();
         let mut one = || select(shard, access, from, &mut picker, tried, || 7);
         (0..4).map(|_| one().map_or_else(|| "-".into(), |index| index.to_string())).collect()
     }

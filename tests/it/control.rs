@@ -56,7 +56,7 @@ fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Du
 
 fn config(ports: &[u16], password: Option<&str>) -> Config {
     let members: Vec<_> =
-        ports.iter().map(|port| Member { address: address(*port), weight: 1 }).collect();
+        ports.iter().map(|port| Member { address: address(*port), weight: 1, tier: 0 }).collect();
     let (primary, replicas) = members.split_first().unwrap();
     Config {
         workers: None,
@@ -80,6 +80,8 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             },
         }],
         clusters: vec![Cluster {
+            slow_start: None,
+            fail_open: Default::default(),
             name: "cache".to_owned(),
             shards: vec![Shard {
                 name: "s0".to_owned(),

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::shard;
+use super::{balance, shard};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Reads, default_stall,
@@ -38,11 +38,14 @@ pub(super) fn cluster(
     }
     reader.value(&section, "on_shard_down", values::choice);
     let reads = reads(reader, &section, &shards);
+    let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     Some(Cluster {
         name: key.name.clone(),
         shards,
         backends,
         reads,
+        slow_start: balance::slow_start(reader, &section, strategy),
+        fail_open: balance::fail_open(reader, &section),
         check: check(reader, &section),
         timeouts: timeouts(reader, &section),
         upstream: upstream(reader, &section),
@@ -95,7 +98,7 @@ fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
 }
 
 fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backends> {
-    let balance = reader.choice(cluster, "balance", words::STRATEGY);
+    let (balance, failback) = balance::balance(reader, cluster);
     let sticky = reader.section(cluster, "sticky");
     let client_ip = reader.section(&sticky, "client_ip");
     let prefix = Prefix {
@@ -113,6 +116,7 @@ fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backen
     cluster.has("backends").then_some(Backends {
         members,
         balance,
+        failback,
         sticky: pinned.map(|_| prefix),
         send_proxy,
     })
@@ -236,6 +240,6 @@ fn positions(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Option<(i32,
     }
 }
 
-const OF_BACKENDS: [&str; 3] = ["balance", "sticky", "send_proxy"];
+const OF_BACKENDS: [&str; 4] = ["balance", "failback", "sticky", "send_proxy"];
 const OF_SHARDS: [&str; 5] = ["sharding", "reads", "upstream", "redis", "on_shard_down"];
 const TIMES_OF_SHARDS: [&str; 4] = ["request", "fan_out", "stall", "client_idle"];

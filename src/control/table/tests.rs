@@ -20,6 +20,7 @@ fn config(replicas: u16, from: ReadFrom) -> Config {
     let member = |port: u16| Member {
         address: Address::Tcp { host: "10.0.0.1".to_owned(), port },
         weight: 1,
+        tier: 0,
     };
     Config {
         workers: None,

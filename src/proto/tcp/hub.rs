@@ -11,6 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     sync::Arc,
 };
+use tokio::time::Instant;
 
 /// The state of one worker.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Hub {
     /// By cluster: where its balancer is; started anywhere.
     cursors: RefCell<Vec<u32>>,
     dice: Cell<Dice>,
+    epoch: Instant,
 }
 
 impl Hub {
@@ -45,12 +47,18 @@ impl Hub {
             topology: RefCell::new(topology),
             cursors: RefCell::new(cursors),
             dice: Cell::new(dice),
+            epoch: Instant::now(),
         }
     }
 
     /// A cluster of the snapshot in force.
     pub(super) fn cluster(&self, index: usize) -> Option<Arc<Cluster>> {
         self.topology.borrow_mut().snapshot().clusters.get(index).map(Arc::clone)
+    }
+
+    /// Microseconds since the worker started.
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// A fresh random number.

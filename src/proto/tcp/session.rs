@@ -151,10 +151,13 @@ async fn connect(
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
+        let began_us = hub.now_us();
         match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
+                let now_us = hub.now_us();
+                lease.observe(now_us, now_us.saturating_sub(began_us), false);
                 let connected = Connected::new(hub.worker(), Arc::clone(backend));
                 return Some((lease, connected, stream));
             }
@@ -176,7 +179,7 @@ async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::
 /// A claim on one that was not tried.
 fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Option<(usize, Lease)> {
     let index = hub.with_cursor(cluster, |cursor| {
-        let mut picker = Picker { cursor: *cursor, key };
+        let mut picker = Picker { cursor: *cursor, key, now_us: hub.now_us() };
         let index = pick::any(group, &mut picker, tried, || hub.draw());
         *cursor = picker.cursor;
         index
@@ -195,6 +198,7 @@ fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
     }
     cell.writes.add(1);
     cell.failures.add(1);
+    lease.observe(hub.now_us(), 0, true);
     hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 
