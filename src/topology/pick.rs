@@ -165,9 +165,10 @@ fn balanced(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Lease, *};
     use crate::policy::{
-        balance::{Balancer, Strategy},
+        balance::{Balancer, Failback, Rules, Strategy},
+        dice::Dice,
         gate::{Admin, Axes, Health, Init, Life, Passive, Role, derive},
     };
 
@@ -187,6 +188,11 @@ mod tests {
     const DRAIN: Axes = Axes { admin: Admin::Drain, ..UP };
 
     fn group(members: &[Axes], strategy: Strategy) -> Shard {
+        let rules = Rules { strategy, ..Rules::default() };
+        group_by(members, rules, FailOpen::AllDown)
+    }
+
+    fn group_by(members: &[Axes], rules: Rules, fail_open: FailOpen) -> Shard {
         let backend = |(id, axes): (u32, &Axes)| {
             let address = format!("10.0.0.{id}:1").parse().unwrap();
             let backend = Backend::new(id, "c".into(), "".into(), address, 1, 1);
@@ -197,9 +203,9 @@ mod tests {
         Shard {
             name: "".into(),
             members: (0..).zip(members).map(backend).collect(),
-            replicas: Balancer::new(strategy, &[]),
-            any: Balancer::new(strategy, &vec![1; members.len()]),
-            fail_open: FailOpen::AllDown,
+            replicas: Balancer::new(rules.strategy, &[]),
+            any: Balancer::with(rules, &vec![1; members.len()]),
+            fail_open,
             present: Default::default(),
         }
     }
@@ -230,6 +236,88 @@ mod tests {
         assert_eq!(picked(&[DOWN, DOWN], 0b11), "----");
         assert_eq!(picked(&[TRIAL], 0), "0000", "the only one is not kept for the trial");
         assert_eq!(picked(&[], 0), "----");
+    }
+
+    #[test]
+    fn a_group_that_never_fails_open_finds_nobody_when_all_are_down() {
+        let rules = Rules { strategy: Strategy::RoundRobin, ..Rules::default() };
+        let group = group_by(&[DOWN, EJECTED], rules, FailOpen::Never);
+        assert_eq!(any(&group, &mut Picker::default(), 0, || 7), None);
+    }
+
+    /// Moves a member to where these axes put it.
+    fn put(group: &Shard, index: usize, axes: Axes) {
+        let (state, gate) = derive(axes);
+        group.members[index].publish(state, gate, axes.role, u32::from(gate.half_open()));
+    }
+
+    #[test]
+    fn failover_by_hand_is_where_it_is_for_all_workers_and_every_snapshot() {
+        let rules =
+            Rules { strategy: Strategy::Failover, failback: Failback::Manual, ..Rules::default() };
+        let group = group_by(&[UP, UP, UP], rules, FailOpen::AllDown);
+        // Each pick is another session's, with a cursor of its own.
+        let pick = |group: &Shard, cursor, tried| {
+            let mut picker = Picker { cursor, ..Picker::default() };
+            let index = any(group, &mut picker, tried, || 7).unwrap();
+            assert_eq!(picker.cursor, cursor, "a session's own cursor is left alone");
+            index
+        };
+        assert_eq!((pick(&group, 5, 0), pick(&group, 1, 0)), (0, 0));
+        assert_eq!((pick(&group, 5, 0b1), pick(&group, 1, 0)), (1, 0), "a retry moves nobody else");
+        put(&group, 0, EJECTED);
+        assert_eq!((pick(&group, 2, 0), pick(&group, 9, 0)), (1, 1));
+        put(&group, 0, UP);
+        assert_eq!(pick(&group, 0, 0), 1, "not back by itself");
+        let next = group.reweighed();
+        put(&group, 1, DRAIN);
+        assert_eq!((pick(&next, 2, 0), pick(&group, 2, 0)), (0, 0));
+        put(&group, 1, UP);
+        for index in 0..3 {
+            put(&group, index, DOWN);
+        }
+        assert_eq!(pick(&next, 2, 0), 0, "when all are down it stays");
+    }
+
+    #[test]
+    fn peak_ewma_leaves_who_fails_fast_and_tries_it_again_later() {
+        let mut group = group(&[UP, UP, UP], Strategy::PeakEwma);
+        for member in &mut group.members {
+            Arc::get_mut(member).unwrap().is_timed = true;
+        }
+        let dice = std::cell::Cell::new(Dice::new(3));
+        let draw = || {
+            let mut now = dice.get();
+            let drawn = now.next();
+            dice.set(now);
+            drawn
+        };
+        let share = |now_us| {
+            let mut picker = Picker { now_us, ..Picker::default() };
+            (0..1_000).filter(|_| any(&group, &mut picker, 0, draw) == Some(1)).count()
+        };
+        group.members.iter().for_each(|member| member.publish_usual(1_000.0));
+        for now_us in 1..20 {
+            for (index, member) in group.members.iter().enumerate() {
+                let took_us = if index == 1 { 10 } else { 1_000 };
+                Lease::new(0, Arc::clone(member)).observe(now_us, took_us, index == 1);
+            }
+        }
+        assert_eq!(share(20), 0);
+        assert_eq!(share(4_000_000), 0, "20 times the usual are some seconds");
+        for index in [0, 2] {
+            group.members[index].observe(0, 20_000_000, 1_000, false);
+        }
+        let later = share(20_000_000);
+        assert!(later > 300, "{later} of 1,000 after 20s");
+    }
+
+    #[test]
+    fn nobody_is_timed_where_no_balancer_asks() {
+        let group = group(&[UP], Strategy::P2c);
+        group.members[0].observe(0, 5, 1_000, true);
+        assert_eq!(group.members[0].good_us().sum::<f64>(), 0.0);
+        assert_eq!(group.members[0].latency_us(5), 1.0);
     }
 
     #[test]

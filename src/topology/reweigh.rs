@@ -49,7 +49,7 @@ impl Topology {
 }
 
 impl Shard {
-    fn reweighed(&self) -> Self {
+    pub(super) fn reweighed(&self) -> Self {
         let weights: Vec<u32> =
             self.members.iter().map(|one| Backend::effective_weight(one)).collect();
         Self {
