@@ -62,6 +62,7 @@ impl Level {
 
     /// The cursor goes past the entries stepped over, so that the share of what is out falls to
     /// all others by their weights and not to its successor alone.
+    #[inline(always)]
     pub(super) fn next_in_order<C: Candidate>(
         &self,
         field: &Field<'_, C>,
@@ -81,6 +82,7 @@ impl Level {
     }
 
     /// Starts at a draw by weight, which wins every tie: idle candidates share by weight.
+    #[inline]
     pub(super) fn least_of_all<C: Candidate>(
         &self,
         field: &Field<'_, C>,
@@ -105,7 +107,7 @@ impl Level {
 
     /// The first is drawn by weight, else a heavy one among many light ones could not get its
     /// share; each next one evenly from the others.
-    #[inline]
+    #[inline(always)]
     pub(super) fn least_of<C: Candidate, L: Cost>(
         &self,
         draws: usize,
@@ -132,7 +134,7 @@ impl Level {
     }
 
     /// One look in the order when what is drawn is ready, else a draw from what is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn by_weight<C: Candidate>(
         &self,
         field: &Field<'_, C>,
@@ -142,6 +144,7 @@ impl Level {
         drawn.filter(|i| field.open(*i)).or_else(|| field.by_weight(field.mask(), dice))
     }
 
+    #[inline(always)]
     pub(super) fn by_key<C: Candidate>(&self, field: &Field<'_, C>, key: u64) -> Option<usize> {
         let mut hash = key;
         for _ in 0..REHASHES {
@@ -157,6 +160,7 @@ impl Level {
 
     /// The first of the line that is ready. With `manual` the one at `cursor` keeps its place until
     /// it is not ready; that it was tried moves this request alone.
+    #[inline(always)]
     pub(super) fn in_line<C: Candidate>(
         &self,
         field: &Field<'_, C>,
