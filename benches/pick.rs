@@ -4,6 +4,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use sluice::policy::{
     balance::{Balancer, Candidate, Strategy},
     dice::Dice,
+    latency::Pace,
 };
 use std::hint::black_box;
 
@@ -23,8 +24,8 @@ impl Candidate for Fake {
     fn weight(&self) -> u32 {
         1
     }
-    fn latency_us(&self) -> f64 {
-        self.latency_us
+    fn pace(&self) -> Pace {
+        Pace { us: self.latency_us, is_failing: false }
     }
 }
 

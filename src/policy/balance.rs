@@ -5,7 +5,7 @@
 mod field;
 mod level;
 
-use super::dice::Dice;
+use super::{dice::Dice, latency::Pace};
 use field::{Busy, Field, Slow};
 use level::Level;
 
@@ -17,9 +17,8 @@ pub trait Candidate {
     fn in_flight(&self) -> u32;
     /// Its share of the traffic, relative to the others'; 0 counts as 1.
     fn weight(&self) -> u32;
-    /// How long it takes for a request, as [`super::latency`] has it; above 0. Only `peak_ewma`
-    /// asks.
-    fn latency_us(&self) -> f64;
+    /// How long it takes for a request. Only `peak_ewma` asks.
+    fn pace(&self) -> Pace;
 }
 
 /// `balance` and `reads.balance`.

@@ -17,6 +17,15 @@ pub struct Latency {
     pub at_us: u64,
 }
 
+/// What a balancer needs to know of it now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// Microseconds for one request; above 0.
+    pub us: f64,
+    /// It has failed lately: that nothing is under way there does not speak for it.
+    pub is_failing: bool,
+}
+
 /// In so many microseconds a difference falls to 1/e (core.md).
 pub const DECAY_US: f64 = 2_000_000.0;
 /// A sample counts as so many times the usual at most (core.md).
@@ -60,6 +69,15 @@ impl Latency {
         }
         let faded_us = fade(self.peak_us, rest_us, now_us.saturating_sub(self.at_us));
         if usual_us > 0.0 { faded_us.min(FAILURE * usual_us) } else { faded_us }
+    }
+}
+
+impl Pace {
+    /// Of what [`Latency::as_of`] says; what nobody knows is taken for usual. No sample alone is as
+    /// long as what counts as failing.
+    pub fn new(us: f64, usual_us: f64) -> Self {
+        let is_failing = usual_us > 0.0 && us > LONGEST * usual_us;
+        Self { us: if us > 0.0 { us } else { usual_us.max(1.0) }, is_failing }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     net::addr::Address,
     policy::{
         gate::{Gate, Role, State},
-        latency::Latency,
+        latency::{Latency, Pace},
     },
     telemetry::metrics::BackendMetrics,
 };
@@ -129,16 +129,15 @@ impl Backend {
         }
     }
 
-    /// How slow it is at `now_us`, in microseconds: what the worst treated worker knows. What nobody
-    /// knows is taken for usual.
+    /// How slow it is at `now_us`: what the worst treated worker knows.
     #[inline]
-    pub fn latency_us(&self, now_us: u64) -> f64 {
+    pub fn pace(&self, now_us: u64) -> Pace {
         let usual_us = self.usual_us();
         let known = self.cells.iter().map(latency).fold(0.0, |worst: f64, one| {
             // Time only takes off, and its exponential is the dearest part.
             if one.peak_us > worst { worst.max(one.as_of(now_us, usual_us)) } else { worst }
         });
-        if known > 0.0 { known } else { usual_us.max(1.0) }
+        Pace::new(known, usual_us)
     }
 
     /// What each worker's successes took on average, in microseconds; 0 for none yet.

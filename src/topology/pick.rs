@@ -6,6 +6,7 @@ use crate::policy::{
     access::Access,
     balance::{Balancer, Candidate},
     gate::State,
+    latency::Pace,
     reads::{ReadFrom, Source, order},
 };
 use smallvec::SmallVec;
@@ -62,8 +63,8 @@ impl Candidate for View<'_> {
         self.backend.effective_weight()
     }
 
-    fn latency_us(&self) -> f64 {
-        self.backend.latency_us(self.now_us)
+    fn pace(&self) -> Pace {
+        self.backend.pace(self.now_us)
     }
 }
 
@@ -317,7 +318,7 @@ mod tests {
         let group = group(&[UP], Strategy::P2c);
         group.members[0].observe(0, 5, 1_000, true);
         assert_eq!(group.members[0].good_us().sum::<f64>(), 0.0);
-        assert_eq!(group.members[0].latency_us(5), 1.0);
+        assert_eq!(group.members[0].pace(5).us, 1.0);
     }
 
     #[test]

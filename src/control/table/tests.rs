@@ -432,10 +432,10 @@ fn a_weight_set_at_run_time_counts_at_once_and_in_a_warming_backend_by_its_part(
 #[test]
 fn what_is_usual_is_told_to_those_who_ask() {
     let mut story = group(Duration::ZERO);
-    assert_eq!(story.backend(1).latency_us(0), 1.0);
+    assert_eq!(story.backend(1).pace(0).us, 1.0);
     story.backend(0).observe(0, 0, 300, false);
     story.wait(100);
-    assert_eq!(story.backend(1).latency_us(0), 300.0, "nobody has asked it: it is as usual");
+    assert_eq!(story.backend(1).pace(0).us, 300.0, "nobody has asked it: it is as usual");
     story.backend(1).observe(0, 0, 10, true);
-    assert_eq!(story.backend(1).latency_us(0), 6_000.0, "a failure is 20 times that");
+    assert_eq!(story.backend(1).pace(0).us, 6_000.0, "a failure is 20 times that");
 }

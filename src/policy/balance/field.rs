@@ -2,7 +2,7 @@
 //! Not a strategy: those are the parent's.
 
 use super::Candidate;
-use crate::policy::dice::Dice;
+use crate::policy::{dice::Dice, latency::Pace};
 use std::cmp::Ordering;
 
 /// The candidates of one pick.
@@ -29,7 +29,7 @@ pub(super) struct Busy {
 /// By how long its queue will take.
 #[derive(Clone, Copy)]
 pub(super) struct Slow {
-    latency_us: f64,
+    pace: Pace,
     busy: Busy,
 }
 
@@ -59,21 +59,23 @@ impl Cost for Busy {
 impl Cost for Slow {
     #[inline]
     fn of<C: Candidate>(candidate: &C) -> Self {
-        Self { latency_us: candidate.latency_us(), busy: Busy::of(candidate) }
+        Self { pace: candidate.pace(), busy: Busy::of(candidate) }
     }
 
     fn none() -> Self {
-        Self { latency_us: 0.0, busy: Busy::none() }
+        Self { pace: Pace { us: 0.0, is_failing: false }, busy: Busy::none() }
     }
 
     /// core.md: latency x (in_flight + 1) / weight; of two idle ones the latency alone, for the
-    /// reason given at [`Busy`].
+    /// reason given at [`Busy`]. One that is failing has at least as long a queue as the other: its
+    /// own is short because it fails, and from four requests under way elsewhere on it would win.
     #[inline]
     fn compare(self, other: Self) -> Ordering {
         let idle = self.busy.in_flight == 0 && other.busy.in_flight == 0;
         let cost = |one: Self, other: Self| {
-            let share = (one.busy.in_flight + 1) * other.busy.weight;
-            one.latency_us * if idle { 1.0 } else { share as f64 }
+            let least = if one.pace.is_failing { other.busy.in_flight } else { 0 };
+            let share = (one.busy.in_flight.max(least) + 1) * other.busy.weight;
+            one.pace.us * if idle { 1.0 } else { share as f64 }
         };
         cost(self, other).total_cmp(&cost(other, self))
     }

@@ -22,8 +22,8 @@ impl Candidate for Fake {
     fn weight(&self) -> u32 {
         self.weight
     }
-    fn latency_us(&self) -> f64 {
-        self.latency_us
+    fn pace(&self) -> Pace {
+        Pace { us: self.latency_us, is_failing: self.latency_us == FAILING_US }
     }
 }
 
@@ -41,6 +41,9 @@ const SHARING: [Strategy; 7] = [
 fn strategies() -> impl Iterator<Item = Strategy> {
     SHARING.into_iter().chain([Strategy::Failover])
 }
+
+/// The latency of a fake that is failing.
+const FAILING_US: f64 = 20.0;
 
 fn idle(weights: &[u32]) -> Vec<Fake> {
     let one = |weight: &u32| Fake { ready: true, in_flight: 0, weight: *weight, latency_us: 1.0 };
@@ -220,7 +223,7 @@ fn a_client_stays_when_the_list_around_its_backend_changes() {
 #[test]
 fn peak_ewma_avoids_the_slow_one_and_a_queue() {
     let mut candidates = idle(&[1; 5]);
-    candidates[3].latency_us = 20.0;
+    candidates[3].latency_us = 15.0;
     candidates[0].in_flight = 2;
     let slow = shares(Strategy::PeakEwma, &candidates, 200);
     assert_eq!(slow[3], 0.0, "{slow:?}");
@@ -229,6 +232,9 @@ fn peak_ewma_avoids_the_slow_one_and_a_queue() {
     candidates[3].in_flight = 0;
     let busy = shares(Strategy::PeakEwma, &candidates, 200);
     assert!(busy[3] > 0.0, "a slow idle one beats a queue: {busy:?}");
+    candidates[3].latency_us = FAILING_US;
+    let failing = shares(Strategy::PeakEwma, &candidates, 200);
+    assert_eq!(failing[3], 0.0, "idle because it fails: {failing:?}");
 }
 
 #[test]
