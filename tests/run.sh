@@ -43,6 +43,7 @@ install_missing() {
     command -v redis-server >/dev/null || packages+=(redis-server)
     command -v redis-benchmark >/dev/null || packages+=(redis-tools)
     command -v prlimit >/dev/null || packages+=(util-linux)
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
     if [ ${#packages[@]} -gt 0 ]; then
         echo "installing: ${packages[*]}"
@@ -116,7 +117,7 @@ check_configurations() {
     cargo build --locked --bin sluice || return
     for file in tests/acceptance/*.yaml; do
         case ${file##*/} in
-            redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml) check_file "$file" accepted ;;
+            http-read-write.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml) check_file "$file" accepted ;;
             *) check_file "$file" unsupported ;;
         esac
     done

@@ -1,8 +1,11 @@
 //! A configuration as YAML again, with its defaults written out. Not a copy of the file: comments
 //! are gone, variables are replaced, and passwords are shown as `(set)`.
 
+mod http;
+
 use super::{
-    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard,
+    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
+    StickyCookie,
     check::balance::default_fail_open,
     default_stall,
     keys::{self, Scope},
@@ -81,6 +84,11 @@ impl Entries {
         self
     }
 
+    /// A list that may be left out but not be empty.
+    fn rows_or_unset(&mut self, name: &str, values: &[String]) -> &mut Self {
+        if values.is_empty() { self.optional(name, None) } else { self.row(name, values) }
+    }
+
     /// A map; left out when nothing is in it.
     fn map(&mut self, name: &str, entries: Self) -> &mut Self {
         if !entries.list.is_empty() {
@@ -138,11 +146,13 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
     entries
         .optional("name", name)
         .text("bind", &listener.bind)
-        .text("protocol", listener.protocol.as_str())
-        .optional("cluster", config.clusters.get(listener.cluster).map(|one| &*one.name));
-    if listener.protocol == Protocol::Redis {
-        entries.map("redis", redis);
-    }
+        .text("protocol", listener.protocol.as_str());
+    http::routes(&mut entries, config, listener);
+    match listener.protocol {
+        Protocol::Redis => entries.map("redis", redis),
+        Protocol::Http => entries.map("http", http::listener(&listener.http, defaults)),
+        Protocol::Tcp => &mut entries,
+    };
     if !listener.proxy_protocol.is_empty() {
         let networks: Vec<String> =
             listener.proxy_protocol.iter().map(ToString::to_string).collect();
@@ -163,7 +173,13 @@ fn cluster(cluster: &Cluster, defaults: bool) -> Out {
 fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out {
     let members = backends.members.iter().map(|one| member(one, defaults)).collect();
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
-    times.period("connect", cluster.timeouts.connect).period("idle", cluster.timeouts.idle);
+    times.period("connect", cluster.timeouts.connect);
+    let speaks_http = cluster.protocol == Protocol::Http;
+    if speaks_http {
+        times.period("request", cluster.timeouts.request);
+    } else {
+        times.period("idle", cluster.timeouts.idle);
+    }
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
     entries
         .push("backends", Out::List(members))
@@ -172,12 +188,8 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         entries.text("failback", word(words::FAILBACK, &backends.failback));
     }
     coming_and_going(&mut entries, cluster);
-    if let Some(prefix) = backends.sticky {
-        let mut client_ip = Entries::new(&keys::CLIENT_IP, true);
-        client_ip.text("v4", prefix.v4).text("v6", prefix.v6);
-        let mut sticky = Entries::new(&keys::STICKY, defaults);
-        sticky.map("client_ip", client_ip);
-        entries.map("sticky", sticky);
+    if let Some(written) = &backends.sticky {
+        entries.map("sticky", sticky(written, defaults));
     }
     if let Some(version) = &backends.send_proxy {
         entries.text("send_proxy", word(words::SEND_PROXY, version));
@@ -187,6 +199,12 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         probes.push("tcp", Out::Map(Vec::new()));
     }
     entries.map("check", probes).map("timeouts", times);
+    if speaks_http {
+        let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+        http::upstream(&mut upstream, cluster);
+        entries.map("upstream", upstream);
+        http::cluster(&mut entries, cluster);
+    }
     Out::Map(entries.list)
 }
 
@@ -200,6 +218,35 @@ fn coming_and_going(entries: &mut Entries, cluster: &Cluster) {
     }
 }
 
+fn sticky(written: &Sticky, defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::STICKY, defaults);
+    if let Some(StickyCookie { attributes, mode, keys, max_idle, max_life }) = &written.cookie {
+        let mut cookie = Entries::new(&keys::COOKIE, defaults);
+        // As long as a key must be, and no two alike, so that it reads back.
+        let set: Vec<String> = (1..=keys.len()).map(|n| format!("{SET}, not shown: {n}")).collect();
+        cookie
+            .text("name", &attributes.name)
+            .text("mode", word(words::COOKIE_MODE, mode))
+            .rows_or_unset("keys", &set)
+            .period("max_idle", max_idle.unwrap_or_default())
+            .period("max_life", max_life.unwrap_or_default())
+            .text("http_only", attributes.http_only)
+            .text("same_site", word(words::SAME_SITE, &attributes.same_site))
+            .text("secure", word(words::SECURE, &attributes.secure))
+            .text("path", &attributes.path)
+            .optional("domain", attributes.domain.as_deref());
+        entries.map("cookie", cookie);
+    }
+    entries.optional("header", written.header.as_deref());
+    if let Some(prefix) = written.client_ip {
+        let mut client_ip = Entries::new(&keys::CLIENT_IP, true);
+        client_ip.text("v4", prefix.v4).text("v6", prefix.v6);
+        entries.map("client_ip", client_ip);
+    }
+    entries.text("strict", written.strict);
+    entries
+}
+
 fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let mut sharding = Entries::new(&keys::SHARDING, defaults);
     sharding.text("by", "slots").text("hash_tag", "{}");
@@ -210,15 +257,29 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .text("consistency", "eventual");
     let timeouts = &cluster.timeouts;
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
-    times
-        .period("connect", timeouts.connect)
-        .period("request", timeouts.request)
-        .period("fan_out", timeouts.fan_out);
+    times.period("connect", timeouts.connect).period("request", timeouts.request);
+    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+    if cluster.protocol == Protocol::Http {
+        http::upstream(&mut upstream, cluster);
+        let shards = cluster.shards.iter().enumerate();
+        let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
+        let mut entries = Entries::new(&keys::CLUSTER, defaults);
+        entries
+            .push("shards", Out::List(shards))
+            .map("sharding", sharding)
+            .map("reads", reads)
+            .map("check", check(&cluster.check, defaults))
+            .map("timeouts", times)
+            .map("upstream", upstream)
+            .text("on_shard_down", "fail_fast");
+        http::cluster(&mut entries, cluster);
+        return Out::Map(entries.list);
+    }
+    times.period("fan_out", timeouts.fan_out);
     if defaults || timeouts.stall != default_stall(timeouts.request) {
         times.period("stall", timeouts.stall);
     }
     times.period("client_idle", timeouts.client_idle);
-    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     upstream
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
@@ -394,13 +455,28 @@ listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { tr
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
   b: { backends: [a:1], sticky: { client_ip: { v4: 24 } }, fail_open: never }
-  c: { backends: [a:1, { address: b:1, tier: 2 }], balance: failover, failback: manual, slow_start: 0 }
-  d: { backends: [a:1], balance: maglev, slow_start: 20s }
+  c: { backends: [a:1], sticky: { cookie: { name: S, keys: [0123456789abcdef, fedcba9876543210], max_idle: 30m, max_life: 1d, http_only: false, same_site: none, secure: true, path: /a, domain: example.org }, header: X-Session-Id, strict: true } }
+  d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
+  e: { backends: [a:1, { address: b:1, tier: 2 }], balance: failover, failback: manual, slow_start: 0 }
+  f: { backends: [a:1], balance: maglev, slow_start: 20s }
+"#;
+
+    const HTTP: &str = r#"
+listeners:
+  - { bind: 127.0.0.1:1, protocol: http, cluster: a, http: { trusted: [10.0.0.0/8], header_bytes: 8KiB, headers: 10, uri_bytes: 1KiB, header_timeout: 1s, body_idle: 0, keep_alive: 5s, streams: 3, via: true, request_id: make } }
+  - bind: 127.0.0.1:2
+    protocol: http
+    routes:
+      - { match: { host: "*.a.b", path_prefix: /x, method: [GET, PURGE], header: { x-a: "1", x-b: "*" } }, cluster: b }
+      - { cluster: a }
+clusters:
+  a: { backends: [a:1], timeouts: { request: 2s }, upstream: { http2: true, idle: 1s }, retry: { idempotent_writes: true }, shard_key: { path_segment: 2 } }
+  b: { shards: [{ primary: a:1, replicas: [b:1] }, { primary: c:1 }], reads: { from: any }, shard_key: { header: x-tenant } }
 "#;
 
     #[test]
     fn what_is_printed_reads_back_as_the_same() {
-        for text in [SMALL, LARGE, TCP] {
+        for text in [SMALL, LARGE, TCP, HTTP] {
             let config = parsed(text);
             for defaults in [false, true] {
                 let printed = config.to_yaml(defaults);
@@ -409,6 +485,15 @@ clusters:
                 for (ours, theirs) in back.listeners.iter_mut().zip(&config.listeners) {
                     ours.redis.password.clone_from(&theirs.redis.password);
                 }
+                for (ours, theirs) in back.clusters.iter_mut().zip(&config.clusters) {
+                    let cookie = |cluster: &Cluster| -> Option<StickyCookie> {
+                        cluster.backends.as_ref()?.sticky.as_ref()?.cookie.clone()
+                    };
+                    if let Some(written) = cookie(theirs) {
+                        let read = ours.backends.as_mut().and_then(|all| all.sticky.as_mut());
+                        read.unwrap().cookie.as_mut().unwrap().keys = written.keys;
+                    }
+                }
                 assert_eq!(back, config, "{printed}");
             }
         }
@@ -416,13 +501,14 @@ clusters:
 
     #[test]
     fn every_key_is_visible_with_defaults_and_none_without() {
-        let all = parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true);
+        let all =
+            parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true) + &parsed(HTTP).to_yaml(true);
         let mut scopes = vec![&keys::ROOT];
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {
                 let name = key.name;
-                // The file's password is shown under `password`; no command is configured.
-                if name != "password_file" && !std::ptr::eq(scope, &keys::COMMAND) {
+                // What a file holds is shown under the key beside it; no command is configured.
+                if !name.ends_with("_file") && !std::ptr::eq(scope, &keys::COMMAND) {
                     assert!(all.contains(&format!("{name}:")), "{name}\n{all}");
                 }
                 match key.kind {
@@ -442,6 +528,11 @@ clusters:
         assert_eq!(config.clusters[1].upstream.password.as_deref(), Some("hunter2"));
         for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
             assert!(!text.contains("hunter2") && !text.contains("${p"), "{text}");
+        }
+        let config = parsed(TCP);
+        for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
+            assert!(!text.contains("0123456789abcdef"), "{text}");
+            assert!(text.contains("(set)"), "{text}");
         }
     }
 }

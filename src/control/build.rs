@@ -2,7 +2,7 @@
 //! say, and starts nothing: every backend begins unknown.
 
 use crate::{
-    config,
+    config::{self, Protocol},
     policy::{
         balance::{Balancer, Rules, Strategy},
         gate::{Axes, Init, Role, derive},
@@ -44,13 +44,22 @@ fn cluster(
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
-            (Layout::Shards, shards.collect())
+            let shards: Vec<Shard> = shards.collect();
+            if written.protocol == Protocol::Http {
+                shards.iter().for_each(assign);
+                (Layout::Fixed, shards)
+            } else {
+                (Layout::Shards, shards)
+            }
         }
     };
     Cluster {
         id,
         layout,
-        slots: if layout == Layout::Shards { even_slots(shards.len()) } else { Vec::new() },
+        slots: match layout {
+            Layout::Shards | Layout::Fixed => even_slots(shards.len()),
+            Layout::Group { .. } => Vec::new(),
+        },
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
@@ -83,6 +92,16 @@ fn shard(
     }
 }
 
+/// Gives the members the roles that they are written in: there is nobody to ask. They take requests
+/// from the start, before any probe.
+fn assign(shard: &Shard) {
+    for (index, member) in shard.members.iter().enumerate() {
+        let role = if index == 0 { Role::Primary } else { Role::Replica };
+        let (state, gate) = derive(Axes { role, init: Init::Up, ..Axes::default() });
+        member.publish(state, gate, role, 0);
+    }
+}
+
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
@@ -98,7 +117,8 @@ fn group(
         Arc::new(backend)
     });
     let members: Vec<_> = members.collect();
-    let strategy = if written.sticky.is_some() { Strategy::ClientIp } else { written.balance };
+    let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
+    let strategy = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
     let rules = Rules {
         strategy,
         failback: written.failback,
@@ -113,7 +133,7 @@ fn group(
         fail_open,
         present: Present::default(),
     };
-    let client = written.sticky.unwrap_or_default();
+    let client = client_ip.unwrap_or_default();
     (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
 }
 

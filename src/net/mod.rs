@@ -3,8 +3,11 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod early;
 pub mod listener;
+pub mod origin;
 pub mod outgoing;
+pub mod pool;
 pub mod prefix;
 pub mod proxy_protocol;
 pub mod relay;

@@ -1,6 +1,7 @@
 //! Assembles everything from a configuration and runs it: binds, starts control and the workers,
 //! waits for a signal, drains. It contains no decision.
 
+mod http;
 mod limits;
 mod signal;
 mod worker;
@@ -10,6 +11,7 @@ use crate::{
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener},
     proto::{
+        http::settings::ClusterSettings,
         redis::{
             self, client,
             hub::Memory,
@@ -76,12 +78,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listener.local()
         );
     }
+    let http_clusters = http::clusters(&config);
     let crew = Crew::start(Start {
         settings: config
             .listeners
             .iter()
             .enumerate()
-            .map(|(index, listener)| settings(&config, index, listener))
+            .map(|(index, listener)| settings(&config, index, listener, &http_clusters))
             .collect(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
@@ -132,9 +135,17 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
-fn settings(config: &Config, index: usize, listener: &crate::config::Listener) -> Settings {
+fn settings(
+    config: &Config,
+    index: usize,
+    listener: &crate::config::Listener,
+    http_clusters: &Arc<[ClusterSettings]>,
+) -> Settings {
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
+        Protocol::Http => {
+            Settings::Http(http::settings(index, listener, Arc::clone(http_clusters)))
+        }
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),

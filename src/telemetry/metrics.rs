@@ -79,6 +79,10 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
+    /// Requests of sticky sessions: that stayed, that began one, that had to move.
+    pub sticky_kept: Counter,
+    pub sticky_new: Counter,
+    pub sticky_moved: Counter,
 }
 
 /// What one worker counts of one listener.

@@ -2,12 +2,14 @@
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
 mod backend;
+mod chooser;
 mod lease;
 pub mod pick;
 mod report;
 mod reweigh;
 
 pub use backend::Backend;
+pub use chooser::Chooser;
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 pub use reweigh::Present;

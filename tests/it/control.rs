@@ -4,8 +4,8 @@
 use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
     config::{
-        Admin, Check, Cluster, Config, Limits, Listener, Log, LogFormat, Member, Reads,
-        RedisListener, Shard, Shutdown,
+        Admin, Check, Cluster, Config, HttpListener, Limits, Listener, Log, LogFormat, Member,
+        Reads, RedisListener, Shard, Shutdown,
     },
     control::{self, Inputs, admin, build::build, process::ProcessState},
     net::addr::{Address, Bind},
@@ -14,7 +14,7 @@ use sluice::{
         reads::ReadFrom,
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
-    topology::{self, Backend, Credentials, Outcome, Reporter, Timeouts},
+    topology::{self, Backend, Credentials, Outcome, Reporter},
 };
 use std::{
     io::{Read, Write},
@@ -70,6 +70,8 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
             proxy_protocol: Vec::new(),
+            routes: Vec::new(),
+            http: HttpListener::default(),
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -88,7 +90,6 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 primary: primary.clone(),
                 replicas: replicas.to_vec(),
             }],
-            backends: None,
             reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
             check: Check {
                 interval: Duration::from_millis(200),
@@ -96,9 +97,8 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 down_interval: Duration::from_millis(100),
                 ..Check::default()
             },
-            timeouts: Timeouts::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
-            commands: Vec::new(),
+            ..Cluster::default()
         }],
     }
 }

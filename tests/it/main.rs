@@ -7,6 +7,7 @@
 mod balance;
 mod control;
 mod harness;
+mod http_smuggling;
 mod probe;
 mod redis_auth;
 mod redis_clients;

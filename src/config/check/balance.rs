@@ -3,6 +3,7 @@
 
 use crate::{
     config::{
+        file::Value,
         keys::Kind,
         section::{Reader, Section},
         values, words,
@@ -23,8 +24,10 @@ pub(super) fn balance(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> (St
         let message = format!("it belongs to `balance: failover`; this one is `{word}`");
         reader.notes.error(&field.key_at, &field.path, message);
     }
-    let sticky = cluster.field("sticky").filter(|_| strategy == Strategy::Failover);
-    if let Some(field) = sticky {
+    if let (Some(field), Strategy::Failover) = (cluster.field("sticky"), strategy)
+        && let Value::Map(entries) = &field.node.value
+        && entries.iter().any(|(key, _)| key.name == "client_ip")
+    {
         let message = "beside it `balance: failover` has no say; keep one of the two";
         reader.notes.error(&field.key_at, &field.path, message);
     }

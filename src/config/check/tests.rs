@@ -1,14 +1,9 @@
 //! The rules one by one: a mistake in an otherwise good file, and every finding it gives.
 
 use crate::{
-    config::{Config, Env, Findings, Protocol, Secret},
+    config::{Config, Env, Findings, Protocol, Secret, Sticky},
     net::prefix::Prefix,
-    policy::{
-        access::Access,
-        balance::{Failback, Strategy},
-        reads::ReadFrom,
-    },
-    topology::FailOpen,
+    policy::{access::Access, balance::Strategy, reads::ReadFrom},
 };
 use std::{path::Path, time::Duration};
 
@@ -24,6 +19,7 @@ fn parse(text: &str) -> (Option<Config>, Findings) {
     };
     let file = |path: &Path| match path.to_str() {
         Some("dir/secret") => Ok("from file\n".to_owned()),
+        Some("dir/keys") => Ok("0123456789abcdef\nfedcba9876543210\r\n\n".to_owned()),
         Some("dir/empty") => Ok("\n".to_owned()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     };
@@ -177,11 +173,7 @@ fn keys_that_are_missing_unknown_or_for_later() {
         ),
         (
             file("{ bind: 127.0.0.1:1, protocol: redis, routes: [{ cluster: c }] }", SHARDS),
-            "listeners[0].routes: `routes` is not supported yet",
-        ),
-        (
-            file("{ bind: 127.0.0.1:1, protocol: http, cluster: c }", SHARDS),
-            "listeners[0].protocol: `http` is not supported yet",
+            "listeners[0].routes: only an http listener has this",
         ),
         (
             file(LISTENER, "reads: { from: any }"),
@@ -320,59 +312,6 @@ fn tcp(keys: &str) -> String {
 }
 
 #[test]
-fn what_belongs_to_balancing_must_make_sense_together() {
-    each(&[
-        (
-            tcp("failback: manual"),
-            "clusters.c.failback: it belongs to `balance: failover`; this one is `p2c`",
-        ),
-        (
-            cluster("failback: auto"),
-            "clusters.c.failback: it is for a cluster with `backends`; this one has `shards`",
-        ),
-        (
-            tcp("balance: failover, failback: later"),
-            "clusters.c.failback: 'later' is not one of auto, manual",
-        ),
-        (
-            tcp("balance: failover, sticky: { client_ip: {} }"),
-            "clusters.c.sticky: beside it `balance: failover` has no say; keep one of the two",
-        ),
-        (
-            tcp("balance: failover, slow_start: 10s"),
-            "hint: clusters.c.slow_start: `failover` sends all to one backend and knows no weight",
-        ),
-        (
-            cluster("fail_open: all_down"),
-            "clusters.c.fail_open: it is `never` for `shards`: who is down may have lost its role",
-        ),
-        (tcp("fail_open: half"), "clusters.c.fail_open: 'half' is not one of never, all_down"),
-        (
-            tcp("slow_start: 2h"),
-            "clusters.c.slow_start: '2h' is out of range; it is from 1ms to 1h, or 0 for none",
-        ),
-        (
-            file(TCP, "backends: [{ address: a:1, tier: 64 }]"),
-            "clusters.c.backends[0].tier: 64 is out of range; it is 0 to 63",
-        ),
-    ]);
-    let config = good(&tcp("balance: failover, failback: manual, slow_start: 0"));
-    let backends = config.clusters[0].backends.as_ref().unwrap();
-    assert_eq!((backends.balance, backends.failback), (Strategy::Failover, Failback::Manual));
-    assert_eq!(config.clusters[0].slow_start, Some(Duration::ZERO));
-    let tiers = file(TCP, "backends: [a:1, { address: b:1, tier: 2 }], balance: client_ip");
-    let config = good(&tiers);
-    let backends = config.clusters[0].backends.as_ref().unwrap();
-    assert_eq!(backends.members.iter().map(|one| one.tier).collect::<Vec<_>>(), [0, 2]);
-    assert_eq!(config.clusters[0].fail_open, FailOpen::AllDown);
-    assert_eq!(good(&tcp("fail_open: never")).clusters[0].fail_open, FailOpen::Never);
-    let config = good(&cluster("fail_open: never, slow_start: 5s, reads: { balance: peak_ewma }"));
-    assert_eq!(config.clusters[0].fail_open, FailOpen::Never);
-    assert_eq!(config.slow_start(0), Duration::from_secs(5));
-    assert_eq!(good(&tcp("")).slow_start(0), Duration::ZERO, "databases get none by default");
-}
-
-#[test]
 fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
     each(&[
         (
@@ -399,7 +338,7 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
         ),
         (
             tcp("timeouts: { connect: 1s, request: 1s }"),
-            "clusters.c.timeouts.request: it is for a cluster with `shards`; this one has",
+            "clusters.c.timeouts.request: it is for a cluster of an http listener",
         ),
         (
             cluster("balance: random"),
@@ -419,8 +358,19 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
             tcp("balance: peak_ewna"),
             "clusters.c.balance: 'peak_ewna' is not one of p2c, round_robin, least_connections, peak_ewma, random, client_ip, maglev, failover; did you mean 'peak_ewma'?",
         ),
-        (tcp("sticky: {}"), "clusters.c.sticky: it needs exactly one of client_ip, cookie, header"),
-        (tcp("sticky: { cookie: {} }"), "clusters.c.sticky.cookie: `cookie` is not supported yet"),
+        (tcp("sticky: {}"), "clusters.c.sticky: it needs one or more of cookie, header, client_ip"),
+        (
+            tcp("sticky: { cookie: { name: S, mode: plain } }"),
+            "clusters.c.sticky.cookie: listener 'l' speaks tcp, which has none; `client_ip` works",
+        ),
+        (
+            tcp("sticky: { header: X-Session-Id }"),
+            "clusters.c.sticky.header: listener 'l' speaks tcp, which has none",
+        ),
+        (
+            cluster("sticky: { cookie: { name: S, mode: plain } }"),
+            "clusters.c.sticky: it is for a cluster with `backends`; this one has `shards`",
+        ),
         (
             tcp("sticky: { client_ip: { v4: 0 } }"),
             "clusters.c.sticky.client_ip.v4: 0 is out of range; it is 1 to 32",
@@ -456,11 +406,15 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
     let backends = cluster.backends.as_ref().unwrap();
     let weights: Vec<u32> = backends.members.iter().map(|member| member.weight).collect();
     assert_eq!((weights, backends.balance), (vec![1, 3], Strategy::P2c));
-    assert_eq!(backends.sticky, Some(Prefix { v4: 24, v6: 64 }));
+    let client_ip = Some(Prefix { v4: 24, v6: 64 });
+    assert_eq!(backends.sticky, Some(Sticky { client_ip, ..Sticky::default() }));
     assert_eq!((cluster.timeouts.idle, cluster.shards.len()), (Duration::from_secs(3_600), 0));
     assert_eq!((config.listeners[0].protocol, config.backends()), (Protocol::Tcp, 2));
     assert_eq!(good(&tcp("")).clusters[0].backends.as_ref().unwrap().sticky, None);
 }
+
+mod balance;
+mod sticky;
 
 #[test]
 fn an_address_belongs_to_one_shard() {

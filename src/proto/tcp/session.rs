@@ -5,22 +5,17 @@ use crate::{
     net::{
         addr::Address,
         listener::is_exhaustion,
-        proxy_protocol::{self, Ends, Header},
+        origin::Origin,
+        proxy_protocol,
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
-    topology::{
-        Cluster, Connected, Layout, Lease, Outcome, Shard,
-        pick::{self, Picker},
-    },
+    topology::{Cluster, Connected, Layout, Lease, Outcome, Shard, pick},
 };
 use ipnet::IpNet;
 use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::io::AsyncWriteExt;
 
 /// What a listener says of its connections.
 #[derive(Clone, Debug)]
@@ -52,12 +47,12 @@ pub async fn serve(
     peer: Option<IpAddr>,
 ) -> End {
     let _guard = Guard(&hub.metrics);
-    let Some(cluster) = hub.cluster(settings.cluster) else { return End::NoBackend };
+    let Some(cluster) = hub.chooser.cluster(settings.cluster) else { return End::NoBackend };
     let nobody = ListenerMetrics::default();
     let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
-    let mut origin = Origin { ends: ends(&client), address: peer, early: Vec::new() };
+    let mut origin = Origin::of(&client, peer);
     if peer.is_some_and(|peer| settings.trusts(peer)) {
-        origin = match greeted(&hub, &mut client, origin).await {
+        origin = match origin.greeted(&mut client, hub.stock.buffer()).await {
             Ok(told) => told,
             Err(error) => {
                 listener.rejected_protocol.add(1);
@@ -91,45 +86,11 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// Who the client is, and what of its bytes came with the telling.
-struct Origin {
-    ends: Option<Ends>,
-    address: Option<IpAddr>,
-    early: Vec<u8>,
-}
-
 impl Settings {
     fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.iter().any(|network| network.contains(&peer))
     }
-}
-
-/// The ends of the socket itself.
-fn ends(client: &Stream) -> Option<Ends> {
-    let socket = client.tcp()?;
-    Some(Ends { source: socket.peer_addr().ok()?, destination: socket.local_addr().ok()? })
-}
-
-/// Reads the header that a proxy begins with; `own` stands when it speaks for itself.
-async fn greeted(hub: &Hub, client: &mut Stream, own: Origin) -> io::Result<Origin> {
-    let read = async {
-        let mut bytes = hub.stock.buffer();
-        loop {
-            match proxy_protocol::parse(&bytes).map_err(io::Error::other)? {
-                None if client.read_buf(&mut bytes).await? == 0 => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                None => {}
-                Some(Header { ends, len }) => {
-                    bytes.drain(..len);
-                    let address = ends.map(|ends| ends.source.ip()).or(own.address);
-                    return Ok(Origin { ends: ends.or(own.ends), address, early: bytes });
-                }
-            }
-        }
-    };
-    timeout(HEADER_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
@@ -141,7 +102,7 @@ async fn connect(
 ) -> Option<(Lease, Connected, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
-    let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
+    let key = origin.address.map_or_else(|| hub.chooser.draw(), |address| client.key(address));
     let header = send_proxy.map(|version| proxy_protocol::header(version, origin.ends));
     let mut tried = 0;
     for attempt in 0..ATTEMPTS {
@@ -151,14 +112,14 @@ async fn connect(
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
-        let began_us = hub.now_us();
+        let began_us = hub.chooser.now_us();
         match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
-                let now_us = hub.now_us();
+                let now_us = hub.chooser.now_us();
                 lease.observe(now_us, now_us.saturating_sub(began_us), false);
-                let connected = Connected::new(hub.worker(), Arc::clone(backend));
+                let connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
                 return Some((lease, connected, stream));
             }
             Err(error) => failed(hub, &lease, &error),
@@ -178,14 +139,11 @@ async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::
 
 /// A claim on one that was not tried.
 fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Option<(usize, Lease)> {
-    let index = hub.with_cursor(cluster, |cursor| {
-        let mut picker = Picker { cursor: *cursor, key, now_us: hub.now_us() };
-        let index = pick::any(group, &mut picker, tried, || hub.draw());
-        *cursor = picker.cursor;
-        index
+    let index = hub.chooser.with_picker(cluster, key, |picker| {
+        pick::any(group, picker, tried, || hub.chooser.draw())
     })?;
     let backend = Arc::clone(group.members.get(index)?);
-    Some((index, Lease::new(hub.worker(), backend)))
+    Some((index, Lease::new(hub.chooser.worker(), backend)))
 }
 
 /// Tells why there is no connection; what we lack ourselves is no fault of the backend.
@@ -198,11 +156,9 @@ fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
     }
     cell.writes.add(1);
     cell.failures.add(1);
-    lease.observe(hub.now_us(), 0, true);
+    lease.observe(hub.chooser.now_us(), 0, true);
     hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 
-/// As long as a TLS handshake may take (http-tcp.md); a proxy sends its header at once.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is tried at so many backends at most.
 const ATTEMPTS: usize = 3;
