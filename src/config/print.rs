@@ -5,12 +5,14 @@ mod http;
 
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
-    StickyCookie, default_stall,
+    StickyCookie,
+    check::balance::default_fail_open,
+    default_stall,
     keys::{self, Scope},
     units::{Period, Size},
     words::{self, word},
 };
-use crate::topology::HttpCheck;
+use crate::{policy::balance::Strategy, topology::HttpCheck};
 use ::http::{HeaderName, HeaderValue};
 use std::{fmt::Display, time::Duration};
 
@@ -187,6 +189,10 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     entries
         .push("backends", Out::List(members))
         .text("balance", word(words::STRATEGY, &backends.balance));
+    if backends.balance == Strategy::Failover {
+        entries.text("failback", word(words::FAILBACK, &backends.failback));
+    }
+    coming_and_going(&mut entries, cluster);
     if let Some(written) = &backends.sticky {
         entries.map("sticky", sticky(written, defaults));
     }
@@ -207,6 +213,16 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         http::cluster(&mut entries, cluster);
     }
     Out::Map(entries.list)
+}
+
+/// What has one default for shards and another for backends, or for redis and for http.
+fn coming_and_going(entries: &mut Entries, cluster: &Cluster) {
+    let slow_start = cluster.slow_start.map(|time| Period(time).to_string());
+    entries.optional("slow_start", slow_start.as_deref());
+    let default = default_fail_open(cluster.backends.is_none());
+    if entries.defaults || cluster.fail_open != default {
+        entries.text("fail_open", word(words::FAIL_OPEN, &cluster.fail_open));
+    }
 }
 
 fn sticky(written: &Sticky, defaults: bool) -> Entries {
@@ -285,10 +301,9 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
 
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
+    entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+    coming_and_going(&mut entries, cluster);
     entries
-        .push("shards", Out::List(shards))
-        .map("sharding", sharding)
-        .map("reads", reads)
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
         .map("upstream", upstream)
@@ -315,6 +330,7 @@ fn member(member: &Member, defaults: bool) -> Out {
     entries
         .text("address", &member.address)
         .text("weight", member.weight)
+        .text("tier", member.tier)
         .text("admin", word(words::ADMIN, &member.admin));
     match entries.list.len() {
         1 => Out::Text(member.address.to_string()),
@@ -474,10 +490,12 @@ clusters:
 listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }, { bind: 127.0.0.1:4, protocol: tcp, cluster: e }]
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
-  b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
-  e: { backends: [a:1], check: { http: { body_contains: "all's \"well\"" } } }
+  b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, fail_open: never, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
+  g: { backends: [a:1], check: { http: { body_contains: "all's \"well\"" } } }
   c: { backends: [a:1], sticky: { cookie: { name: S, keys: [0123456789abcdef, fedcba9876543210], max_idle: 30m, max_life: 1d, http_only: false, same_site: none, secure: true, path: /a, domain: example.org }, header: X-Session-Id, strict: true } }
   d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
+  e: { backends: [a:1, { address: b:1, tier: 2 }], balance: failover, failback: manual, slow_start: 0 }
+  f: { backends: [a:1], balance: maglev, slow_start: 20s }
 "#;
 
     const HTTP: &str = r#"
