@@ -364,6 +364,24 @@ pub(super) static CLUSTER: Scope = Scope {
             "p2c",
             "How one of the backends is picked; p2c: the less busy of two drawn.",
         ),
+        key(
+            "failback",
+            choice(words::FAILBACK_WORDS),
+            "auto",
+            "Of balance: failover; manual: it stays where it is until that one fails.",
+        ),
+        key(
+            "slow_start",
+            up_to(HOUR),
+            "",
+            "A backend that has come back gets 10% of its weight at first and all of it after so long; when not given, 10s for http and 0 for redis and tcp.",
+        ),
+        key(
+            "fail_open",
+            choice(words::FAIL_OPEN_WORDS),
+            "",
+            "all_down: when no backend is ready, all are tried; when not given, all_down for backends and never for shards.",
+        ),
         key("sticky", Kind::Map(&STICKY), "", "What keeps a client at its backend."),
         key(
             "send_proxy",
@@ -391,8 +409,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("mirror"),
         later("coalesce"),
         later("failover_wait"),
-        later("fail_open"),
-        later("failback"),
         later("init_state"),
         later("on_unhealthy"),
         later("outlier"),
@@ -401,7 +417,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("queue"),
         later("max_connections"),
         later("max_in_flight"),
-        later("slow_start"),
         key(
             "shard_key",
             Kind::Map(&SHARD_KEY),
@@ -444,8 +459,8 @@ pub(super) static MEMBER: Scope = Scope {
     keys: &[
         key("address", Kind::Address, "", "host:port or unix:/path."),
         key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
+        key("tier", whole(0, 63), "0", "It is used when no backend of a lower tier is ready."),
         later("id"),
-        later("tier"),
         key(
             "admin",
             choice(words::ADMIN_WORDS),
@@ -636,7 +651,7 @@ pub(super) static COMMAND: Scope = Scope {
 };
 
 const fn strategies() -> Kind {
-    Kind::Choice { now: words::STRATEGY_WORDS, later: &["peak_ewma", "maglev", "failover"] }
+    choice(words::STRATEGY_WORDS)
 }
 
 const fn choice(now: &'static [&'static str]) -> Kind {

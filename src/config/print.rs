@@ -6,14 +6,16 @@ mod tls;
 
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
-    StickyCookie, default_stall,
+    StickyCookie,
+    check::balance::default_fail_open,
+    default_stall,
     keys::{self, Scope},
     units::{Period, Size},
     words::{self, word},
 };
-use crate::topology::HttpCheck;
+use crate::{policy::balance::Strategy, topology::HttpCheck};
 use ::http::{HeaderName, HeaderValue};
-use std::{fmt::Display, path::Path, time::Duration};
+use std::{fmt::Display, time::Duration};
 
 /// The configuration as YAML; without `defaults` only what differs from them.
 pub(super) fn yaml(config: &Config, defaults: bool) -> String {
@@ -75,10 +77,6 @@ impl Entries {
             None => {}
         }
         self
-    }
-
-    fn path(&mut self, name: &str, value: Option<&Path>) -> &mut Self {
-        self.optional(name, value.map(|path| path.to_string_lossy()).as_deref())
     }
 
     fn row(&mut self, name: &str, values: &[String]) -> &mut Self {
@@ -195,6 +193,10 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     entries
         .push("backends", Out::List(members))
         .text("balance", word(words::STRATEGY, &backends.balance));
+    if backends.balance == Strategy::Failover {
+        entries.text("failback", word(words::FAILBACK, &backends.failback));
+    }
+    coming_and_going(&mut entries, cluster);
     if let Some(written) = &backends.sticky {
         entries.map("sticky", sticky(written, defaults));
     }
@@ -218,6 +220,16 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         http::cluster(&mut entries, cluster);
     }
     Out::Map(entries.list)
+}
+
+/// What has one default for shards and another for backends, or for redis and for http.
+fn coming_and_going(entries: &mut Entries, cluster: &Cluster) {
+    let slow_start = cluster.slow_start.map(|time| Period(time).to_string());
+    entries.optional("slow_start", slow_start.as_deref());
+    let default = default_fail_open(cluster.backends.is_none());
+    if entries.defaults || cluster.fail_open != default {
+        entries.text("fail_open", word(words::FAIL_OPEN, &cluster.fail_open));
+    }
 }
 
 fn sticky(written: &Sticky, defaults: bool) -> Entries {
@@ -298,10 +310,9 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
 
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
+    entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+    coming_and_going(&mut entries, cluster);
     entries
-        .push("shards", Out::List(shards))
-        .map("sharding", sharding)
-        .map("reads", reads)
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
         .map("upstream", upstream)
@@ -328,6 +339,7 @@ fn member(member: &Member, defaults: bool) -> Out {
     entries
         .text("address", &member.address)
         .text("weight", member.weight)
+        .text("tier", member.tier)
         .text("admin", word(words::ADMIN, &member.admin));
     match entries.list.len() {
         1 => Out::Text(member.address.to_string()),
@@ -487,20 +499,12 @@ clusters:
 listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }, { bind: 127.0.0.1:4, protocol: tcp, cluster: e }]
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} }, upstream: { tls: {} } }
-  b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
-  e: { backends: [a:1], check: { http: { body_contains: "all's \"well\"" } } }
+  b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, fail_open: never, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
+  g: { backends: [a:1], check: { http: { body_contains: "all's \"well\"" } } }
   c: { backends: [a:1], sticky: { cookie: { name: S, keys: [0123456789abcdef, fedcba9876543210], max_idle: 30m, max_life: 1d, http_only: false, same_site: none, secure: true, path: /a, domain: example.org }, header: X-Session-Id, strict: true } }
   d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
-"#;
-
-    const TLS: &str = r#"
-listeners:
-  - { bind: 127.0.0.1:1, protocol: redis, cluster: a, tls: { certificates: [{ cert: /a.pem, key: a.key }, { cert: b, key: c }], client_ca: "d e", min_version: 1.3 } }
-  - { bind: 127.0.0.1:2, protocol: http, cluster: c }
-clusters:
-  a: { shards: [{ primary: a:1 }], upstream: { user: u, password: "(set)", tls: { ca: x, server_name: y, cert: z, key: w } } }
-  b: { backends: [a:1], upstream: { tls: { insecure_skip_verify: true } } }
-  c: { shards: [{ primary: a:1 }], upstream: { tls: {} } }
+  e: { backends: [a:1, { address: b:1, tier: 2 }], balance: failover, failback: manual, slow_start: 0 }
+  f: { backends: [a:1], balance: maglev, slow_start: 20s }
 "#;
 
     const HTTP: &str = r#"
@@ -518,7 +522,7 @@ clusters:
 
     #[test]
     fn what_is_printed_reads_back_as_the_same() {
-        for text in [SMALL, LARGE, TCP, HTTP, TLS] {
+        for text in [SMALL, LARGE, TCP, HTTP, tls::EXAMPLE] {
             let config = parsed(text);
             for defaults in [false, true] {
                 let printed = config.to_yaml(defaults);
@@ -543,7 +547,7 @@ clusters:
 
     #[test]
     fn every_key_is_visible_with_defaults_and_none_without() {
-        let all = [SMALL, TCP, HTTP, TLS].map(|text| parsed(text).to_yaml(true)).concat();
+        let all = [SMALL, TCP, HTTP, tls::EXAMPLE].map(|text| parsed(text).to_yaml(true)).concat();
         let mut scopes = vec![&keys::ROOT];
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {

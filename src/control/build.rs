@@ -5,12 +5,12 @@ use crate::{
     config::{self, Protocol},
     net::tls,
     policy::{
-        balance::{Balancer, Strategy},
+        balance::{Balancer, Rules, Strategy},
         gate::{Admin, Axes, Init, Role, derive},
         maglev::stable_id,
         shard::even_slots,
     },
-    topology::{Backend, Cluster, Layout, Shard, Topology},
+    topology::{Backend, Cluster, FailOpen, Layout, Present, Shard, Topology},
 };
 use std::sync::Arc;
 
@@ -32,11 +32,14 @@ fn cluster(
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
+    let balance = written.backends.as_ref().map_or(written.reads.balance, |group| group.balance);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
         let address = member.address.clone();
-        let backend = Backend::new(id, cluster, shard, address, member.weight, workers);
+        let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers);
+        backend.is_timed = balance == Strategy::PeakEwma;
+        backend.tier = member.tier;
         backend.publish_admin(member.admin);
         if member.admin != Admin::Ready {
             let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
@@ -45,7 +48,7 @@ fn cluster(
         backend
     };
     let (layout, shards) = match &written.backends {
-        Some(backends) => group(backends, &mut member),
+        Some(backends) => group(backends, written.fail_open, &mut member),
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
@@ -82,13 +85,19 @@ fn shard(
     let name: Arc<str> = part.name.as_str().into();
     let written = std::iter::once(&part.primary).chain(&part.replicas);
     let members: Vec<_> = written.map(|one| Arc::new(member(&name, one))).collect();
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-    let replicas = weights.get(1..).unwrap_or_default();
+    let weights = shares(&members);
+    let balancer = |from: usize| {
+        let tiers = members.iter().skip(from).map(|member| member.tier).collect();
+        let rules = Rules { strategy: balance, tiers, ..Rules::default() };
+        Balancer::with(rules, weights.get(from..).unwrap_or_default())
+    };
     Shard {
         name,
-        replicas: Balancer::new(balance, replicas),
-        any: Balancer::new(balance, &weights),
+        replicas: balancer(1),
+        any: balancer(0),
         members,
+        fail_open: FailOpen::Never,
+        present: Present::default(),
     }
 }
 
@@ -106,6 +115,7 @@ fn assign(shard: &Shard) {
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
+    fail_open: FailOpen,
     member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
@@ -118,16 +128,26 @@ fn group(
         Arc::new(backend)
     });
     let members: Vec<_> = members.collect();
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-    let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
     let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
-    let balance = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
+    let strategy = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
+    let rules = Rules {
+        strategy,
+        failback: written.failback,
+        ids: members.iter().map(|member| stable_id(member.name.as_bytes())).collect(),
+        tiers: members.iter().map(|member| member.tier).collect(),
+    };
     let shard = Shard {
         name: nameless,
+        replicas: Balancer::new(strategy, &[]),
+        any: Balancer::with(rules, &shares(&members)),
         members,
-        replicas: Balancer::new(balance, &[]),
-        any: Balancer::with_ids(balance, &weights, &ids),
+        fail_open,
+        present: Present::default(),
     };
     let client = client_ip.unwrap_or_default();
     (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
+}
+
+fn shares(members: &[Arc<Backend>]) -> Vec<u32> {
+    members.iter().map(|member| member.effective_weight()).collect()
 }

@@ -181,7 +181,9 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
     sheet.one_of(names::BACKEND_ADMIN, &labels, "admin", wishes, backend.admin().as_str());
     let roles = Role::ALL.map(Role::as_str);
     sheet.one_of(names::BACKEND_ROLE, &labels, "role", roles, role.as_str());
-    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight));
+    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight()));
+    let effective = f64::from(backend.effective_weight()) / 10.0;
+    sheet.add(names::BACKEND_EFFECTIVE_WEIGHT, &labels, effective);
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =

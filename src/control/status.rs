@@ -83,6 +83,10 @@ struct BackendStatus<'a> {
     role: &'static str,
     state: &'static str,
     weight: u32,
+    /// Less than `weight` while it is warming.
+    effective_weight: f64,
+    /// 0 to 63: the lowest tier with a ready backend is the one in use.
+    tier: u8,
     in_flight: u64,
     reads: u64,
     writes: u64,
@@ -241,7 +245,9 @@ fn backend(watch: &Watch, now_ms: u64) -> BackendStatus<'_> {
         name: &backend.name,
         role: backend.role().as_str(),
         state: backend.state().as_str(),
-        weight: backend.weight,
+        weight: backend.weight(),
+        effective_weight: f64::from(backend.effective_weight()) / 10.0,
+        tier: backend.tier,
         in_flight: backend.in_flight(),
         reads: sum(|cell| cell.reads.get()),
         writes: sum(|cell| cell.writes.get()),

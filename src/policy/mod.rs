@@ -8,6 +8,7 @@ pub mod cookie;
 pub mod dice;
 pub mod gate;
 pub mod health;
+pub mod latency;
 pub mod maglev;
 pub mod outlier;
 pub mod reads;

@@ -114,6 +114,19 @@ pub struct BackendMetrics {
     pub connects_failed: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
+    /// How slow it is, as policy has it; only where a balancer asks. The three are written one after
+    /// the other, and who reads between two of them is a sample off.
+    pub latency: LatencyMetrics,
+}
+
+/// A moving average of a backend's latency; the numbers are gauges.
+#[derive(Debug, Default)]
+pub struct LatencyMetrics {
+    /// Microseconds as the bits of an `f64`: with peaks and penalties, and of successes alone.
+    pub peak_us: Counter,
+    pub good_us: Counter,
+    /// When the newest sample came, in microseconds on the workers' clock.
+    pub at_us: Counter,
 }
 
 /// Everything one worker counts. Index by listener, cluster and command as numbered at the start;

@@ -82,7 +82,9 @@ metrics! {
     BACKEND_ROLE Gauge "sluice_backend_role" "1 for the role it has, 0 for the others.";
     BACKEND_ADMIN Gauge "sluice_backend_admin"
         "1 for what the operator wants of it (ready, drain, disabled), 0 for the others.";
-    BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its configured weight.";
+    BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its weight, as configured or set since.";
+    BACKEND_EFFECTIVE_WEIGHT Gauge "sluice_backend_effective_weight"
+        "Its weight, or the part of it that it has while it is warming.";
     BACKEND_CONNECTIONS Gauge "sluice_backend_connections" "Connections of ours open to it.";
     BACKEND_CONNECTS Counter "sluice_backend_connects_total" "Attempts to connect, by result.";
     BACKEND_REQUESTS Counter "sluice_backend_requests_total" "Requests, by result.";

@@ -31,6 +31,11 @@ impl Lease {
         &self.backend
     }
 
+    /// Tells how long its answer took, or that none came: see [`Backend::observe`].
+    pub fn observe(&self, now_us: u64, took_us: u64, failed: bool) {
+        self.backend.observe(self.worker, now_us, took_us, failed);
+    }
+
     /// The counters of its worker.
     pub fn cell(&self) -> &BackendMetrics {
         cell(&self.backend, self.worker)

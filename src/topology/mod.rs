@@ -8,6 +8,7 @@ mod kill;
 mod lease;
 pub mod pick;
 mod report;
+mod reweigh;
 
 pub use backend::Backend;
 pub use chooser::Chooser;
@@ -15,6 +16,7 @@ pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
+pub use reweigh::Present;
 
 use crate::{
     net::{prefix::Prefix, proxy_protocol::Version, tls},
@@ -30,7 +32,7 @@ pub struct Topology {
 }
 
 /// A named group of backends holding one data set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     /// Its place in [`Topology::clusters`] and in every per-cluster table.
     pub id: usize,
@@ -65,7 +67,7 @@ pub enum Layout {
 }
 
 /// A part of the key space with one primary and its replicas.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shard {
     pub name: Arc<str>,
     /// The configured primary first, then the replicas as configured; at most 64.
@@ -74,6 +76,20 @@ pub struct Shard {
     pub replicas: Balancer,
     /// Over all members.
     pub any: Balancer,
+    /// What [`pick::any`] does when no member is ready.
+    pub fail_open: FailOpen,
+    /// The cursor of `any` where it is one for all: the present one of `failover`.
+    pub present: Present,
+}
+
+/// What a pick from a group does when no member is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailOpen {
+    /// It finds nobody.
+    #[default]
+    Never,
+    /// It takes them all for ready but those that the operator took out: a probe may be wrong.
+    AllDown,
 }
 
 /// Per-cluster time limits; zero means none where the field says so.

@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod balance;
 mod control;
 mod harness;
 mod http_smuggling;
@@ -24,3 +25,4 @@ mod slots;
 mod table;
 mod tcp;
 mod tls;
+mod tls_files;

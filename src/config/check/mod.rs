@@ -1,6 +1,7 @@
 //! The tree as a [`Config`]: the rules over a whole file, and every breach of them at once. Not
 //! the reading of one key: see `section`.
 
+pub(super) mod balance;
 mod cluster;
 mod http;
 mod listener;

@@ -5,6 +5,7 @@ use crate::{
     config::Cluster,
     net::tls::{ClientFiles, ServerFiles},
 };
+use std::path::Path;
 
 /// `tls` of a listener.
 pub(super) fn listener(files: &ServerFiles, defaults: bool) -> Entries {
@@ -37,3 +38,21 @@ pub(super) fn upstream(upstream: &mut Entries, cluster: &Cluster) {
         .text("insecure_skip_verify", insecure_skip_verify);
     upstream.push("tls", Out::Map(entries.list));
 }
+
+impl Entries {
+    fn path(&mut self, name: &str, value: Option<&Path>) -> &mut Self {
+        self.optional(name, value.map(Path::to_string_lossy).as_deref())
+    }
+}
+
+/// For the tests of all that is printed.
+#[cfg(test)]
+pub(super) const EXAMPLE: &str = r#"
+listeners:
+  - { bind: 127.0.0.1:1, protocol: redis, cluster: a, tls: { certificates: [{ cert: /a.pem, key: a.key }, { cert: b, key: c }], client_ca: "d e", min_version: 1.3 } }
+  - { bind: 127.0.0.1:2, protocol: http, cluster: c }
+clusters:
+  a: { shards: [{ primary: a:1 }], upstream: { user: u, password: "(set)", tls: { ca: x, server_name: y, cert: z, key: w } } }
+  b: { backends: [a:1], upstream: { tls: { insecure_skip_verify: true } } }
+  c: { shards: [{ primary: a:1 }], upstream: { tls: {} } }
+"#;

@@ -146,6 +146,8 @@ impl Errand<'_> {
             Access::Write => cell.writes.add(1),
         }
         cell.failures.add(1);
+        let chooser = &self.hub.chooser;
+        backend.observe(chooser.worker(), chooser.now_us(), 0, true);
         self.hub.reporter.report(backend, Outcome::LocalFailure);
     }
 

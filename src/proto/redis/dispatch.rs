@@ -232,6 +232,7 @@ impl<'a> Scene<'a> {
         let hub = self.hub;
         let cluster = self.cluster;
         let picker = self.state.pickers.get_mut(shard % PICKERS)?;
+        picker.now_us = self.now_us;
         let shard = cluster.shards.get(shard)?;
         let index = pick::select(shard, access, from, picker, 0, || hub.draw())?;
         shard.members.get(index)

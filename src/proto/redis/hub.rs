@@ -103,6 +103,11 @@ impl Hub {
         })
     }
 
+    /// Its place among the workers.
+    pub(super) fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// Microseconds since the worker started.
     pub fn now_us(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)

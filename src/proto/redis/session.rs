@@ -66,7 +66,7 @@ pub async fn serve(
     client.charge(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
-    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key });
+    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
     let mut session = Session {
         guard: Guard { hub, client },
         state: State {

@@ -65,6 +65,8 @@ pub(super) fn cluster() -> Cluster {
             members: vec![Arc::new(backend)],
             replicas: Balancer::new(Default::default(), &[]),
             any: Balancer::new(Default::default(), &[1]),
+            fail_open: Default::default(),
+            present: Default::default(),
         }],
         layout: Default::default(),
         slots: Vec::new(),

@@ -136,10 +136,13 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
         let backend = lease.backend();
         let killable = Killable::new(&hub.kills, Arc::clone(backend));
         let opening = Opening { header: header.as_deref(), ..Opening::tls(cluster.tls.as_ref()) };
+        let began_us = hub.chooser.now_us();
         match dial(&backend.address, opening, cluster.timeouts.connect).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
+                let now_us = hub.chooser.now_us();
+                lease.observe(now_us, now_us.saturating_sub(began_us), false);
                 let _connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
                 return Some((lease, Joined { _connected, killable }, stream));
             }
@@ -168,6 +171,7 @@ fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
     }
     cell.writes.add(1);
     cell.failures.add(1);
+    lease.observe(hub.chooser.now_us(), 0, true);
     hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 
