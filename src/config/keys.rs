@@ -2,6 +2,10 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+mod limits;
+
+pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
+
 use super::words;
 use std::time::Duration;
 
@@ -51,6 +55,8 @@ pub(super) enum Kind {
     Command,
     /// A duration in this range; `or_none`: 0 too, for none.
     Duration { min: Duration, max: Duration, or_none: bool },
+    /// So many per second, minute or hour.
+    Rate,
     /// A number of bytes; `auto`: that word too.
     Size { min: u64, max: u64, auto: bool },
     /// A whole number; `auto`: that word too.
@@ -244,12 +250,15 @@ pub(super) static LISTENER: Scope = Scope {
             "",
             "Whose connections begin with a PROXY protocol header, for tcp.",
         ),
+        key(
+            "limits",
+            Kind::Map(&LISTENER_LIMITS),
+            "",
+            "How many connections it takes, and of one client address.",
+        ),
         later("routes"),
         later("tls"),
         later("users"),
-        later("max_connections"),
-        later("per_client"),
-        later("rate"),
         later("trusted"),
         later("access_log"),
         later("http"),
@@ -342,6 +351,12 @@ pub(super) static CLUSTER: Scope = Scope {
         key("reads", Kind::Map(&READS), "", "Where reads go."),
         key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
         key("timeouts", Kind::Map(&TIMEOUTS), "", "How long to wait for what."),
+        key(
+            "limits",
+            Kind::Map(&CLUSTER_LIMITS),
+            "",
+            "How much one backend gets at once, and how many wait for it.",
+        ),
         key("upstream", Kind::Map(&UPSTREAM), "", "Who we are to the backends."),
         key("redis", Kind::Map(&CLUSTER_REDIS), "", "What only the protocol redis has."),
         key(
@@ -365,9 +380,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("outlier"),
         later("passive"),
         later("retry"),
-        later("queue"),
-        later("max_connections"),
-        later("max_in_flight"),
         later("slow_start"),
         later("shard_key"),
         later("tls"),
@@ -546,8 +558,13 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "0",
             "A tcp connection on which no byte moves for so long, either way, is closed; 0: never.",
         ),
+        key(
+            "queue",
+            between(MS, MINUTE),
+            "1s",
+            "For a backend that has room, when all are at their limit (limits.max_in_flight).",
+        ),
         later("script"),
-        later("queue"),
         later("read"),
         later("write"),
     ],

@@ -26,7 +26,7 @@ use crate::{
         proxy_protocol::Version,
     },
     policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
-    topology::{Credentials, Timeouts},
+    topology::{Credentials, Timeouts, admission::BackendLimits, door::DoorLimits},
 };
 use ipnet::IpNet;
 use std::{num::NonZeroUsize, path::Path, time::Duration};
@@ -95,6 +95,7 @@ pub struct Listener {
     pub redis: RedisListener,
     /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
+    pub limits: DoorLimits,
 }
 
 /// What the clients of a listener speak.
@@ -136,6 +137,7 @@ pub struct Cluster {
     pub reads: Reads,
     pub check: Check,
     pub timeouts: Timeouts,
+    pub limits: BackendLimits,
     pub upstream: Credentials,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,

@@ -1,6 +1,8 @@
 //! A configuration as YAML again, with its defaults written out. Not a copy of the file: comments
 //! are gone, variables are replaced, and passwords are shown as `(set)`.
 
+mod limits;
+
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard,
     default_stall,
@@ -87,6 +89,15 @@ impl Entries {
         self
     }
 
+    /// A map that is not written and has no defaults of its own: all its keys as comments.
+    fn unset(&mut self, name: &str, scope: &'static Scope) -> &mut Self {
+        let mut entries = Self::new(scope, self.defaults);
+        for key in scope.now() {
+            entries.optional(key.name, None);
+        }
+        self.map(name, entries)
+    }
+
     fn push(&mut self, name: &str, value: Out) -> &mut Self {
         self.list.push((name.to_owned(), value));
         self
@@ -148,6 +159,7 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         proxy.row("trusted", &networks);
         entries.map("proxy_protocol", proxy);
     }
+    entries.map("limits", limits::listener(&listener.limits, defaults));
     Out::Map(entries.list)
 }
 
@@ -162,6 +174,7 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     let members = backends.members.iter().map(|one| member(one, defaults)).collect();
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
     times.period("connect", cluster.timeouts.connect).period("idle", cluster.timeouts.idle);
+    times.period("queue", cluster.timeouts.queue);
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
     entries
         .push("backends", Out::List(members))
@@ -180,7 +193,10 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     if defaults {
         probes.push("tcp", Out::Map(Vec::new()));
     }
-    entries.map("check", probes).map("timeouts", times);
+    entries
+        .map("check", probes)
+        .map("timeouts", times)
+        .map("limits", limits::cluster(&cluster.limits, defaults));
     Out::Map(entries.list)
 }
 
@@ -223,6 +239,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("reads", reads)
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
+        .map("limits", limits::shared(&cluster.limits, defaults))
         .map("upstream", upstream)
         .map("redis", redis)
         .text("on_shard_down", "fail_fast");
@@ -277,6 +294,17 @@ fn command(command: &CustomCommand) -> Out {
 const SET: &str = "(set)";
 
 impl Out {
+    /// Nothing but keys that are not set.
+    fn is_unset(&self) -> bool {
+        match self {
+            Self::Unset => true,
+            Self::Map(entries) => {
+                !entries.is_empty() && entries.iter().all(|(_, value)| value.is_unset())
+            }
+            Self::Text(_) | Self::Row(_) | Self::List(_) => false,
+        }
+    }
+
     fn write(&self, text: &mut String, depth: usize) {
         let indent = "  ".repeat(depth);
         match self {
@@ -290,6 +318,11 @@ impl Out {
                         }
                         Self::List(inner) if inner.is_empty() => {
                             *text += &format!("{indent}{name}: []\n");
+                        }
+                        // A key above nothing but comments would be a key without a value.
+                        Self::Map(_) if value.is_unset() => {
+                            *text += &format!("{indent}# {name}:\n");
+                            value.write(text, depth + 1);
                         }
                         Self::Map(_) | Self::List(_) => {
                             *text += &format!("{indent}{name}:\n");
@@ -357,7 +390,7 @@ log: { format: json, level: "info,sluice=debug" }
 limits: { max_connections: 10, memory: 1GiB }
 shutdown: { pre_stop_delay: 1s, drain_timeout: 2s }
 listeners:
-  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, allow: [debug, "config|set"], deny: [keys] } }
+  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", limits: { max_connections: 7 }, redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, allow: [debug, "config|set"], deny: [keys] } }
 clusters:
   other: { shards: [{ primary: a:1 }], redis: { commands: { "A.B": { access: write } } } }
   "null":
@@ -367,15 +400,16 @@ clusters:
     reads: { from: any, balance: random }
     check: { interval: 10ms, fast_interval: 20ms, down_interval: 30ms, timeout: 40ms, rise: 5, fall: 6, startup_grace: 0 }
     timeouts: { connect: 2s, request: 3s, fan_out: 4s, stall: 5s, client_idle: 6s }
+    limits: { max_in_flight: 5, max_connections: 1000 }
     upstream: { user: "u ser", password: "(set)" }
     redis: { commands: { my.get: { access: read, keys: [1, -1, 2] } } }
 "#;
 
     const TCP: &str = r#"
-listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b }]
+listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b, limits: { max_connections: 7, per_client: { connections: 2, rate: 10/m, burst: 3, v4: 24 } } }]
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
-  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } } }
+  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } }, limits: { max_connections: 9, queue: 0 }, timeouts: { queue: 2s } }
 "#;
 
     #[test]

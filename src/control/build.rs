@@ -9,7 +9,7 @@ use crate::{
         maglev::stable_id,
         shard::even_slots,
     },
-    topology::{Backend, Cluster, Layout, Shard, Topology},
+    topology::{Backend, Cluster, Layout, Queue, Room, Shard, Topology, admission::BackendLimits},
 };
 use std::sync::Arc;
 
@@ -29,10 +29,12 @@ fn cluster(
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
+    let queue = queue(written);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
         Backend::new(id, cluster, shard, member.address.clone(), member.weight, workers)
+            .with_room(room(written, queue.as_ref()))
     };
     let (layout, shards) = match &written.backends {
         Some(backends) => group(backends, &mut member),
@@ -51,7 +53,26 @@ fn cluster(
         reads: written.reads.from,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
+        queue: queue.clone(),
     }
+}
+
+/// Where requests wait: not with Redis, which refuses at once.
+fn queue(written: &config::Cluster) -> Option<Arc<Queue>> {
+    let limited = written.backends.is_some() && most(written).is_some();
+    limited.then(|| Arc::new(Queue::new(written.limits.queue, 1)))
+}
+
+fn room(written: &config::Cluster, queue: Option<&Arc<Queue>>) -> Option<Room> {
+    most(written).map(|most| Room::new(most, queue.map(Arc::clone)))
+}
+
+/// How many requests one backend may have under way. A relayed connection is a request; Redis's shared
+/// connections are not.
+fn most(written: &config::Cluster) -> Option<u32> {
+    let BackendLimits { max_connections, max_in_flight, .. } = written.limits;
+    let connections = max_connections.filter(|_| written.backends.is_some());
+    max_in_flight.into_iter().chain(connections).min()
 }
 
 fn shard(

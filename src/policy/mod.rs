@@ -6,6 +6,7 @@ pub mod balance;
 pub mod dice;
 pub mod gate;
 pub mod health;
+pub mod limit;
 pub mod maglev;
 pub mod outlier;
 pub mod reads;

@@ -1,11 +1,14 @@
 //! The immutable snapshot of clusters, shards and backends, and each backend's live atomics.
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
+pub mod admission;
 mod backend;
+pub mod door;
 mod lease;
 pub mod pick;
 mod report;
 
+pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
@@ -36,6 +39,8 @@ pub struct Cluster {
     pub reads: ReadFrom,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
+    /// Where requests wait when all backends are at their limit; `None` without one.
+    pub queue: Option<Arc<Queue>>,
 }
 
 /// How the members of a cluster stand to each other.
@@ -84,6 +89,8 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// A relayed connection on which no byte moves for so long is closed; default zero: never.
     pub idle: Duration,
+    /// How long a request waits for a backend that has room; default 1s.
+    pub queue: Duration,
 }
 
 /// Who we are to the backends. `Debug` never prints the password.
@@ -102,6 +109,7 @@ impl Default for Timeouts {
             stall: Duration::from_secs(150),
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
+            queue: Duration::from_secs(1),
         }
     }
 }

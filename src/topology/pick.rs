@@ -1,7 +1,7 @@
 //! From a group of backends or a shard to the one that takes a request or a connection. It decides
 //! nothing itself: the policies do, over the gates.
 
-use super::{Backend, Shard};
+use super::{Backend, Shard, admission::is_full};
 use crate::policy::{
     access::Access,
     balance::{Balancer, Candidate},
@@ -38,6 +38,9 @@ enum Round {
 
 impl Candidate for View<'_> {
     fn ready(&self) -> bool {
+        if !self.backend.has_room() {
+            return false;
+        }
         let gate = self.backend.gate();
         let fits = match self.round {
             Round::Alike => true,
@@ -61,7 +64,8 @@ impl Candidate for View<'_> {
 }
 
 /// The member of a group for one request or connection, or `None` when none is left. Bit i of
-/// `tried` excludes member i. A member that is down is picked when no other is left.
+/// `tried` excludes member i. A member that is down is picked when no other is left, but not when one
+/// that is ready is at its limit.
 pub fn any(
     group: &Shard,
     picker: &mut Picker,
@@ -69,6 +73,9 @@ pub fn any(
     draw: impl Fn() -> u64,
 ) -> Option<usize> {
     [Round::Alike, Round::FailOpen].into_iter().find_map(|round| {
+        if matches!(round, Round::FailOpen) && is_full(group, tried, None) {
+            return None;
+        }
         let balancer = &group.any;
         balanced(balancer, &group.members, round, picker, tried, &draw)
     })
@@ -100,7 +107,7 @@ fn untried_primary(shard: &Shard, tried: u64) -> Option<usize> {
     let (index, backend) =
         shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    let untried = tried & (1 << index) == 0;
+    let untried = tried & (1 << index) == 0 && backend.has_room();
     // Last: a permit that is taken must be used, or the backend waits for its outcome.
     let ready = untried && (gate.open() || (gate.half_open() && backend.take_permit()));
     ready.then_some(index)

@@ -70,6 +70,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             bind: "127.0.0.1:6380".parse().unwrap(),
             cluster: 0,
             proxy_protocol: Vec::new(),
+            limits: Default::default(),
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -95,6 +96,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 ..Check::default()
             },
             timeouts: Timeouts::default(),
+            limits: Default::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
             commands: Vec::new(),
         }],

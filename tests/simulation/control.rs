@@ -184,6 +184,7 @@ impl Control {
             reads: self.from,
             timeouts: self.timeouts,
             credentials: self.credentials.clone(),
+            queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
         let newest = self.history.last().unwrap();

@@ -115,6 +115,7 @@ impl World {
             stall,
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
+            queue: Duration::ZERO,
         };
         let password = (dice.below(2) == 0).then(|| "secret".to_owned());
         let credentials = Credentials { user: None, password };

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::shard;
+use super::{limits, shard};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Reads, default_stall,
@@ -45,6 +45,7 @@ pub(super) fn cluster(
         reads,
         check: check(reader, &section),
         timeouts: timeouts(reader, &section),
+        limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &section),
         commands: commands(reader, &section),
     })
@@ -173,6 +174,7 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
         stall: stall.unwrap_or_else(|| default_stall(request)),
         client_idle: reader.duration(&section, "client_idle"),
         idle: reader.duration(&section, "idle"),
+        queue: reader.duration(&section, "queue"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `listeners`: where clients come in. Not the clusters that they reach.
 
-use super::bind;
+use super::{bind, limits};
 use crate::{
     config::{
         Admin, Listener, Protocol, RedisListener, Secret,
@@ -75,6 +75,7 @@ fn listener(
     };
     let redis = redis(reader, section);
     let proxy_protocol = trusted(reader, section);
+    let limits = limits::listener(reader, section, protocol);
     if let (Some(protocol), Some(cluster)) = (protocol, cluster) {
         fits(reader, section, protocol, cluster.source);
     }
@@ -103,6 +104,7 @@ fn listener(
         cluster: cluster?.index,
         redis,
         proxy_protocol,
+        limits,
     })
 }
 

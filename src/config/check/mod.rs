@@ -2,6 +2,7 @@
 //! the reading of one key: see `section`.
 
 mod cluster;
+mod limits;
 mod listener;
 mod shard;
 
@@ -80,9 +81,12 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         clusters.extend(cluster::cluster(reader, key, node));
     }
     if reader.notes.errors() == 0 {
-        for (index, ((key, _), cluster)) in entries.iter().zip(&clusters).enumerate() {
-            let own = listeners.iter().filter(|listener| listener.cluster == index);
-            for (listener, address) in own.filter_map(|one| Some((one, asked_back(one, cluster)?)))
+        for (index, ((key, node), cluster)) in entries.iter().zip(&clusters).enumerate() {
+            let own: Vec<_> =
+                listeners.iter().filter(|listener| listener.cluster == index).collect();
+            limits::of_protocol(reader, (key, node), cluster, &own, workers);
+            for (listener, address) in
+                own.into_iter().filter_map(|one| Some((one, asked_back(one, cluster)?)))
             {
                 let path = format!("clusters.{}", key.name);
                 let message = format!(

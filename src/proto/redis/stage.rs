@@ -159,6 +159,7 @@ impl Stage {
             reads: from,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
+            queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }

@@ -71,5 +71,6 @@ pub(super) fn cluster() -> Cluster {
         reads: ReadFrom::Primary,
         timeouts: Timeouts::default(),
         credentials: Credentials::default(),
+        queue: None,
     }
 }

@@ -182,7 +182,7 @@ fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Opti
         index
     })?;
     let backend = Arc::clone(group.members.get(index)?);
-    Some((index, Lease::new(hub.worker(), backend)))
+    Some((index, Lease::claim(hub.worker(), backend)?))
 }
 
 /// Tells why there is no connection; what we lack ourselves is no fault of the backend.

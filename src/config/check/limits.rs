@@ -1,0 +1,133 @@
+//! `limits:` of a listener and of a cluster: the values, and what they mean to a protocol. Not how
+//! they are kept.
+
+use crate::{
+    config::{
+        Cluster, Listener, Protocol,
+        file::{Key, Node, Value, join},
+        section::{Field, Reader, Section},
+        units::RateText,
+        values::Wrong,
+    },
+    net::prefix::Prefix,
+    policy::limit::{Allowance, Rate},
+    topology::{
+        admission::BackendLimits,
+        door::{DoorLimits, PerClient},
+    },
+};
+use std::num::NonZeroUsize;
+
+/// Of a listener.
+pub(super) fn listener(
+    reader: &mut Reader<'_, '_>,
+    section: &Section<'_>,
+    protocol: Option<Protocol>,
+) -> DoorLimits {
+    let limits = reader.section(section, "limits");
+    let client = reader.section(&limits, "per_client");
+    let per_client = PerClient {
+        connections: reader.integer(&client, "connections"),
+        rate: allowance(reader, &client, "rate", "burst"),
+        requests: allowance(reader, &client, "requests", "requests_burst"),
+        prefix: Prefix {
+            v4: reader.integer(&client, "v4").unwrap_or_default(),
+            v6: reader.integer(&client, "v6").unwrap_or_default(),
+        },
+    };
+    if let (Some(Protocol::Redis | Protocol::Tcp), Some(field)) =
+        (protocol, client.field("requests"))
+    {
+        let message = "only an http listener counts requests; `rate` limits new connections";
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
+    DoorLimits { max_connections: reader.integer(&limits, "max_connections"), per_client }
+}
+
+fn allowance(
+    reader: &mut Reader<'_, '_>,
+    client: &Section<'_>,
+    rate: &str,
+    burst: &str,
+) -> Option<Allowance> {
+    let parse = |text: &str, _: &_| {
+        text.parse().map(|RateText(rate)| rate).map_err(|error| Wrong::from(format!("{error}")))
+    };
+    let written: Option<Rate> = reader.value(client, rate, parse);
+    let size = reader.integer(client, burst);
+    if let (None, Some(field)) = (client.field(rate), client.field(burst)) {
+        let message = format!("it is for `{rate}`, which is not given");
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
+    let rate = written?;
+    Some(Allowance { rate, burst: size.unwrap_or(rate.count) })
+}
+
+/// Of a cluster.
+pub(super) fn cluster(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> BackendLimits {
+    let limits = reader.section(section, "limits");
+    let read = BackendLimits {
+        max_connections: reader.integer(&limits, "max_connections"),
+        max_in_flight: reader.integer(&limits, "max_in_flight"),
+        queue: reader.integer(&limits, "queue").unwrap_or_default(),
+    };
+    if let (None, None, Some(field)) =
+        (read.max_connections, read.max_in_flight, limits.field("queue"))
+        && reader.notes.errors() == 0
+    {
+        let message = "nobody waits without `max_in_flight` or `max_connections`";
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
+    read
+}
+
+/// What a cluster's limits mean when a listener of this protocol uses it.
+pub(super) fn of_protocol(
+    reader: &mut Reader<'_, '_>,
+    (key, node): (&Key, &Node),
+    cluster: &Cluster,
+    listeners: &[&Listener],
+    workers: Option<NonZeroUsize>,
+) {
+    if listeners.iter().all(|listener| listener.protocol != Protocol::Redis) {
+        return;
+    }
+    let path = join("clusters", &key.name);
+    for (scope, name) in [("limits", "queue"), ("timeouts", "queue")] {
+        if let Some(field) = written(node, &path, scope, name) {
+            let message = "requests of redis do not wait: above max_in_flight they are refused at once; leave it out";
+            reader.notes.error(&field.key_at, &field.path, message);
+        }
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = workers.map_or_else(cores, NonZeroUsize::get);
+    let needed = workers * DATABASES * RESP_CLASSES;
+    if let Some(most) = cluster.limits.max_connections
+        && usize::try_from(most).is_ok_and(|most| most < needed)
+        && let Some(field) = written(node, &path, "limits", "max_connections")
+    {
+        let message = format!(
+            "{most} is below the shared connections that one backend may need: {needed} = workers ({workers}) x databases ({DATABASES}) x RESP classes ({RESP_CLASSES})"
+        );
+        reader.notes.error(&field.node.at, &field.path, message);
+    }
+}
+
+/// A key of a map of a cluster, when it is written.
+fn written<'n>(cluster: &'n Node, path: &str, scope: &str, name: &str) -> Option<Field<'n>> {
+    let inner = entry(cluster, scope)?.1;
+    let (key, node) = entry(inner, name)?;
+    let path = join(&join(path, scope), name);
+    Some(Field { node, path, key_at: key.at.clone() })
+}
+
+fn entry<'n>(node: &'n Node, name: &str) -> Option<(&'n Key, &'n Node)> {
+    let Value::Map(entries) = &node.value else { return None };
+    let (key, node) = entries.iter().find(|(key, _)| key.name == name)?;
+    Some((key, node))
+}
+
+/// Clients may SELECT 0 to 15; each database has connections of its own.
+const DATABASES: usize = 16;
+/// RESP2 alone; connections of another protocol version are others.
+const RESP_CLASSES: usize = 1;
