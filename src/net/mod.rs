@@ -3,7 +3,9 @@
 
 pub mod addr;
 pub mod buffer;
+mod linger;
 pub mod listener;
+pub mod memory;
 pub mod outgoing;
 pub mod prefix;
 pub mod proxy_protocol;

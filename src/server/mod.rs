@@ -8,11 +8,10 @@ mod worker;
 use crate::{
     config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
-    net::{addr::Bind, listener::Listener},
+    net::{addr::Bind, listener::Listener, memory::Memory},
     proto::{
         redis::{
             self, client,
-            hub::Memory,
             table::{Commands, Custom},
         },
         tcp,
@@ -21,7 +20,7 @@ use crate::{
         log,
         metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     },
-    topology::{self, Reporter},
+    topology::{self, Reporter, door::Door},
 };
 use signal::Stop;
 use std::{
@@ -76,13 +75,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listener.local()
         );
     }
+    let doors: Vec<_> = config.listeners.iter().map(door).collect();
+    let each = config.listeners.iter().zip(&doors).enumerate();
     let crew = Crew::start(Start {
-        settings: config
-            .listeners
-            .iter()
-            .enumerate()
-            .map(|(index, listener)| settings(&config, index, listener))
+        settings: each
+            .map(|(index, (listener, door))| settings(&config, index, listener, door))
             .collect(),
+        doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
@@ -132,7 +131,16 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
-fn settings(config: &Config, index: usize, listener: &crate::config::Listener) -> Settings {
+fn door(listener: &crate::config::Listener) -> Arc<Door> {
+    Arc::new(Door::new(listener.name.as_str().into(), listener.limits))
+}
+
+fn settings(
+    config: &Config,
+    index: usize,
+    listener: &crate::config::Listener,
+    door: &Arc<Door>,
+) -> Settings {
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
@@ -140,6 +148,7 @@ fn settings(config: &Config, index: usize, listener: &crate::config::Listener) -
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
             trusted: listener.proxy_protocol.clone(),
+            door: Arc::clone(door),
         }),
     }
 }

@@ -6,6 +6,7 @@
 
 mod control;
 mod harness;
+mod limits;
 mod probe;
 mod redis_auth;
 mod redis_clients;
@@ -21,3 +22,5 @@ mod server;
 mod slots;
 mod table;
 mod tcp;
+mod tcp_clients;
+mod tcp_edges;

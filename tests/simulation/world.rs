@@ -9,12 +9,12 @@ use super::{
     servers::{Fault, Mode, Server},
 };
 use sluice::{
-    net::{spawn::Spawn, stream::Stream},
+    net::{memory::Memory, spawn::Spawn, stream::Stream},
     policy::dice::Dice,
     proto::redis::{
         client::Limits,
         duty,
-        hub::{Hub, Memory, Parts},
+        hub::{Hub, Parts},
         session::{self, Settings},
         table::Commands,
     },

@@ -29,7 +29,8 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         ask_commands(hub, now_us);
     }
-    if hub.memory.above(100) {
+    hold_back(hub);
+    if hub.memory.is_used_up() {
         close_largest_client(hub);
     }
 }
@@ -49,6 +50,25 @@ fn close_idle_clients(hub: &Hub, now_us: u64) {
         if limit > 0 && client.idle_since().is_some_and(|since| now_us - since.min(now_us) > limit)
         {
             client.kill(End::Idle);
+        }
+    }
+}
+
+/// Near `limits.memory`: clients with the most to be told are not read until it is less. What a client
+/// has sent of a request does not count: it would never come to its end.
+fn hold_back(hub: &Hub) {
+    if !hub.memory.is_scarce() {
+        if hub.holds_back.replace(false) {
+            hub.clients().iter().for_each(|client| client.hold_back(false));
+        }
+        return;
+    }
+    let clients = hub.clients();
+    let most = clients.iter().map(|client| client.owed()).max().unwrap_or(0);
+    for client in &clients {
+        if client.owed() >= WORTH_CLOSING.max(most / 2) {
+            hub.holds_back.set(true);
+            client.hold_back(true);
         }
     }
 }
