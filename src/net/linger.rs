@@ -56,3 +56,46 @@ impl Drop for Held<'_> {
 /// nginx's `lingering_time` and `lingering_timeout`.
 const LONGEST: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{net::UnixStream, time::Instant};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_is_waited_for_for_five_seconds_and_who_is_done_not_at_all() {
+        let (held, buffers) = (Counter::default(), Buffers::default());
+        for (silent, seconds) in [(true, 5), (false, 0)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(b"unread").await.unwrap();
+            if !silent {
+                theirs.shutdown().await.unwrap();
+            }
+            let start = Instant::now();
+            linger(&mut Stream::Unix(ours), usize::MAX, &buffers, &held).await;
+            assert_eq!(start.elapsed().as_secs(), seconds);
+            assert_eq!((theirs.read(&mut [0]).await.unwrap(), held.get()), (0, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_never_stops_sending_is_cut_off() {
+        let (held, buffers) = (Counter::default(), Buffers::default());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut ours = Stream::Unix(ours);
+        let (sent, ()) = tokio::join!(
+            async {
+                let mut sent = 0;
+                while let Ok(n) = theirs.write(&[7; 4096]).await {
+                    sent += n;
+                }
+                sent
+            },
+            async {
+                linger(&mut ours, 1 << 20, &buffers, &held).await;
+                drop(ours);
+            }
+        );
+        assert!((1 << 20..4 << 20).contains(&sent), "{sent}");
+    }
+}
