@@ -42,6 +42,11 @@ install_missing() {
     local packages=()
     command -v redis-server >/dev/null || packages+=(redis-server)
     command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+    command -v psql >/dev/null || packages+=(postgresql-client)
+    [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
+    command -v mysql >/dev/null || packages+=(default-mysql-client)
+    [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     command -v prlimit >/dev/null || packages+=(util-linux)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
     if [ ${#packages[@]} -gt 0 ]; then
