@@ -12,9 +12,10 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 12] = [
+const PARSERS: [(&str, Check); 14] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("config", |data| with_text(data, sluice::config::fuzz)),
+    ("cookie", sluice::policy::cookie::fuzz),
     ("cursor", fuzzing::cursor),
     ("gather", fuzzing::gather),
     ("handshake", fuzzing::handshake),
@@ -25,6 +26,7 @@ const PARSERS: [(&str, Check); 12] = [
     ("proxy_protocol", sluice::net::proxy_protocol::fuzz),
     ("replies", fuzzing::replies),
     ("requests", fuzzing::requests),
+    ("sticky", sluice::policy::sticky::fuzz),
 ];
 
 /// Mutations of each parser's corpus, and the time after which a slow machine has had enough.
@@ -65,7 +67,10 @@ macro_rules! parsers {
     )*};
 }
 
-parsers!(address config cursor gather handshake inline keys learn probe proxy_protocol replies requests);
+parsers!(
+    address config cookie cursor gather handshake inline keys learn probe proxy_protocol replies
+    requests sticky
+);
 
 #[test]
 fn every_fuzz_target_has_a_corpus_and_a_test() {

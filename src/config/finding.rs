@@ -271,6 +271,12 @@ fn mask(line: &str) -> String {
         let word = key.rsplit([' ', ',', '{', '"', '\'']).find(|word| !word.is_empty());
         let word = word.unwrap_or_default().to_ascii_lowercase();
         rest = value;
+        if word == "keys" {
+            let (shown, after) = mask_keys(value);
+            masked.push_str(&shown);
+            rest = after;
+            continue;
+        }
         if !SECRETS.iter().any(|secret| word.contains(secret)) || word.ends_with("_file") {
             continue;
         }
@@ -291,6 +297,23 @@ fn mask(line: &str) -> String {
         rest = after;
     }
     masked + rest
+}
+
+/// The value of `keys` masked, and what follows it. A list of numbers is not of secrets: it is the
+/// key positions of a command.
+fn mask_keys(value: &str) -> (String, &str) {
+    let end = match value.trim_start().chars().next() {
+        Some('{') => 0,
+        Some('[') => value.find(']').unwrap_or(value.len()),
+        _ => value.find([',', '}', '#']).unwrap_or(value.len()),
+    };
+    let (keys, after) = value.split_at(end);
+    let number = |item: &str| item.trim_matches([' ', '[']).parse::<i32>().is_ok();
+    if keys.contains('[') && keys.split(',').all(number) {
+        return (keys.to_owned(), after);
+    }
+    let hide = |c: char| if matches!(c, ' ' | ',' | '[' | '"' | '\'') { c } else { '*' };
+    (keys.chars().map(hide).collect(), after)
 }
 
 /// Where a quoted text ends: `\"` and `''` are inside it.
@@ -363,6 +386,12 @@ mod tests {
             ("password: ${SECRET} ", "password: ${SECRET} "),
             ("password_file: /run/x", "password_file: /run/x"),
             ("bind: 127.0.0.1:99", "bind: 127.0.0.1:99"),
+            ("keys: [\"ab\", cd], mode: x", "keys: [\"**\", **], mode: x"),
+            ("{ keys: ab, mode: x }", "{ keys: **, mode: x }"),
+            ("{ access: read, keys: [1, -1, 2] }", "{ access: read, keys: [1, -1, 2] }"),
+            ("keys: { a: b }", "keys: { a: b }"),
+            ("keys: [ab", "keys: [**"),
+            ("keys:", "keys:"),
         ] {
             assert_eq!(mask(line), shown);
         }

@@ -2,9 +2,13 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+mod http;
 mod limits;
+mod sticky;
 
+pub(super) use http::{LISTENER_HTTP, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
+pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
 use super::words;
 use std::time::Duration;
@@ -57,6 +61,8 @@ pub(super) enum Kind {
     Duration { min: Duration, max: Duration, or_none: bool },
     /// So many per second, minute or hour.
     Rate,
+    /// `true` or `false`.
+    Switch,
     /// A number of bytes; `auto`: that word too.
     Size { min: u64, max: u64, auto: bool },
     /// A whole number; `auto`: that word too.
@@ -67,6 +73,8 @@ pub(super) enum Kind {
     Map(&'static Scope),
     /// A map from names to maps with these keys.
     Named(&'static Scope),
+    /// A map from names to texts.
+    Texts,
     /// A list with up to so many of these.
     List(&'static Self, usize),
     /// An address, or a map with these keys.
@@ -233,7 +241,7 @@ pub(super) static LISTENER: Scope = Scope {
         key("bind", Kind::Bind, "", "host:port, [::]:port or unix:/path."),
         key(
             "protocol",
-            Kind::Choice { now: words::PROTOCOL_WORDS, later: &["http"] },
+            choice(words::PROTOCOL_WORDS),
             "",
             "What clients speak; tcp: anything, passed on as it is.",
         ),
@@ -241,14 +249,20 @@ pub(super) static LISTENER: Scope = Scope {
             "cluster",
             Kind::Cluster,
             "",
-            "The cluster that answers: with shards for redis, with backends for tcp.",
+            "The cluster that answers: with shards for redis, with backends for tcp, either for http.",
         ),
         key("redis", Kind::Map(&LISTENER_REDIS), "", "What only the protocol redis has."),
         key(
             "proxy_protocol",
             Kind::Map(&PROXY_PROTOCOL),
             "",
-            "Whose connections begin with a PROXY protocol header, for tcp.",
+            "Whose connections begin with a PROXY protocol header, for tcp and http.",
+        ),
+        key(
+            "routes",
+            Kind::List(&Kind::Map(&ROUTE), http::MAX_ROUTES),
+            "",
+            "Instead of cluster, for http: the first that matches a request says which cluster answers.",
         ),
         key(
             "limits",
@@ -256,12 +270,11 @@ pub(super) static LISTENER: Scope = Scope {
             "",
             "How many connections it takes, and of one client address.",
         ),
-        later("routes"),
         later("tls"),
         later("users"),
         later("trusted"),
+        key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
         later("access_log"),
-        later("http"),
         later("tcp"),
         later("idle_timeout"),
     ],
@@ -379,9 +392,14 @@ pub(super) static CLUSTER: Scope = Scope {
         later("on_unhealthy"),
         later("outlier"),
         later("passive"),
-        later("retry"),
+        key("retry", Kind::Map(&RETRY), "", "Which requests are tried again, for http."),
         later("slow_start"),
-        later("shard_key"),
+        key(
+            "shard_key",
+            Kind::Map(&SHARD_KEY),
+            "",
+            "Where the key of an http request is: the same key, the same shard; over `backends`, what maglev pins.",
+        ),
         later("tls"),
         later("dedicated"),
         later("pool"),
@@ -514,31 +532,6 @@ pub(super) static CHECK: Scope = Scope {
 /// There is nothing to say yet; `{}` names the kind.
 pub(super) static CHECK_TCP: Scope = Scope { required: &[], keys: &[later("port")] };
 
-pub(super) static STICKY: Scope = Scope {
-    required: &[&["client_ip", "cookie", "header"]],
-    keys: &[
-        key(
-            "client_ip",
-            Kind::Map(&CLIENT_IP),
-            "",
-            "The client's address: the same one, the same backend while it is ready.",
-        ),
-        later("cookie"),
-        later("header"),
-        later("session_id"),
-        later("strict"),
-        later("trusted"),
-    ],
-};
-
-pub(super) static CLIENT_IP: Scope = Scope {
-    required: &[],
-    keys: &[
-        key("v4", whole(1, 32), "32", "Leading bits of an IPv4 address that tell clients apart."),
-        key("v6", whole(1, 128), "64", "Leading bits of an IPv6 address that tell clients apart."),
-    ],
-};
-
 pub(super) static TIMEOUTS: Scope = Scope {
     required: &[],
     keys: &[
@@ -581,6 +574,18 @@ pub(super) static UPSTREAM: Scope = Scope {
             Kind::Choice { now: &["shared"], later: &["dedicated"] },
             "shared",
             "shared: the clients of a worker share one connection per backend.",
+        ),
+        key(
+            "http2",
+            Kind::Switch,
+            "false",
+            "Speak HTTP/2 to the backends, for http; gRPC needs it.",
+        ),
+        key(
+            "idle",
+            between(MS_10, DAY),
+            "4s",
+            "How long an idle connection of http is kept; less than the backends keep it.",
         ),
         later("tls"),
     ],

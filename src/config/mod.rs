@@ -25,7 +25,13 @@ use crate::{
         prefix::Prefix,
         proxy_protocol::Version,
     },
-    policy::{access::Access, balance::Strategy, health::worst_case, reads::ReadFrom},
+    policy::{
+        access::Access,
+        balance::Strategy,
+        health::worst_case,
+        reads::ReadFrom,
+        sticky::{Attributes, Mode},
+    },
     topology::{Credentials, Timeouts, admission::BackendLimits, door::DoorLimits},
 };
 use ipnet::IpNet;
@@ -89,13 +95,18 @@ pub struct Listener {
     pub name: String,
     pub bind: Bind,
     pub protocol: Protocol,
-    /// Index into [`Config::clusters`].
+    /// Index into [`Config::clusters`]; with `routes` that of the first.
     pub cluster: usize,
     /// Of the protocol redis alone.
     pub redis: RedisListener,
     /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
     pub limits: DoorLimits,
+    /// Of the protocol http alone: the first that matches; one for every request when the listener
+    /// names its cluster.
+    pub routes: Vec<Route>,
+    /// Of the protocol http alone.
+    pub http: HttpListener,
 }
 
 /// What the clients of a listener speak.
@@ -105,6 +116,78 @@ pub enum Protocol {
     Redis,
     /// Anything: bytes are passed on as they are.
     Tcp,
+    /// HTTP/1.1 and HTTP/2.
+    Http,
+}
+
+/// Which requests a cluster answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Route {
+    /// In small letters: `example.com`, or `*.example.com` for every name below it.
+    pub host: Option<String>,
+    /// Whole parts of the path.
+    pub path_prefix: Option<String>,
+    /// Any of them; empty: any method.
+    pub methods: Vec<http::Method>,
+    /// All of them; `None` is any value.
+    pub headers: Vec<(http::HeaderName, Option<http::HeaderValue>)>,
+    /// Index into [`Config::clusters`].
+    pub cluster: usize,
+}
+
+/// What an HTTP listener takes from its clients and does for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpListener {
+    /// Whose word is taken for who the client is.
+    pub trusted: Vec<IpNet>,
+    /// Bytes of a head; default 64 KiB.
+    pub header_bytes: u64,
+    /// Fields of a head; default 128.
+    pub headers: usize,
+    /// Bytes of path and query; default 16 KiB.
+    pub uri_bytes: u64,
+    /// Default 10s.
+    pub header_timeout: Duration,
+    /// Default 30s, zero: none.
+    pub body_idle: Duration,
+    /// Default 75s, zero: none.
+    pub keep_alive: Duration,
+    /// Default 128.
+    pub streams: u32,
+    /// Default false.
+    pub via: bool,
+    pub request_id: RequestId,
+}
+
+/// What becomes of `X-Request-Id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestId {
+    #[default]
+    Pass,
+    /// A request without one gets one.
+    Make,
+}
+
+/// What a cluster says of HTTP requests.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpCluster {
+    pub shard_key: Option<ShardKey>,
+    /// Default false.
+    pub idempotent_writes: bool,
+    /// Default false.
+    pub http2: bool,
+    /// How long an idle connection is kept; default 4s.
+    pub idle: Duration,
+}
+
+/// Where the key of a request is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ShardKey {
+    Header(http::HeaderName),
+    Cookie(String),
+    Query(String),
+    /// Of the path, the first one being 1.
+    PathSegment(usize),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,13 +207,15 @@ pub struct RedisListener {
     pub deny: Vec<String>,
 }
 
-/// A password: never printed.
+/// A password or a key: never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cluster {
     pub name: String,
+    /// What its listeners speak; redis or tcp by its kind when it has none.
+    pub protocol: Protocol,
     /// The slots are split evenly over them, in order. Empty if and only if there are `backends`.
     pub shards: Vec<Shard>,
     pub backends: Option<Backends>,
@@ -141,6 +226,7 @@ pub struct Cluster {
     pub upstream: Credentials,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub http: HttpCluster,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -157,10 +243,35 @@ pub struct Backends {
     /// 1 to 64.
     pub members: Vec<Member>,
     pub balance: Strategy,
-    /// `sticky.client_ip`: a client stays where it is while that one is ready.
-    pub sticky: Option<Prefix>,
+    pub sticky: Option<Sticky>,
     /// The PROXY protocol header that each connection begins with.
     pub send_proxy: Option<Version>,
+}
+
+/// What keeps a client at its backend: the first of these that a request has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sticky {
+    pub cookie: Option<StickyCookie>,
+    /// A header whose value tells clients apart, in lower case.
+    pub header: Option<String>,
+    /// A client's address, up to so many bits.
+    pub client_ip: Option<Prefix>,
+    /// A session whose backend is gone gets an error instead of another backend; default false.
+    pub strict: bool,
+}
+
+/// The cookie that names a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StickyCookie {
+    /// `max_age` is `max_life`.
+    pub attributes: Attributes,
+    pub mode: Mode,
+    /// For [`Mode::Signed`] at least one, each of 16 bytes or more: the first signs, all verify.
+    pub keys: Vec<Secret>,
+    /// Since a client was last seen; default `None`: for ever.
+    pub max_idle: Option<Duration>,
+    /// Since its session began; default `None`: for ever.
+    pub max_life: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -203,6 +314,24 @@ pub struct CustomCommand {
     pub access: Access,
     /// First key, last key (negative: from the end), step; `None`: no keys.
     pub keys: Option<(i32, i32, i32)>,
+}
+
+impl Route {
+    /// Whether every request matches.
+    pub fn takes_all(&self) -> bool {
+        *self == Self { cluster: self.cluster, ..Self::default() }
+    }
+}
+
+impl Listener {
+    /// The clusters it leads to, each once.
+    pub fn clusters(&self) -> Vec<usize> {
+        let mut clusters: Vec<usize> = self.routes.iter().map(|route| route.cluster).collect();
+        clusters.push(self.cluster);
+        clusters.sort_unstable();
+        clusters.dedup();
+        clusters
+    }
 }
 
 impl Protocol {

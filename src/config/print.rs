@@ -4,8 +4,8 @@
 mod limits;
 
 use super::{
-    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard,
-    default_stall,
+    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
+    StickyCookie, default_stall,
     keys::{self, Scope},
     units::{Period, Size},
     words::{self, word},
@@ -79,6 +79,11 @@ impl Entries {
             self.list.push((name.to_owned(), Out::Row(values.to_vec())));
         }
         self
+    }
+
+    /// A list that may be left out but not be empty.
+    fn rows_or_unset(&mut self, name: &str, values: &[String]) -> &mut Self {
+        if values.is_empty() { self.optional(name, None) } else { self.row(name, values) }
     }
 
     /// A map; left out when nothing is in it.
@@ -179,12 +184,8 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     entries
         .push("backends", Out::List(members))
         .text("balance", word(words::STRATEGY, &backends.balance));
-    if let Some(prefix) = backends.sticky {
-        let mut client_ip = Entries::new(&keys::CLIENT_IP, true);
-        client_ip.text("v4", prefix.v4).text("v6", prefix.v6);
-        let mut sticky = Entries::new(&keys::STICKY, defaults);
-        sticky.map("client_ip", client_ip);
-        entries.map("sticky", sticky);
+    if let Some(written) = &backends.sticky {
+        entries.map("sticky", sticky(written, defaults));
     }
     if let Some(version) = &backends.send_proxy {
         entries.text("send_proxy", word(words::SEND_PROXY, version));
@@ -198,6 +199,35 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         .map("timeouts", times)
         .map("limits", limits::cluster(&cluster.limits, defaults));
     Out::Map(entries.list)
+}
+
+fn sticky(written: &Sticky, defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::STICKY, defaults);
+    if let Some(StickyCookie { attributes, mode, keys, max_idle, max_life }) = &written.cookie {
+        let mut cookie = Entries::new(&keys::COOKIE, defaults);
+        // As long as a key must be, and no two alike, so that it reads back.
+        let set: Vec<String> = (1..=keys.len()).map(|n| format!("{SET}, not shown: {n}")).collect();
+        cookie
+            .text("name", &attributes.name)
+            .text("mode", word(words::COOKIE_MODE, mode))
+            .rows_or_unset("keys", &set)
+            .period("max_idle", max_idle.unwrap_or_default())
+            .period("max_life", max_life.unwrap_or_default())
+            .text("http_only", attributes.http_only)
+            .text("same_site", word(words::SAME_SITE, &attributes.same_site))
+            .text("secure", word(words::SECURE, &attributes.secure))
+            .text("path", &attributes.path)
+            .optional("domain", attributes.domain.as_deref());
+        entries.map("cookie", cookie);
+    }
+    entries.optional("header", written.header.as_deref());
+    if let Some(prefix) = written.client_ip {
+        let mut client_ip = Entries::new(&keys::CLIENT_IP, true);
+        client_ip.text("v4", prefix.v4).text("v6", prefix.v6);
+        entries.map("client_ip", client_ip);
+    }
+    entries.text("strict", written.strict);
+    entries
 }
 
 fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
@@ -218,6 +248,10 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         times.period("stall", timeouts.stall);
     }
     times.period("client_idle", timeouts.client_idle);
+    let waits = cluster.protocol == Protocol::Http;
+    if waits {
+        times.period("queue", timeouts.queue);
+    }
     let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     upstream
         .optional("user", cluster.upstream.user.as_deref())
@@ -239,7 +273,10 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("reads", reads)
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
-        .map("limits", limits::shared(&cluster.limits, defaults))
+        .map(
+            "limits",
+            if waits { limits::cluster } else { limits::shared }(&cluster.limits, defaults),
+        )
         .map("upstream", upstream)
         .map("redis", redis)
         .text("on_shard_down", "fail_fast");
@@ -410,6 +447,8 @@ listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { tr
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
   b: { backends: [a:1], sticky: { client_ip: { v4: 24 } }, limits: { max_connections: 9, queue: 0 }, timeouts: { queue: 2s } }
+  c: { backends: [a:1], sticky: { cookie: { name: S, keys: [0123456789abcdef, fedcba9876543210], max_idle: 30m, max_life: 1d, http_only: false, same_site: none, secure: true, path: /a, domain: example.org }, header: X-Session-Id, strict: true } }
+  d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
 "#;
 
     #[test]
@@ -423,6 +462,15 @@ clusters:
                 for (ours, theirs) in back.listeners.iter_mut().zip(&config.listeners) {
                     ours.redis.password.clone_from(&theirs.redis.password);
                 }
+                for (ours, theirs) in back.clusters.iter_mut().zip(&config.clusters) {
+                    let cookie = |cluster: &Cluster| -> Option<StickyCookie> {
+                        cluster.backends.as_ref()?.sticky.as_ref()?.cookie.clone()
+                    };
+                    if let Some(written) = cookie(theirs) {
+                        let read = ours.backends.as_mut().and_then(|all| all.sticky.as_mut());
+                        read.unwrap().cookie.as_mut().unwrap().keys = written.keys;
+                    }
+                }
                 assert_eq!(back, config, "{printed}");
             }
         }
@@ -435,8 +483,8 @@ clusters:
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {
                 let name = key.name;
-                // The file's password is shown under `password`; no command is configured.
-                if name != "password_file" && !std::ptr::eq(scope, &keys::COMMAND) {
+                // What a file holds is shown under the key beside it; no command is configured.
+                if !name.ends_with("_file") && !std::ptr::eq(scope, &keys::COMMAND) {
                     assert!(all.contains(&format!("{name}:")), "{name}\n{all}");
                 }
                 match key.kind {
@@ -456,6 +504,11 @@ clusters:
         assert_eq!(config.clusters[1].upstream.password.as_deref(), Some("hunter2"));
         for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
             assert!(!text.contains("hunter2") && !text.contains("${p"), "{text}");
+        }
+        let config = parsed(TCP);
+        for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
+            assert!(!text.contains("0123456789abcdef"), "{text}");
+            assert!(text.contains("(set)"), "{text}");
         }
     }
 }

@@ -94,12 +94,22 @@ fn kind(kind_of: &'static Kind) -> Value {
                 "pattern": format!(r"^-?[0-9]+$|{VARIABLE}{auto}"),
             })
         }
+        Kind::Switch => {
+            json!({ "type": ["boolean", "string"], "pattern": format!("^(true|false)$|{VARIABLE}") })
+        }
         Kind::Choice { now, .. } => {
             let variable = json!({ "type": "string", "pattern": VARIABLE });
-            json!({ "anyOf": [{ "enum": now }, variable] })
+            let mut words: Vec<Value> = now.iter().map(|word| json!(word)).collect();
+            if now.contains(&"true") {
+                words.extend([json!(true), json!(false)]);
+            }
+            json!({ "anyOf": [{ "enum": words }, variable] })
         }
         Kind::Map(scope) => Value::Object(map(scope)),
         Kind::Named(scope) => json!({ "type": "object", "additionalProperties": map(scope) }),
+        Kind::Texts => {
+            json!({ "type": "object", "additionalProperties": { "type": ["string", "number"] } })
+        }
         Kind::List(item, most) => {
             json!({ "type": "array", "items": kind(item), "maxItems": most })
         }

@@ -57,6 +57,14 @@ impl<'n> Section<'n> {
         self.entries.iter().any(|(key, _)| key.name == name)
     }
 
+    /// The scalar of that key as it was written; empty for anything else.
+    fn scalar(&self, name: &str) -> &'n str {
+        match self.field(name).map(|field| &field.node.value) {
+            Some(Value::Scalar(text)) => text,
+            _ => "",
+        }
+    }
+
     /// True when that key is written, or something that was probably meant to be it.
     pub(super) fn has_or_meant(&self, name: &str) -> bool {
         self.has(name) || self.meant.contains(&name)
@@ -176,6 +184,10 @@ impl<'a, 't> Reader<'a, 't> {
         T::try_from(number).ok()
     }
 
+    pub(super) fn switch(&mut self, section: &Section<'_>, name: &str) -> bool {
+        self.value(section, name, values::switch).unwrap_or_default()
+    }
+
     pub(super) fn size(&mut self, section: &Section<'_>, name: &str) -> Option<u64> {
         self.value(section, name, values::size).flatten()
     }
@@ -253,24 +265,30 @@ impl<'a, 't> Reader<'a, 't> {
         if password.is_some() {
             return self.text(section, "password");
         }
-        let name = self.text(section, "password_file")?;
-        let file = file?;
-        let text = match (self.env.file)(&self.folder.join(&name)) {
-            Ok(text) => text,
-            Err(error) => {
-                let message = format!("the file '{}' cannot be read: {error}", short(&name));
-                self.notes.error(&file.node.at, &file.path, message);
-                return None;
-            }
-        };
+        let text = self.file_text(section, "password_file")?;
         let password = text.strip_suffix('\n').unwrap_or(&text);
         let password = password.strip_suffix('\r').unwrap_or(password);
-        if password.is_empty() {
-            let message = format!("the file '{}' is empty", short(&name));
+        if let (true, Some(file)) = (password.is_empty(), file) {
+            let name = section.scalar("password_file");
+            let message = format!("the file '{}' is empty", short(name));
             self.notes.error(&file.node.at, &file.path, message);
             return None;
         }
         Some(password.to_owned())
+    }
+
+    /// What the file holds that a key names.
+    pub(super) fn file_text(&mut self, section: &Section<'_>, name: &str) -> Option<String> {
+        let file = self.text(section, name)?;
+        let field = section.field(name)?;
+        match (self.env.file)(&self.folder.join(&file)) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let message = format!("the file '{}' cannot be read: {error}", short(&file));
+                self.notes.error(&field.node.at, &field.path, message);
+                None
+            }
+        }
     }
 
     /// Says that something else was expected.

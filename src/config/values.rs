@@ -43,7 +43,9 @@ impl Kind {
             Self::Rate => "a rate such as 100/s",
             Self::Size { .. } => "a size such as 64KiB or 1MiB",
             Self::Integer { .. } => "a whole number",
+            Self::Switch => "true or false",
             Self::Choice { .. } => "a word",
+            Self::Texts => "a map of names and texts",
             Self::Map(_) | Self::Named(_) => "a map of keys and values",
             Self::List(..) => "a list",
             Self::AddressOr(_) => "an address such as 10.0.0.1:6379, or { address, weight }",
@@ -90,6 +92,10 @@ pub(super) fn integer(text: &str, kind: &Kind) -> Result<Option<i64>, Wrong> {
             Err(format!("'{}' is not a whole number from {min} to {max}{or}", short(text)).into())
         }
     }
+}
+
+pub(super) fn switch(text: &str, _: &Kind) -> Result<bool, Wrong> {
+    text.parse().map_err(|_| format!("'{}' is not true or false", short(text)).into())
 }
 
 /// One of the kind's words.

@@ -1,10 +1,15 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::{LogFormat, Protocol};
+use super::{LogFormat, Protocol, RequestId};
 use crate::{
     net::proxy_protocol::Version,
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{
+        access::Access,
+        balance::Strategy,
+        reads::ReadFrom,
+        sticky::{Mode, SameSite, Secure},
+    },
 };
 
 /// Words and what they stand for.
@@ -14,8 +19,13 @@ pub(super) const LOG_FORMAT: Words<LogFormat> =
     &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 pub(super) const LOG_FORMAT_WORDS: &[&str] = &names::<2, _>(LOG_FORMAT);
 
-pub(super) const PROTOCOL: Words<Protocol> = &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp)];
-pub(super) const PROTOCOL_WORDS: &[&str] = &names::<2, _>(PROTOCOL);
+pub(super) const PROTOCOL: Words<Protocol> =
+    &[("redis", Protocol::Redis), ("tcp", Protocol::Tcp), ("http", Protocol::Http)];
+pub(super) const PROTOCOL_WORDS: &[&str] = &names::<3, _>(PROTOCOL);
+
+pub(super) const REQUEST_ID: Words<RequestId> =
+    &[("pass", RequestId::Pass), ("make", RequestId::Make)];
+pub(super) const REQUEST_ID_WORDS: &[&str] = &names::<2, _>(REQUEST_ID);
 
 pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("primary", ReadFrom::Primary),
@@ -36,6 +46,18 @@ pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
+
+pub(super) const COOKIE_MODE: Words<Mode> =
+    &[("plain", Mode::Plain), ("opaque", Mode::Opaque), ("signed", Mode::Signed)];
+pub(super) const COOKIE_MODE_WORDS: &[&str] = &names::<3, _>(COOKIE_MODE);
+
+pub(super) const SAME_SITE: Words<SameSite> =
+    &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
+pub(super) const SAME_SITE_WORDS: &[&str] = &names::<3, _>(SAME_SITE);
+
+pub(super) const SECURE: Words<Secure> =
+    &[("auto", Secure::Auto), ("true", Secure::Always), ("false", Secure::Never)];
+pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);

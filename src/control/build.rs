@@ -2,7 +2,7 @@
 //! say, and starts nothing: every backend begins unknown.
 
 use crate::{
-    config,
+    config::{self, Protocol},
     policy::{
         balance::{Balancer, Strategy},
         gate::{Axes, Init, Role, derive},
@@ -41,13 +41,22 @@ fn cluster(
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
-            (Layout::Shards, shards.collect())
+            let shards: Vec<Shard> = shards.collect();
+            if written.protocol == Protocol::Http {
+                shards.iter().for_each(assign);
+                (Layout::Fixed, shards)
+            } else {
+                (Layout::Shards, shards)
+            }
         }
     };
     Cluster {
         id,
         layout,
-        slots: if layout == Layout::Shards { even_slots(shards.len()) } else { Vec::new() },
+        slots: match layout {
+            Layout::Shards | Layout::Fixed => even_slots(shards.len()),
+            Layout::Group { .. } => Vec::new(),
+        },
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
@@ -59,8 +68,9 @@ fn cluster(
 
 /// Where requests wait: not with Redis, which refuses at once.
 fn queue(written: &config::Cluster) -> Option<Arc<Queue>> {
-    let limited = written.backends.is_some() && most(written).is_some();
-    limited.then(|| Arc::new(Queue::new(written.limits.queue, 1)))
+    let waits = written.backends.is_some() || written.protocol == Protocol::Http;
+    let shards = written.shards.len().max(1);
+    (waits && most(written).is_some()).then(|| Arc::new(Queue::new(written.limits.queue, shards)))
 }
 
 fn room(written: &config::Cluster, queue: Option<&Arc<Queue>>) -> Option<Room> {
@@ -93,6 +103,16 @@ fn shard(
     }
 }
 
+/// Gives the members the roles that they are written in: there is nobody to ask. They take requests
+/// from the start, before any probe.
+fn assign(shard: &Shard) {
+    for (index, member) in shard.members.iter().enumerate() {
+        let role = if index == 0 { Role::Primary } else { Role::Replica };
+        let (state, gate) = derive(Axes { role, init: Init::Up, ..Axes::default() });
+        member.publish(state, gate, role, 0);
+    }
+}
+
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
@@ -109,13 +129,14 @@ fn group(
     let members: Vec<_> = members.collect();
     let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
     let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
-    let balance = if written.sticky.is_some() { Strategy::ClientIp } else { written.balance };
+    let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
+    let balance = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
     let shard = Shard {
         name: nameless,
         members,
         replicas: Balancer::new(balance, &[]),
         any: Balancer::with_ids(balance, &weights, &ids),
     };
-    let client = written.sticky.unwrap_or_default();
+    let client = client_ip.unwrap_or_default();
     (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
 }

@@ -48,7 +48,13 @@ pub(super) fn listeners(config: &Config) -> Vec<Listener> {
         name: listener.name.clone(),
         bind: listener.bind.to_string(),
         protocol: listener.protocol.as_str(),
-        cluster: config.clusters.get(listener.cluster).map(|c| c.name.clone()).unwrap_or_default(),
+        cluster: listener
+            .clusters()
+            .into_iter()
+            .filter_map(|index| config.clusters.get(index))
+            .map(|cluster| cluster.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
     });
     each.collect()
 }

@@ -3,10 +3,13 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod early;
 mod linger;
 pub mod listener;
 pub mod memory;
+pub mod origin;
 pub mod outgoing;
+pub mod pool;
 pub mod prefix;
 pub mod proxy_protocol;
 pub mod relay;

@@ -21,6 +21,13 @@ impl Spawn {
     }
 }
 
+/// hyper's HTTP/2 starts a task for each stream.
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Spawn {
+    fn execute(&self, task: F) {
+        self.start(task);
+    }
+}
+
 impl fmt::Debug for Spawn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Spawn")

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod balance;
+pub mod cookie;
 pub mod dice;
 pub mod gate;
 pub mod health;
@@ -13,6 +14,7 @@ pub mod reads;
 pub mod retry;
 pub mod shard;
 pub mod slot;
+pub mod sticky;
 pub mod suspicion;
 pub mod window;
 pub mod wrr;

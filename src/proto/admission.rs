@@ -2,11 +2,10 @@
 //! Not the line itself ([`crate::topology::admission`]), nor what a refused client is told.
 
 use crate::{
-    policy::access::Access,
     telemetry::metrics::ClusterMetrics,
     topology::{
         Cluster,
-        admission::{Attempt, NotAdmitted},
+        admission::{Attempt, NotAdmitted, Turn},
     },
 };
 use std::cell::Cell;
@@ -20,7 +19,7 @@ use tokio::time::{Instant, sleep};
 pub async fn admit<T>(
     cluster: &Cluster,
     metrics: Option<&ClusterMetrics>,
-    (shard, access): (usize, Access),
+    turn: Turn,
     mut attempt: impl FnMut() -> Attempt<T>,
 ) -> Result<T, NotAdmitted> {
     let result = match &cluster.queue {
@@ -35,7 +34,7 @@ pub async fn admit<T>(
                 waits.set(true);
                 sleep(cluster.timeouts.queue).await;
             };
-            let result = queue.admit(shard, access, patience, attempt).await;
+            let result = queue.admit(turn, patience, attempt).await;
             if let (true, Some(metrics)) = (waits.get(), metrics) {
                 let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
                 metrics.queue_wait.observe(us, 1);

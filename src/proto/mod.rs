@@ -6,5 +6,6 @@
 //! needs and nothing is boxed.
 
 pub mod admission;
+pub mod http;
 pub mod redis;
 pub mod tcp;

@@ -1,6 +1,7 @@
 //! Assembles everything from a configuration and runs it: binds, starts control and the workers,
 //! waits for a signal, drains. It contains no decision.
 
+mod http;
 mod limits;
 mod signal;
 mod worker;
@@ -10,6 +11,7 @@ use crate::{
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener, memory::Memory},
     proto::{
+        http::settings::ClusterSettings,
         redis::{
             self, client,
             table::{Commands, Custom},
@@ -76,16 +78,20 @@ pub fn run(config: Config) -> Result<(), RunError> {
         );
     }
     let doors: Vec<_> = config.listeners.iter().map(door).collect();
+    let http_clusters = http::clusters(&config);
+    let memory = Memory { limit: limits::memory(&config), workers: metrics.clone().into() };
     let each = config.listeners.iter().zip(&doors).enumerate();
     let crew = Crew::start(Start {
         settings: each
-            .map(|(index, (listener, door))| settings(&config, index, listener, door))
+            .map(|(index, (listener, door))| {
+                settings(&config, index, listener, &http_clusters, door, &memory)
+            })
             .collect(),
         doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
-        memory: Memory { limit: limits::memory(&config), workers: metrics.clone().into() },
+        memory,
         reporter,
         reader,
         clients,
@@ -139,10 +145,19 @@ fn settings(
     config: &Config,
     index: usize,
     listener: &crate::config::Listener,
+    http_clusters: &Arc<[ClusterSettings]>,
     door: &Arc<Door>,
+    memory: &Memory,
 ) -> Settings {
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
+        Protocol::Http => Settings::Http(http::settings(
+            index,
+            listener,
+            Arc::clone(http_clusters),
+            Arc::clone(door),
+            memory.clone(),
+        )),
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),

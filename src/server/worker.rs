@@ -10,6 +10,7 @@ use crate::{
         spawn::Spawn,
     },
     proto::{
+        http,
         redis::{
             self, duty,
             hub::{Hub, Parts},
@@ -19,7 +20,7 @@ use crate::{
     },
     telemetry::metrics::WorkerMetrics,
     topology::{
-        Reader, Reporter,
+        Chooser, Reader, Reporter,
         door::{Door, Place, Refusal},
     },
 };
@@ -48,12 +49,14 @@ use tokio_util::sync::CancellationToken;
 pub(super) enum Settings {
     Redis(redis::session::Settings),
     Tcp(tcp::session::Settings),
+    Http(http::settings::Settings),
 }
 
 /// The same on a worker, shared by its sessions.
 enum Service {
     Redis(Rc<redis::session::Settings>),
     Tcp(Rc<tcp::session::Settings>),
+    Http(Rc<http::settings::Settings>),
 }
 
 impl Service {
@@ -61,6 +64,7 @@ impl Service {
         match settings {
             Settings::Redis(settings) => Self::Redis(Rc::new(settings)),
             Settings::Tcp(settings) => Self::Tcp(Rc::new(settings)),
+            Settings::Http(settings) => Self::Http(Rc::new(settings)),
         }
     }
 
@@ -69,6 +73,7 @@ impl Service {
         match self {
             Self::Redis(settings) => Arc::clone(&settings.name),
             Self::Tcp(settings) => Arc::clone(&settings.name),
+            Self::Http(settings) => Arc::clone(&settings.name),
         }
     }
 
@@ -77,10 +82,11 @@ impl Service {
         match self {
             Self::Redis(_) => false,
             Self::Tcp(settings) => settings.trusts(peer),
+            Self::Http(settings) => settings.is_proxy(peer),
         }
     }
 
-    /// Whether a new connection is refused when memory is used up. Redis refuses each request.
+    /// Whether a new connection is refused when memory is used up. The others refuse each request.
     fn needs_memory(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
@@ -90,6 +96,7 @@ impl Service {
         match self {
             Self::Redis(_) => redis::refused(refusal),
             Self::Tcp(_) => Vec::new(),
+            Self::Http(_) => http::refused(refusal),
         }
     }
 
@@ -299,19 +306,28 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         let seed = RandomState::new();
+        let chooser = |protocol: &str| {
+            Chooser::new(self.index, self.reader.clone(), seed.hash_one((protocol, self.index)))
+        };
         let relays = Rc::new(tcp::hub::Hub::new(
-            self.index,
+            chooser("tcp"),
             Arc::clone(&self.metrics),
             self.reporter.clone(),
-            self.reader.clone(),
-            seed.hash_one(("tcp", self.index)),
+        ));
+        let spawn = Spawn::new(|task| drop(tokio::task::spawn_local(task)));
+        let web = Rc::new(http::hub::Hub::new(
+            chooser("http"),
+            Arc::clone(&self.metrics),
+            self.reporter.clone(),
+            spawn.clone(),
+            self.accepting.clone(),
         ));
         let hub = Hub::new(Parts {
             worker: self.index,
             metrics: self.metrics,
             reporter: self.reporter,
             memory: self.memory,
-            spawn: Spawn::new(|task| drop(tokio::task::spawn_local(task))),
+            spawn,
             topology: self.reader,
             commands: self.commands,
             seed: seed.hash_one(self.index),
@@ -321,6 +337,7 @@ impl Worker {
             index: self.index,
             hub: Rc::clone(&hub),
             relays,
+            web: Rc::clone(&web),
             services: self.settings.into_iter().map(Service::new).collect(),
             doors: self.doors,
             mailboxes: self.mailboxes,
@@ -352,10 +369,12 @@ impl Worker {
                         Ask::Drain => hub.drain(),
                     }
                     survive(&hub, || duty::gates_changed(&hub));
+                    survive(&hub, || web.gates_changed());
                 }
                 _ = ticks.tick() => {
                     count += 1;
                     survive(&hub, || duty::tick(&hub, count));
+                    survive(&hub, || web.tick());
                 }
             }
         }
@@ -374,6 +393,7 @@ struct Desk {
     index: usize,
     hub: Rc<Hub>,
     relays: Rc<tcp::hub::Hub>,
+    web: Rc<http::hub::Hub>,
     services: Vec<Service>,
     doors: Vec<Arc<Door>>,
     mailboxes: Arc<[Mailbox]>,
@@ -507,6 +527,14 @@ impl Desk {
                 tokio::task::spawn_local(async move {
                     let (_counted, _place) = (counted, place);
                     let end = redis::session::serve(hub, settings, stream, peer).await;
+                    tracing::debug!(listener, ?end, "session ended");
+                });
+            }
+            Service::Http(settings) => {
+                let (hub, settings) = (Rc::clone(&self.web), Rc::clone(settings));
+                tokio::task::spawn_local(async move {
+                    let _counted = counted;
+                    let end = http::session::serve(hub, settings, stream, peer, place).await;
                     tracing::debug!(listener, ?end, "session ended");
                 });
             }

@@ -83,6 +83,10 @@ pub struct ClusterMetrics {
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.
     pub queue_wait: Histogram,
+    /// Requests of sticky sessions: that stayed, that began one, that had to move.
+    pub sticky_kept: Counter,
+    pub sticky_new: Counter,
+    pub sticky_moved: Counter,
 }
 
 /// What one worker counts of one listener.

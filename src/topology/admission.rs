@@ -38,15 +38,27 @@ pub struct Room {
     queue: Option<Arc<Queue>>,
 }
 
-/// The line of one cluster: first come, first served for each shard and access, so that a write for a
-/// busy primary does not hold up reads of its replicas. The bound is on all together.
+/// The line of one cluster: first come, first served among those that wait for the same backends, so
+/// that a write for a busy primary does not hold up reads of its replicas. The bound is on all together.
 #[derive(Debug)]
 pub struct Queue {
     most: usize,
     waiting: AtomicUsize,
+    shards: usize,
+    /// Reads and writes of each shard, then those that wait for one member.
     lines: Box<[Line]>,
     /// Room was given back, or a backend's gate changed.
     freed: Notify,
+}
+
+/// Whom a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The shard's place in the cluster.
+    pub shard: usize,
+    pub access: Access,
+    /// The place of the one member that may take it, for a session that is there.
+    pub home: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -122,7 +134,8 @@ impl Queue {
         Self {
             most,
             waiting: AtomicUsize::new(0),
-            lines: (0..2 * shards.max(1)).map(line).collect(),
+            shards,
+            lines: (0..2 * shards + MEMBERS).map(line).collect(),
             freed: Notify::new(),
         }
     }
@@ -144,12 +157,14 @@ impl Queue {
     /// The line is full or the patience over, or there is nobody to wait for.
     pub async fn admit<T>(
         &self,
-        shard: usize,
-        access: Access,
+        turn: Turn,
         patience: impl Future<Output = ()>,
         mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Result<T, NotAdmitted> {
-        let index = 2 * shard + usize::from(access == Access::Write);
+        let index = match turn.home {
+            Some(member) => 2 * self.shards + member,
+            None => 2 * turn.shard + usize::from(turn.access == Access::Write),
+        };
         let Some(line) = self.lines.get(index) else { return Err(NotAdmitted::Nobody) };
         if line.waiting.load(Ordering::SeqCst) == 0 {
             match attempt() {
@@ -259,6 +274,9 @@ fn fits(gate: Gate, source: Source) -> bool {
         Source::Any => gate.primary() || gate.replica(),
     }
 }
+
+/// The most members of a shard: a pick keeps what it tried in 64 bits.
+const MEMBERS: usize = 64;
 
 #[cfg(test)]
 mod tests;

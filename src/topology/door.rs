@@ -160,6 +160,11 @@ impl Door {
         Ok(Place { door: Arc::clone(self), client: None })
     }
 
+    /// Whether [`Self::request`] is to be asked.
+    pub fn counts_requests(&self) -> bool {
+        self.limits.per_client.requests.is_some()
+    }
+
     /// Takes one request of a client at `now`; true without a limit.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 pub mod admission;
 mod backend;
+mod chooser;
 pub mod door;
 mod lease;
 pub mod pick;
@@ -10,6 +11,7 @@ mod report;
 
 pub use admission::{Queue, Room};
 pub use backend::Backend;
+pub use chooser::Chooser;
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 

@@ -4,8 +4,8 @@
 use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
     config::{
-        Admin, Check, Cluster, Config, Limits, Listener, Log, LogFormat, Member, Reads,
-        RedisListener, Shard, Shutdown,
+        Admin, Check, Cluster, Config, HttpListener, Limits, Listener, Log, LogFormat, Member,
+        Reads, RedisListener, Shard, Shutdown,
     },
     control::{self, Inputs, admin, build::build, process::ProcessState},
     net::addr::{Address, Bind},
@@ -71,6 +71,19 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             cluster: 0,
             proxy_protocol: Vec::new(),
             limits: Default::default(),
+            routes: Vec::new(),
+            http: HttpListener {
+                trusted: Vec::new(),
+                header_bytes: 1 << 16,
+                headers: 128,
+                uri_bytes: 1 << 14,
+                header_timeout: SOON,
+                body_idle: SOON,
+                keep_alive: SOON,
+                streams: 128,
+                via: false,
+                request_id: Default::default(),
+            },
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -97,6 +110,8 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             },
             timeouts: Timeouts::default(),
             limits: Default::default(),
+            protocol: Default::default(),
+            http: Default::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
             commands: Vec::new(),
         }],

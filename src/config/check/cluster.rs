@@ -1,17 +1,16 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{limits, shard};
+use super::{http, limits, shard, sticky};
 use crate::{
     config::{
-        Backends, Check, Cluster, CustomCommand, Reads, default_stall,
+        Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
         file::{self, join},
         keys,
         section::{Reader, Section},
         values, words,
     },
-    net::prefix::Prefix,
-    policy::{access::Access, balance::Strategy, reads::ReadFrom},
+    policy::{access::Access, reads::ReadFrom},
     topology::{Credentials, Timeouts},
 };
 use std::collections::HashSet;
@@ -21,6 +20,7 @@ pub(super) fn cluster(
     reader: &mut Reader<'_, '_>,
     key: &file::Key,
     node: &file::Node,
+    protocol: Option<Protocol>,
 ) -> Option<Cluster> {
     let path = join("clusters", &key.name);
     if !keys::is_name(&key.name) {
@@ -31,23 +31,28 @@ pub(super) fn cluster(
     at_most_one_source(reader, &section);
     let shards = shard::shards(reader, &section);
     let backends = backends(reader, &section);
-    only_with_its_source(reader, &section);
+    only_with_its_kind(reader, &section, protocol);
     let sharding = reader.section(&section, "sharding");
     for name in ["by", "hash_tag"] {
         reader.value(&sharding, name, values::choice);
     }
     reader.value(&section, "on_shard_down", values::choice);
     let reads = reads(reader, &section, &shards);
+    let of_upstream = reader.section(&section, "upstream");
+    let of_http = http::cluster(reader, &section, &of_upstream);
+    let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
     Some(Cluster {
         name: key.name.clone(),
+        protocol: protocol.unwrap_or(by_kind),
         shards,
         backends,
         reads,
         check: check(reader, &section),
         timeouts: timeouts(reader, &section),
         limits: limits::cluster(reader, &section),
-        upstream: upstream(reader, &section),
+        upstream: upstream(reader, &of_upstream),
         commands: commands(reader, &section),
+        http: of_http,
     })
 }
 
@@ -72,24 +77,61 @@ pub(super) fn source(node: &file::Node) -> &'static str {
     }
 }
 
-/// Keys that say nothing to a cluster of the other kind: who writes one expects something of it.
-fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
-    let (own, other, keys, times, checks) = match (cluster.has("shards"), cluster.has("backends")) {
-        (true, false) => ("shards", "backends", &OF_BACKENDS[..], &["idle"][..], &["tcp"][..]),
-        (false, true) => ("backends", "shards", &OF_SHARDS[..], &TIMES_OF_SHARDS[..], &[][..]),
+/// Keys that say nothing to a cluster of another kind: who writes one expects something of it.
+fn only_with_its_kind(
+    reader: &mut Reader<'_, '_>,
+    cluster: &Section<'_>,
+    protocol: Option<Protocol>,
+) {
+    let (own, other) = match (cluster.has("shards"), cluster.has("backends")) {
+        (true, false) => ("shards", "backends"),
+        (false, true) => ("backends", "shards"),
         _ => return,
     };
-    let mut sections = vec![(cluster.path.clone(), cluster.entries(), keys)];
-    for (name, keys) in [("timeouts", times), ("check", checks)] {
+    let http = protocol == Some(Protocol::Http);
+    let whose = |section: &str, key: &str| match (section, key) {
+        ("", "balance" | "sticky" | "send_proxy") if own == "shards" => Some(other),
+        ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
+        ("", "redis") | ("upstream", "user" | "password" | "password_file" | "mode")
+            if own == "backends" =>
+        {
+            Some(other)
+        }
+        ("timeouts", "fan_out" | "stall" | "client_idle") if own == "backends" => Some(other),
+        ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
+        ("timeouts", "idle") | ("check", "tcp") if own == "shards" && !http => Some(other),
+        ("", "redis")
+        | ("timeouts", "fan_out" | "stall" | "client_idle")
+        | ("upstream", "user" | "password" | "password_file" | "mode")
+            if http =>
+        {
+            Some("a redis listener")
+        }
+        ("", "send_proxy") | ("timeouts", "idle") if http => Some("a tcp listener"),
+        ("", "shard_key" | "retry") | ("upstream", "http2" | "idle")
+            if protocol.is_some() && !http =>
+        {
+            Some("an http listener")
+        }
+        _ => None,
+    };
+    let mut sections = vec![("", cluster.path.clone(), cluster.entries())];
+    for name in ["timeouts", "check", "upstream"] {
         if let Some(field) = cluster.field(name)
             && let file::Value::Map(entries) = &field.node.value
         {
-            sections.push((field.path, entries, keys));
+            sections.push((name, field.path, entries));
         }
     }
-    for (path, entries, keys) in sections {
-        for (key, _) in entries.iter().filter(|(key, _)| keys.contains(&key.name.as_str())) {
-            let message = format!("it is for a cluster with `{other}`; this one has `{own}`");
+    for (section, path, entries) in sections {
+        for (key, _) in entries {
+            let message = match whose(section, &key.name) {
+                None => continue,
+                Some(source @ ("shards" | "backends")) => {
+                    format!("it is for a cluster with `{source}`; this one has `{own}`")
+                }
+                Some(listener) => format!("it is for a cluster of {listener}"),
+            };
             reader.notes.error(&key.at, &join(&path, &key.name), message);
         }
     }
@@ -97,26 +139,11 @@ fn only_with_its_source(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) {
 
 fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backends> {
     let balance = reader.choice(cluster, "balance", words::STRATEGY);
-    let sticky = reader.section(cluster, "sticky");
-    let client_ip = reader.section(&sticky, "client_ip");
-    let prefix = Prefix {
-        v4: reader.integer(&client_ip, "v4").unwrap_or_default(),
-        v6: reader.integer(&client_ip, "v6").unwrap_or_default(),
-    };
-    let pinned = sticky.field("client_ip");
-    if let (Strategy::ClientIp, Some(field)) = (balance, &pinned) {
-        let message = "`balance: client_ip` says the same; keep one of the two";
-        reader.notes.error(&field.key_at, &field.path, message);
-    }
+    let sticky = sticky::sticky(reader, cluster, balance);
     let members = shard::backends(reader, cluster);
     let version = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::SEND_PROXY);
     let send_proxy = reader.value(cluster, "send_proxy", version);
-    cluster.has("backends").then_some(Backends {
-        members,
-        balance,
-        sticky: pinned.map(|_| prefix),
-        send_proxy,
-    })
+    cluster.has("backends").then_some(Backends { members, balance, sticky, send_proxy })
 }
 
 fn reads(
@@ -178,11 +205,10 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
     }
 }
 
-fn upstream(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Credentials {
-    let section = reader.section(cluster, "upstream");
-    reader.value(&section, "mode", values::choice);
+fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
+    reader.value(section, "mode", values::choice);
     let credentials =
-        Credentials { user: reader.text(&section, "user"), password: reader.password(&section) };
+        Credentials { user: reader.text(section, "user"), password: reader.password(section) };
     let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));
     if let (Some(field), false) = (section.field("user"), has_password) {
         let message = "a user needs `password` or `password_file`";
@@ -237,7 +263,3 @@ fn positions(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Option<(i32,
         }
     }
 }
-
-const OF_BACKENDS: [&str; 3] = ["balance", "sticky", "send_proxy"];
-const OF_SHARDS: [&str; 5] = ["sharding", "reads", "upstream", "redis", "on_shard_down"];
-const TIMES_OF_SHARDS: [&str; 4] = ["request", "fan_out", "stall", "client_idle"];

@@ -82,17 +82,23 @@ pub(super) fn cluster(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Bac
 }
 
 /// What a cluster's limits mean when a listener of this protocol uses it.
-pub(super) fn of_protocol(
+pub(super) fn of_protocol<'l>(
     reader: &mut Reader<'_, '_>,
     (key, node): (&Key, &Node),
     cluster: &Cluster,
-    listeners: &[&Listener],
+    listeners: impl Iterator<Item = &'l Listener>,
     workers: Option<NonZeroUsize>,
 ) {
-    if listeners.iter().all(|listener| listener.protocol != Protocol::Redis) {
+    let path = join("clusters", &key.name);
+    let protocols: Vec<Protocol> = listeners.map(|listener| listener.protocol).collect();
+    if protocols.contains(&Protocol::Http)
+        && let Some(field) = written(node, &path, "limits", "max_connections")
+    {
+        reader.notes.not_supported(&field.key_at, &field.path, "max_connections over http");
+    }
+    if !protocols.contains(&Protocol::Redis) {
         return;
     }
-    let path = join("clusters", &key.name);
     for (scope, name) in [("limits", "queue"), ("timeouts", "queue")] {
         if let Some(field) = written(node, &path, scope, name) {
             let message = "requests of redis do not wait: above max_in_flight they are refused at once; leave it out";

@@ -1,9 +1,9 @@
 //! `listeners`: where clients come in. Not the clusters that they reach.
 
-use super::{bind, limits};
+use super::{bind, http, limits};
 use crate::{
     config::{
-        Admin, Listener, Protocol, RedisListener, Secret,
+        Admin, Listener, Protocol, RedisListener, Route, Secret,
         file::{Node, Value, short},
         keys,
         nearest::nearest,
@@ -73,12 +73,24 @@ fn listener(
         true => None,
         false => reader.value(section, "cluster", cluster_of),
     };
+    let mut routes = http::routes(reader, section, clusters);
+    if let (Some(_), Some(field)) = (section.field("cluster"), section.field("routes")) {
+        let message = "`cluster` is given too; a route without `match` is for all other requests";
+        reader.notes.error(&field.key_at, &field.path, message);
+    }
     let redis = redis(reader, section);
+    let of_http = http::listener(reader, section);
     let proxy_protocol = trusted(reader, section);
     let limits = limits::listener(reader, section, protocol);
-    if let (Some(protocol), Some(cluster)) = (protocol, cluster) {
-        fits(reader, section, protocol, cluster.source);
+    if let Some(protocol) = protocol {
+        fits(reader, section, protocol, cluster.map_or("", |cluster| cluster.source));
     }
+    if let (true, Some(cluster)) = (routes.is_empty() && protocol == Some(Protocol::Http), cluster)
+    {
+        routes.push(Route { cluster: cluster.index, ..Route::default() });
+    }
+    let cluster =
+        cluster.map(|cluster| cluster.index).or_else(|| routes.first().map(|one| one.cluster));
 
     if let (Some(bind), Some(field)) = (&bind, section.field("bind")) {
         if let Some((other, path)) = taken.binds.iter().find(|(other, _)| clash(bind, other)) {
@@ -101,10 +113,12 @@ fn listener(
         name,
         bind,
         protocol: protocol?,
-        cluster: cluster?.index,
+        cluster: cluster?,
         redis,
         proxy_protocol,
         limits,
+        routes,
+        http: of_http,
     })
 }
 
@@ -113,6 +127,7 @@ fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, 
     let needed = match protocol {
         Protocol::Redis => "shards",
         Protocol::Tcp => "backends",
+        Protocol::Http => source,
     };
     let word = protocol.as_str();
     if let (false, Some(field)) = (source.is_empty() || source == needed, section.field("cluster"))
@@ -124,8 +139,15 @@ fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, 
     if let (Protocol::Redis, Some(field)) = (protocol, section.field("proxy_protocol")) {
         reader.notes.not_supported(&field.key_at, &field.path, "proxy_protocol");
     }
-    if let (Protocol::Tcp, Some(field)) = (protocol, section.field("redis")) {
-        reader.notes.error(&field.key_at, &field.path, "only a redis listener has this");
+    let own = |key: &str| match key {
+        "redis" => protocol == Protocol::Redis,
+        _ => protocol == Protocol::Http,
+    };
+    for (key, whose) in [("redis", "a redis"), ("http", "an http"), ("routes", "an http")] {
+        if let (false, Some(field)) = (own(key), section.field(key)) {
+            let message = format!("only {whose} listener has this");
+            reader.notes.error(&field.key_at, &field.path, message);
+        }
     }
 }
 
@@ -145,7 +167,7 @@ fn trusted(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> Vec<IpNet> {
     networks
 }
 
-fn network(text: &str) -> Result<IpNet, Wrong> {
+pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
     let single = text.parse::<IpAddr>().map(IpNet::from);
     single.or_else(|_| text.parse()).map_err(|_| {
         let text = short(text);
@@ -153,7 +175,10 @@ fn network(text: &str) -> Result<IpNet, Wrong> {
     })
 }
 
-fn find_cluster<'k>(text: &str, clusters: &'k HashMap<&str, Known>) -> Result<&'k Known, Wrong> {
+pub(super) fn find_cluster<'k>(
+    text: &str,
+    clusters: &'k HashMap<&str, Known>,
+) -> Result<&'k Known, Wrong> {
     clusters.get(text).ok_or_else(|| {
         let mut names: Vec<&str> = clusters.keys().copied().collect();
         names.sort_unstable();

@@ -2,12 +2,14 @@
 //! the reading of one key: see `section`.
 
 mod cluster;
+mod http;
 mod limits;
 mod listener;
 mod shard;
+mod sticky;
 
 use super::{
-    Admin, Cluster, Config, Findings, Limits, Listener, Log, Shutdown,
+    Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Shutdown,
     env::Env,
     file,
     finding::Notes,
@@ -71,22 +73,24 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         })
         .collect();
     let listeners = listener::listeners(reader, root, &names, &admin);
+    let protocols = protocols(reader, entries, &listeners);
     if let (true, Some(field)) = (entries.is_empty(), root.field("clusters"))
         && matches!(field.node.value, file::Value::Map(_))
     {
         reader.notes.error(&field.key_at, &field.path, "it is empty; a listener needs one");
     }
     let mut clusters = Vec::new();
-    for (key, node) in entries {
-        clusters.extend(cluster::cluster(reader, key, node));
+    for ((key, node), protocol) in entries.iter().zip(protocols) {
+        clusters.extend(cluster::cluster(reader, key, node, protocol));
     }
     if reader.notes.errors() == 0 {
         for (index, ((key, node), cluster)) in entries.iter().zip(&clusters).enumerate() {
-            let own: Vec<_> =
-                listeners.iter().filter(|listener| listener.cluster == index).collect();
-            limits::of_protocol(reader, (key, node), cluster, &own, workers);
+            let uses = |listener: &Listener| listener.clusters().contains(&index);
+            let own = || listeners.iter().filter(|listener| uses(listener));
+            limits::of_protocol(reader, (key, node), cluster, own(), workers);
+            own().for_each(|one| sticky::only_over_http(reader, (&key.name, node), one));
             for (listener, address) in
-                own.into_iter().filter_map(|one| Some((one, asked_back(one, cluster)?)))
+                own().filter_map(|one| Some((one, asked_back(one, cluster)?)))
             {
                 let path = format!("clusters.{}", key.name);
                 let message = format!(
@@ -95,13 +99,37 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
                 );
                 reader.notes.error(&key.at, &path, message);
             }
-            if listeners.iter().all(|listener| listener.cluster != index) {
+            if own().next().is_none() {
                 let path = format!("clusters.{}", key.name);
                 reader.notes.hint(&key.at, &path, "no listener uses this cluster");
             }
         }
     }
     Config { workers, admin, log, limits, shutdown, listeners, clusters }
+}
+
+/// What each cluster is spoken to in: what its listeners speak.
+fn protocols(
+    reader: &mut Reader<'_, '_>,
+    entries: &[(file::Key, file::Node)],
+    listeners: &[Listener],
+) -> Vec<Option<Protocol>> {
+    let of = |(index, (key, _)): (usize, &(file::Key, file::Node))| {
+        let mut own = listeners.iter().filter(|listener| listener.clusters().contains(&index));
+        let first = own.next()?;
+        if let Some(other) = own.find(|other| other.protocol != first.protocol) {
+            let message = format!(
+                "listener '{}' speaks {} and listener '{}' {}; each needs a cluster of its own",
+                first.name,
+                first.protocol.as_str(),
+                other.name,
+                other.protocol.as_str()
+            );
+            reader.notes.error(&key.at, &format!("clusters.{}", key.name), message);
+        }
+        Some(first.protocol)
+    };
+    entries.iter().enumerate().map(of).collect()
 }
 
 /// The member of a cluster that is the listener itself.

@@ -1,7 +1,7 @@
 //! The rules one by one: a mistake in an otherwise good file, and every finding it gives.
 
 use crate::{
-    config::{Config, Env, Findings, Protocol, Secret},
+    config::{Config, Env, Findings, Protocol, Secret, Sticky},
     net::prefix::Prefix,
     policy::{access::Access, balance::Strategy, reads::ReadFrom},
 };
@@ -19,6 +19,7 @@ fn parse(text: &str) -> (Option<Config>, Findings) {
     };
     let file = |path: &Path| match path.to_str() {
         Some("dir/secret") => Ok("from file\n".to_owned()),
+        Some("dir/keys") => Ok("0123456789abcdef\nfedcba9876543210\r\n\n".to_owned()),
         Some("dir/empty") => Ok("\n".to_owned()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     };
@@ -358,8 +359,19 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
         (tcp("check: { http: {} }"), "clusters.c.check.http: `http` is not supported yet"),
         (tcp("check: { tcp: { port: 1 } }"), "clusters.c.check.tcp.port: `port` is not supported"),
         (tcp("balance: peak_ewma"), "clusters.c.balance: `peak_ewma` is not supported yet"),
-        (tcp("sticky: {}"), "clusters.c.sticky: it needs exactly one of client_ip, cookie, header"),
-        (tcp("sticky: { cookie: {} }"), "clusters.c.sticky.cookie: `cookie` is not supported yet"),
+        (tcp("sticky: {}"), "clusters.c.sticky: it needs one or more of cookie, header, client_ip"),
+        (
+            tcp("sticky: { cookie: { name: S, mode: plain } }"),
+            "clusters.c.sticky.cookie: listener 'l' speaks tcp, which has none; `client_ip` works",
+        ),
+        (
+            tcp("sticky: { header: X-Session-Id }"),
+            "clusters.c.sticky.header: listener 'l' speaks tcp, which has none",
+        ),
+        (
+            cluster("sticky: { cookie: { name: S, mode: plain } }"),
+            "clusters.c.sticky: it is for a cluster with `backends`; this one has `shards`",
+        ),
         (
             tcp("sticky: { client_ip: { v4: 0 } }"),
             "clusters.c.sticky.client_ip.v4: 0 is out of range; it is 1 to 32",
@@ -395,11 +407,14 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
     let backends = cluster.backends.as_ref().unwrap();
     let weights: Vec<u32> = backends.members.iter().map(|member| member.weight).collect();
     assert_eq!((weights, backends.balance), (vec![1, 3], Strategy::P2c));
-    assert_eq!(backends.sticky, Some(Prefix { v4: 24, v6: 64 }));
+    let client_ip = Some(Prefix { v4: 24, v6: 64 });
+    assert_eq!(backends.sticky, Some(Sticky { client_ip, ..Sticky::default() }));
     assert_eq!((cluster.timeouts.idle, cluster.shards.len()), (Duration::from_secs(3_600), 0));
     assert_eq!((config.listeners[0].protocol, config.backends()), (Protocol::Tcp, 2));
     assert_eq!(good(&tcp("")).clusters[0].backends.as_ref().unwrap().sticky, None);
 }
+
+mod sticky;
 
 #[test]
 fn an_address_belongs_to_one_shard() {

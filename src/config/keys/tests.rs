@@ -23,7 +23,7 @@ fn the_tables_are_sound() {
     let mut found = Vec::new();
     static WHOLE: Kind = Kind::Map(&ROOT);
     scopes(&WHOLE, &mut found);
-    assert_eq!(found.len(), 24);
+    assert_eq!(found.len(), 25);
     for key in found.iter().flat_map(|scope| scope.keys) {
         assert_eq!(key.doc.is_empty(), matches!(key.kind, Kind::Later), "{}", key.name);
     }
@@ -60,6 +60,8 @@ fn every_default_is_of_its_kind_and_in_its_range() {
             Kind::Choice { now, .. } => now.contains(&key.default),
             Kind::Bind => key.default.parse::<crate::net::addr::Bind>().is_ok(),
             Kind::LogLevel => key.default == "info",
+            Kind::Switch => matches!(key.default, "true" | "false"),
+            Kind::Text => true,
             _ => false,
         };
         assert!(good, "{}", key.name);

@@ -1,76 +1,24 @@
-//! What all connections of one worker share: the snapshot's reader, buffers, counters and dice. Not
-//! shared between workers, so nothing locks.
+//! What all connections of one worker share: the means to choose, buffers and counters. Not shared
+//! between workers, so nothing locks.
 
 use crate::{
     net::relay::Stock,
-    policy::dice::Dice,
-    telemetry::metrics::{ClusterMetrics, WorkerMetrics},
-    topology::{Cluster, Reader, Reporter},
+    telemetry::metrics::WorkerMetrics,
+    topology::{Chooser, Reporter},
 };
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// The state of one worker.
 #[derive(Debug)]
 pub struct Hub {
-    worker: usize,
+    pub chooser: Chooser,
     pub metrics: Arc<WorkerMetrics>,
     pub reporter: Reporter,
     pub stock: Stock,
-    topology: RefCell<Reader>,
-    /// By cluster: where its balancer is; started anywhere.
-    cursors: RefCell<Vec<u32>>,
-    dice: Cell<Dice>,
 }
 
 impl Hub {
-    /// `seed` is any random number.
-    pub fn new(
-        worker: usize,
-        metrics: Arc<WorkerMetrics>,
-        reporter: Reporter,
-        topology: Reader,
-        seed: u64,
-    ) -> Self {
-        let mut dice = Dice::new(seed);
-        let start = |_: &ClusterMetrics| u32::try_from(dice.below(u32::MAX.into())).unwrap_or(0);
-        let cursors = metrics.clusters.iter().map(start).collect();
-        Self {
-            worker,
-            metrics,
-            reporter,
-            stock: Stock::default(),
-            topology: RefCell::new(topology),
-            cursors: RefCell::new(cursors),
-            dice: Cell::new(dice),
-        }
-    }
-
-    /// A cluster of the snapshot in force.
-    pub(super) fn cluster(&self, index: usize) -> Option<Arc<Cluster>> {
-        self.topology.borrow_mut().snapshot().clusters.get(index).map(Arc::clone)
-    }
-
-    /// A fresh random number.
-    pub(super) fn draw(&self) -> u64 {
-        let mut dice = self.dice.get();
-        let drawn = dice.next();
-        self.dice.set(dice);
-        drawn
-    }
-
-    /// Lends the cursor of a cluster.
-    pub(super) fn with_cursor<T>(&self, cluster: usize, work: impl FnOnce(&mut u32) -> T) -> T {
-        match self.cursors.borrow_mut().get_mut(cluster) {
-            Some(cursor) => work(cursor),
-            None => work(&mut 0),
-        }
-    }
-
-    /// Its place among the workers, and of its cell in every backend.
-    pub(super) fn worker(&self) -> usize {
-        self.worker
+    pub fn new(chooser: Chooser, metrics: Arc<WorkerMetrics>, reporter: Reporter) -> Self {
+        Self { chooser, metrics, reporter, stock: Stock::default() }
     }
 }

@@ -5,7 +5,8 @@ use crate::{
     net::{
         addr::Address,
         listener::is_exhaustion,
-        proxy_protocol::{self, Ends, Header},
+        origin::Origin,
+        proxy_protocol,
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
@@ -14,17 +15,14 @@ use crate::{
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
     topology::{
         Cluster, Connected, Layout, Lease, Outcome, Shard,
-        admission::{Attempt, claim},
+        admission::{Attempt, Turn, claim},
         door::{Door, Place, Reason},
-        pick::{self, Picker},
+        pick,
     },
 };
 use ipnet::IpNet;
 use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::io::AsyncWriteExt;
 
 /// What a listener says of its connections.
 #[derive(Clone, Debug)]
@@ -63,12 +61,12 @@ pub async fn serve(
     mut place: Place,
 ) -> End {
     let _guard = Guard(&hub.metrics);
-    let Some(cluster) = hub.cluster(settings.cluster) else { return End::NoBackend };
+    let Some(cluster) = hub.chooser.cluster(settings.cluster) else { return End::NoBackend };
     let nobody = ListenerMetrics::default();
     let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
-    let mut origin = Origin { ends: ends(&client), address: peer, early: Vec::new() };
+    let mut origin = Origin::of(&client, peer);
     if peer.is_some_and(|peer| settings.trusts(peer)) {
-        origin = match greeted(&hub, &mut client, origin).await {
+        origin = match origin.greeted(&mut client, hub.stock.buffer()).await {
             Ok(told) => told,
             Err(error) => {
                 listener.rejected_protocol.add(1);
@@ -115,46 +113,12 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// Who the client is, and what of its bytes came with the telling.
-struct Origin {
-    ends: Option<Ends>,
-    address: Option<IpAddr>,
-    early: Vec<u8>,
-}
-
 impl Settings {
     /// Whether a connection from `peer` begins with a PROXY protocol header.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.iter().any(|network| network.contains(&peer))
     }
-}
-
-/// The ends of the socket itself.
-fn ends(client: &Stream) -> Option<Ends> {
-    let socket = client.tcp()?;
-    Some(Ends { source: socket.peer_addr().ok()?, destination: socket.local_addr().ok()? })
-}
-
-/// Reads the header that a proxy begins with; `own` stands when it speaks for itself.
-async fn greeted(hub: &Hub, client: &mut Stream, own: Origin) -> io::Result<Origin> {
-    let read = async {
-        let mut bytes = hub.stock.buffer();
-        loop {
-            match proxy_protocol::parse(&bytes).map_err(io::Error::other)? {
-                None if client.read_buf(&mut bytes).await? == 0 => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                None => {}
-                Some(Header { ends, len }) => {
-                    bytes.drain(..len);
-                    let address = ends.map(|ends| ends.source.ip()).or(own.address);
-                    return Ok(Origin { ends: ends.or(own.ends), address, early: bytes });
-                }
-            }
-        }
-    };
-    timeout(HEADER_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
@@ -166,13 +130,16 @@ async fn connect(
 ) -> Option<(Lease, Connected, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
-    let key = origin.address.map_or_else(|| hub.draw(), |address| client.key(address));
+    let key = origin.address.map_or_else(|| hub.chooser.draw(), |address| client.key(address));
     let header = send_proxy.map(|version| proxy_protocol::header(version, origin.ends));
     let mut tried = 0;
     for attempt in 0..ATTEMPTS {
         let metrics = hub.metrics.clusters.get(cluster.id);
         let one = || claim_one(hub, cluster.id, group, key, tried);
-        let (index, lease) = admit(cluster, metrics, (0, Access::Write), one).await.ok()?;
+        let (index, lease) =
+            admit(cluster, metrics, Turn { shard: 0, access: Access::Write, home: None }, one)
+                .await
+                .ok()?;
         tried |= 1 << index;
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
             counted.writes.retries.add(1);
@@ -182,7 +149,7 @@ async fn connect(
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
-                let connected = Connected::new(hub.worker(), Arc::clone(backend));
+                let connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
                 return Some((lease, connected, stream));
             }
             Err(error) => failed(hub, &lease, &error),
@@ -208,12 +175,9 @@ fn claim_one(
     key: u64,
     tried: u64,
 ) -> Attempt<(usize, Lease)> {
-    hub.with_cursor(cluster, |cursor| {
-        let mut picker = Picker { cursor: *cursor, key };
-        let pick = |tried| pick::any(group, &mut picker, tried, || hub.draw());
-        let claimed = claim(hub.worker(), group, tried, None, pick);
-        *cursor = picker.cursor;
-        claimed
+    hub.chooser.with_picker(cluster, key, |picker| {
+        let pick = |tried| pick::any(group, picker, tried, || hub.chooser.draw());
+        claim(hub.chooser.worker(), group, tried, None, pick)
     })
 }
 
@@ -230,7 +194,5 @@ fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
     hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 
-/// As long as a TLS handshake may take (http-tcp.md); a proxy sends its header at once.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is tried at so many backends at most.
 const ATTEMPTS: usize = 3;

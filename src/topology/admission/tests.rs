@@ -58,13 +58,14 @@ fn attempt(shard: &Shard, worker: usize) -> Attempt<Lease> {
 }
 
 async fn admit(shard: &Shard, queue: &Queue, patience: Duration) -> Result<Lease, NotAdmitted> {
-    queue.admit(0, Access::Write, sleep(patience), || attempt(shard, 0)).await
+    queue.admit(WRITE, sleep(patience), || attempt(shard, 0)).await
 }
 
 fn used(shard: &Shard) -> u32 {
     shard.members.iter().map(|backend| backend.room().unwrap().used.load(Ordering::SeqCst)).sum()
 }
 
+const WRITE: Turn = Turn { shard: 0, access: Access::Write, home: None };
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +227,7 @@ async fn a_line_for_writes_is_none_for_reads() {
     let wanted = |access| (access, ReadFrom::Replica);
     let one = |access| {
         let (shard, mut picker) = (&shard, Picker { cursor: 0, key: 0 });
-        queue.admit(0, access, sleep(SECOND), move || {
+        queue.admit(Turn { access, ..WRITE }, sleep(SECOND), move || {
             claim(0, shard, 0, Some(wanted(access)), |tried| {
                 pick::select(shard, access, ReadFrom::Replica, &mut picker, tried, || 7)
             })
@@ -256,8 +257,7 @@ fn the_bound_holds_across_threads_and_no_wake_is_lost() {
                         for _ in 0..50 {
                             let patience = sleep(60 * SECOND);
                             let try_once = || attempt(shard, worker);
-                            let lease =
-                                queue.admit(0, Access::Write, patience, try_once).await.unwrap();
+                            let lease = queue.admit(WRITE, patience, try_once).await.unwrap();
                             busiest.fetch_max(used(shard), Ordering::Relaxed);
                             tokio::task::yield_now().await;
                             drop(lease);

@@ -1,0 +1,124 @@
+//! A connection of which some bytes were read already: they come first. Not who read them.
+
+use super::stream::Stream;
+use bytes::{Buf, Bytes};
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Such a connection.
+#[derive(Debug)]
+pub struct Early {
+    stream: Stream,
+    early: Bytes,
+    counts: Rc<Counts>,
+}
+
+/// Bytes that have passed.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub read: Cell<u64>,
+    pub written: Cell<u64>,
+}
+
+impl Early {
+    pub fn new(stream: Stream, early: Bytes) -> Self {
+        Self { stream, early, counts: Rc::default() }
+    }
+
+    /// What has passed, for whoever keeps it beside the connection.
+    pub fn counts(&self) -> Rc<Counts> {
+        Rc::clone(&self.counts)
+    }
+
+    /// The connection itself; bytes that nobody has read since are gone.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+}
+
+impl AsyncRead for Early {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.early.is_empty() {
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let fits = self.early.len().min(buf.remaining());
+            buf.put_slice(self.early.get(..fits).unwrap_or_default());
+            self.early.advance(fits);
+        }
+        let read = buf.filled().len() - before;
+        self.counts.read.set(self.counts.read.get() + read as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.counted(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.counted(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Early {
+    fn counted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = polled {
+            self.counts.written.set(self.counts.written.get() + written as u64);
+        }
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_was_read_already_comes_first_and_all_is_counted() {
+        let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+        let mut early = Early::new(Stream::Unix(ours), Bytes::from_static(b"GET /"));
+        let counts = early.counts();
+        theirs.write_all(b" HTTP").await.unwrap();
+        let mut read = [0; 10];
+        early.read_exact(&mut read[..3]).await.unwrap();
+        early.read_exact(&mut read[3..]).await.unwrap();
+        assert_eq!(&read, b"GET / HTTP");
+        early.write_all(b"ok").await.unwrap();
+        assert_eq!((counts.read.get(), counts.written.get()), (10, 2));
+    }
+}

@@ -1,0 +1,151 @@
+//! Who is on the other side of a connection, in the words of the headers that tell a backend. Not
+//! the connection itself.
+
+use super::settings::Settings;
+use http::{HeaderMap, HeaderValue};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+};
+
+/// One client's connection, as its requests tell of it.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Its address, when it has one.
+    pub(super) address: Option<IpAddr>,
+    /// What it says of whom it speaks for is believed.
+    pub(super) trusted: bool,
+    /// Over TLS.
+    pub(super) secure: bool,
+    /// For `X-Forwarded-For`.
+    shown: HeaderValue,
+    /// The newest host and what `Forwarded` says with it: a client asks for the same one again.
+    forwarded: RefCell<(Option<HeaderValue>, HeaderValue)>,
+}
+
+impl Client {
+    pub(super) fn new(settings: &Settings, address: Option<IpAddr>, secure: bool) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        let shown = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        Self {
+            address,
+            trusted: address.is_some_and(|address| settings.trusts(address)),
+            secure,
+            shown: value(&shown),
+            forwarded: RefCell::new((None, HeaderValue::from_static(""))),
+        }
+    }
+
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.secure { "https" } else { "http" })
+    }
+
+    /// Its address, or `unknown`.
+    pub(super) fn shown(&self) -> HeaderValue {
+        self.shown.clone()
+    }
+
+    /// An element of `Forwarded` (RFC 7239).
+    pub(super) fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        let mut newest = self.forwarded.borrow_mut();
+        if newest.1.is_empty() || newest.0.as_ref() != host {
+            *newest = (host.cloned(), self.element(host));
+        }
+        newest.1.clone()
+    }
+
+    fn element(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        let by = match self.address {
+            Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
+            Some(IpAddr::V4(address)) => format!("for={address}"),
+            None => "for=unknown".to_owned(),
+        };
+        // What is in quotes may be anything but a quote or a backslash.
+        let host = host.and_then(|host| host.to_str().ok());
+        let host = match host.filter(|host| !host.contains(['"', '\\'])) {
+            Some(host) => format!(";host=\"{host}\""),
+            None => String::new(),
+        };
+        let scheme = if self.secure { "https" } else { "http" };
+        value(&format!("{by}{host};proto={scheme}"))
+    }
+
+    /// Whom the request is from: the newest address of `X-Forwarded-For` that no trusted proxy has,
+    /// when the connection is one's; else the connection's own.
+    pub(super) fn origin(&self, settings: &Settings, headers: &HeaderMap) -> Option<IpAddr> {
+        if !self.trusted {
+            return self.address;
+        }
+        let told = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let told: Vec<IpAddr> = told.flat_map(|value| value.split(',')).filter_map(parse).collect();
+        let client = told.iter().rev().find(|address| !settings.trusts(**address));
+        client.or_else(|| told.first()).copied().or(self.address)
+    }
+}
+
+/// An address as proxies write it: with or without brackets and a port.
+fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse().ok();
+    address.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+/// A value made of what is allowed in one.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+pub(super) const X_FORWARDED_FOR: http::HeaderName =
+    http::HeaderName::from_static("x-forwarded-for");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings::for_tests(vec!["10.0.0.0/8".parse().unwrap()])
+    }
+
+    fn origin(peer: &str, told: &[&str]) -> String {
+        let settings = settings();
+        let mut headers = HeaderMap::new();
+        for line in told {
+            headers.append(X_FORWARDED_FOR, line.parse().unwrap());
+        }
+        let client = Client::new(&settings, Some(peer.parse().unwrap()), false);
+        client.origin(&settings, &headers).unwrap().to_string()
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_who_the_client_is() {
+        assert_eq!(origin("1.2.3.4", &["5.6.7.8"]), "1.2.3.4");
+        assert_eq!(origin("10.0.0.1", &["5.6.7.8"]), "5.6.7.8");
+        assert_eq!(origin("10.0.0.1", &["6.6.6.6, 5.6.7.8, 10.0.0.2"]), "5.6.7.8");
+        assert_eq!(origin("10.0.0.1", &["6.6.6.6", "5.6.7.8:4444"]), "5.6.7.8");
+        assert_eq!(origin("10.0.0.1", &["10.0.0.7, 10.0.0.2"]), "10.0.0.7");
+        assert_eq!(origin("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(origin("10.0.0.1", &["[2001:db8::1]:80"]), "2001:db8::1");
+        assert_eq!(origin("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn forwarded_says_who_and_for_which_host() {
+        let said = |address: Option<&str>, secure, host: Option<&'static str>| {
+            let address = address.map(|address| address.parse().unwrap());
+            let client = Client::new(&settings(), address, secure);
+            let host = host.map(HeaderValue::from_static);
+            let first = client.forwarded(host.as_ref());
+            assert_eq!(client.forwarded(host.as_ref()), first);
+            first.to_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            said(Some("1.2.3.4"), false, Some("a:1")),
+            "for=1.2.3.4;host=\"a:1\";proto=http"
+        );
+        assert_eq!(said(Some("::1"), true, None), "for=\"[::1]\";proto=https");
+        assert_eq!(said(Some("::ffff:1.2.3.4"), true, None), "for=1.2.3.4;proto=https");
+        assert_eq!(said(None, false, Some("a\"b")), "for=unknown;proto=http");
+    }
+}

@@ -1,0 +1,252 @@
+//! One request on its way: a backend, a connection to it, the question and the head of the answer;
+//! and another backend when that is safe. Never a write again whose bytes left.
+
+use super::{
+    choice::Choice,
+    hub::Hub,
+    line::Line,
+    parcel::Parcel,
+    reply::Refusal,
+    settings::ClusterSettings,
+    site::Site,
+    trip::Trip,
+    upstream::{Lost, Upstream},
+    watch::Phase,
+};
+use crate::{
+    net::listener::is_exhaustion,
+    policy::{
+        access::Access,
+        dice::Dice,
+        retry::{Effect, Verdict, decide},
+    },
+    proto::admission::admit,
+    topology::{Backend, Cluster, Lease, Outcome, admission::NotAdmitted},
+};
+use http::Response;
+use hyper::body::Incoming;
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+/// A request, and who may take it.
+#[derive(Debug)]
+pub(super) struct Errand<'a> {
+    pub(super) hub: &'a Rc<Hub>,
+    pub(super) cluster: &'a Cluster,
+    pub(super) settings: &'a ClusterSettings,
+    pub(super) choice: Choice<'a>,
+}
+
+/// The head of a reply, and the claims that last until its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// What brings the body, over HTTP/1.1.
+    pub(super) upstream: Option<Box<Upstream>>,
+    /// Where its backend is among its likes.
+    pub(super) place: usize,
+    pub(super) lease: Lease,
+    pub(super) site: Rc<Site>,
+    /// When it was asked.
+    pub(super) asked_us: u64,
+}
+
+/// Why one try brought no reply.
+#[derive(Debug)]
+enum Miss {
+    Connect(io::Error),
+    Lost { lost: Lost, used: bool },
+}
+
+impl Errand<'_> {
+    /// Sends the request, to another backend when one fails.
+    ///
+    /// # Errors
+    /// What the client is told when no backend has answered.
+    pub(super) async fn run(&mut self, mut parcel: Parcel, trip: &Trip) -> Result<Answer, Refusal> {
+        let mut tries = 0;
+        let mut newest = None;
+        loop {
+            let (place, lease) = match self.claim().await {
+                Ok(claimed) => claimed,
+                Err(NotAdmitted::Overloaded) => {
+                    return Err(newest.unwrap_or_else(|| Refusal::overloaded(&self.cluster.name)));
+                }
+                Err(NotAdmitted::Nobody) => {
+                    let none = || Refusal::no_backend(self.choice.why_not());
+                    return Err(newest.unwrap_or_else(none));
+                }
+            };
+            let backend = &Arc::clone(lease.backend());
+            if tries > 0 {
+                trip.retried();
+            }
+            tries += 1;
+            let miss = match self.ask((place, lease), &mut parcel, trip).await {
+                Ok(answer) => return Ok(answer),
+                Err(miss) => miss,
+            };
+            self.blame(backend, &miss, trip);
+            let refusal = self.refusal(backend, &miss, trip, tries);
+            if !self.again(place, miss, &mut parcel, trip, tries) {
+                return Err(refusal);
+            }
+            newest = Some(refusal);
+            let most = BACKOFF_US << tries.min(6);
+            let wait = Dice::new(self.hub.chooser.draw()).below(most);
+            tokio::time::sleep(Duration::from_micros(wait)).await;
+        }
+    }
+
+    /// A claim on a backend that was not tried, as soon as one has room.
+    async fn claim(&mut self) -> Result<(usize, Lease), NotAdmitted> {
+        let (hub, turn) = (self.hub, self.choice.turn());
+        let counted = hub.counted(self.cluster.id);
+        admit(self.cluster, counted, turn, || self.choice.next(hub)).await
+    }
+
+    /// One try.
+    async fn ask(
+        &self,
+        (place, lease): (usize, Lease),
+        parcel: &mut Parcel,
+        trip: &Trip,
+    ) -> Result<Answer, Miss> {
+        let site = self.hub.site(lease.backend());
+        let line = Line::open(self.hub, self.cluster, self.settings, &site, parcel.is_replayable());
+        let line = line.await.map_err(Miss::Connect)?;
+        let asked_us = self.hub.now_us();
+        let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
+        let waiting = site.wait(trip.watch(), asked_us, parcel.is_replayable());
+        let used = line.is_used();
+        let asked = line.ask(request, trip.watch()).await;
+        drop(waiting);
+        match asked {
+            Ok((response, upstream)) => {
+                Ok(Answer { response, upstream, place, lease, site, asked_us })
+            }
+            Err(lost) => Err(Miss::Lost { lost, used }),
+        }
+    }
+
+    /// What is left of the time that covers all tries.
+    fn left(&self, trip: &Trip, now_us: u64) -> Duration {
+        let whole = self.cluster.timeouts.request;
+        let spent = Duration::from_micros(now_us.saturating_sub(trip.started_us()));
+        if whole.is_zero() { whole } else { whole.saturating_sub(spent).max(SHORTEST) }
+    }
+
+    /// Counts a failed try, and tells control when it was the backend's doing.
+    fn blame(&self, backend: &Arc<Backend>, miss: &Miss, trip: &Trip) {
+        let Some(cell) = backend.cells.get(self.hub.chooser.worker()) else { return };
+        let faulty = match miss {
+            Miss::Connect(error) => {
+                cell.connects_failed.add(1);
+                tracing::debug!(backend = %backend.name, "connect: {error}");
+                // What we lack ourselves is no fault of the backend.
+                !is_exhaustion(error)
+            }
+            // It closed an idle connection just as we took it.
+            Miss::Lost { lost: Lost::Broken(error), used: true } => !closed(error),
+            Miss::Lost { lost: Lost::Broken(_), used: false } => true,
+            Miss::Lost { lost: Lost::Due, .. } => trip.watch().phase() == Phase::Waiting,
+            Miss::Lost { lost: Lost::Unsent(_) | Lost::Moved, .. } => false,
+        };
+        if !faulty {
+            return;
+        }
+        match self.choice.access() {
+            Access::Read => cell.reads.add(1),
+            Access::Write => cell.writes.add(1),
+        }
+        cell.failures.add(1);
+        self.hub.reporter.report(backend, Outcome::LocalFailure);
+    }
+
+    /// Whether there is another try; prepares it.
+    fn again(
+        &mut self,
+        place: usize,
+        miss: Miss,
+        parcel: &mut Parcel,
+        trip: &Trip,
+        tries: u8,
+    ) -> bool {
+        let sent = match miss {
+            Miss::Connect(_) => false,
+            Miss::Lost { lost: Lost::Due, .. } => return false,
+            Miss::Lost { lost: Lost::Unsent(request), .. } => {
+                parcel.put_back(*request);
+                self.choice.forgive(place);
+                false
+            }
+            Miss::Lost { lost: Lost::Broken(error), used } => {
+                if used && closed(&error) {
+                    self.choice.forgive(place);
+                }
+                true
+            }
+            Miss::Lost { lost: Lost::Moved, .. } => true,
+        };
+        let access = if parcel.is_replayable() { Access::Read } else { Access::Write };
+        let in_time = {
+            let request = self.cluster.timeouts.request;
+            let spent = self.hub.now_us().saturating_sub(trip.started_us());
+            request.is_zero() || u128::from(spent) < request.as_micros()
+        };
+        in_time
+            && (!sent || parcel.is_replayable())
+            && decide(sent, access, tries) == Verdict::Retry
+            && self.hub.try_retry(self.cluster.id)
+    }
+
+    /// What the client is told when this try was the last.
+    fn refusal(&self, backend: &Backend, miss: &Miss, trip: &Trip, tries: u8) -> Refusal {
+        let name = &backend.name;
+        match miss {
+            Miss::Connect(error) => {
+                Refusal::connect_failed(format!("backend {name}: connect: {error}; tried {tries}"))
+            }
+            Miss::Lost { lost: Lost::Due, .. } if trip.watch().phase() == Phase::Upload => {
+                Refusal::client_timeout()
+            }
+            Miss::Lost { lost: Lost::Due, .. } => {
+                let limit = self.cluster.timeouts.request.as_millis();
+                Refusal::backend_timeout(format!("backend {name}: no reply within {limit}ms"))
+            }
+            Miss::Lost { lost, .. } => {
+                let why = match lost {
+                    Lost::Broken(error) => error.to_string(),
+                    Lost::Moved => "it was taken out of rotation".to_owned(),
+                    Lost::Unsent(_) | Lost::Due => "the connection was closed".to_owned(),
+                };
+                let unsent = matches!(lost, Lost::Unsent(_));
+                match decide(!unsent, self.choice.access(), u8::MAX) {
+                    Verdict::Fail(Effect::Unknown) => Refusal::result_unknown(format!(
+                        "backend {name}: {why}; the request may have been executed or not"
+                    )),
+                    Verdict::Fail(Effect::None) | Verdict::Retry => {
+                        Refusal::reply_lost(format!("backend {name}: {why}; tried {tries}"))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the other side closed before it said anything.
+fn closed(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || is_reset(error)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Doubled before each further try, and drawn from the whole range.
+const BACKOFF_US: u64 = 2_500;
+/// A try is not begun without any time.
+const SHORTEST: Duration = Duration::from_millis(1);

@@ -1,0 +1,231 @@
+//! The head of a request on its way to a backend, and of a reply on its way to the client: what is
+//! refused, what is taken off because it is for one connection alone, and what is added. Not the
+//! framing of bodies: that is hyper's.
+
+use super::{
+    client::{Client, X_FORWARDED_FOR},
+    reply::Refusal,
+    settings::{RequestId, Settings},
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    header::{CONNECTION, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+    request, response,
+    uri::PathAndQuery,
+};
+
+/// Refuses what hyper lets through and HTTP does not allow, and leaves a head with exactly one host
+/// and a URI that is a path alone.
+pub(super) fn normalise(head: &mut request::Parts, longest_uri: usize) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::no_tunnels());
+    }
+    let version = head.version;
+    if version < Version::HTTP_2 {
+        one_host(head)?;
+        only_chunked(&head.headers)?;
+    } else {
+        host_of_authority(head)?;
+    }
+    let length = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if length > longest_uri {
+        return Err(Refusal::uri_too_long(longest_uri));
+    }
+    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
+        let path = head.uri.path_and_query().cloned();
+        // An absolute URI without a path is the root, or for OPTIONS the whole server (RFC 9112,
+        // 3.2.4).
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        head.uri = Uri::from(path);
+    }
+    Ok(())
+}
+
+/// RFC 9112, 3.2: a request has one host; a URI that names one is right against the field.
+fn one_host(head: &mut request::Parts) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(Refusal::malformed("the request has two Host fields")),
+        (None, _) if head.version == Version::HTTP_11 => {
+            return Err(Refusal::malformed("the request has no Host field"));
+        }
+        _ => {}
+    }
+    if let Some(authority) = head.uri.authority() {
+        let host = HeaderValue::from_str(without_user(authority.as_str()));
+        let host = host.map_err(|_| Refusal::malformed("the URI has no host"))?;
+        head.headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Over HTTP/2 the authority is the host; a Host field beside it must say the same (RFC 9113,
+/// 8.3.1).
+fn host_of_authority(head: &mut request::Parts) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let authority = head.uri.authority().map(|authority| without_user(authority.as_str()));
+    match (authority, host) {
+        _ if second.is_some() => Err(Refusal::malformed("the request has two Host fields")),
+        (None, None) => Err(Refusal::malformed("the request has no :authority")),
+        (None, Some(_)) => Ok(()),
+        (Some(authority), Some(host)) if host.as_bytes() != authority.as_bytes() => {
+            Err(Refusal::malformed("Host and :authority are not the same"))
+        }
+        (Some(authority), _) => {
+            let host = HeaderValue::from_str(authority);
+            let host = host.map_err(|_| Refusal::malformed("the :authority is no host"))?;
+            head.headers.insert(HOST, host);
+            Ok(())
+        }
+    }
+}
+
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// Whoever frames a body otherwise than we do sees other requests than we do.
+fn only_chunked(headers: &HeaderMap) -> Result<(), Refusal> {
+    let fine = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if headers.get_all(TRANSFER_ENCODING).iter().all(fine) {
+        return Ok(());
+    }
+    Err(Refusal::malformed("a Transfer-Encoding other than chunked"))
+}
+
+/// What the fields of one connection said, before they were taken off.
+#[derive(Debug, Default)]
+pub(super) struct Hop {
+    /// The protocol that the client wants to go on with.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// The client takes trailers.
+    trailers: bool,
+}
+
+/// Takes off what is for one connection alone: RFC 9110, 7.6.1, and what is named in Connection.
+fn strip(headers: &mut HeaderMap) -> Hop {
+    let mut hop = Hop::default();
+    let mut upgrades = false;
+    if let Some(first) = headers.get(CONNECTION) {
+        let named = first.as_bytes();
+        // Nearly always one of two words, which name no other field.
+        let plain = headers.get_all(CONNECTION).iter().nth(1).is_none()
+            && (named.eq_ignore_ascii_case(b"keep-alive") || named.eq_ignore_ascii_case(b"close"));
+        if !plain {
+            for name in names(headers) {
+                upgrades |= name == UPGRADE;
+                if name != UPGRADE && !KEPT.contains(&name) {
+                    headers.remove(&name);
+                }
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    if let Some(upgrade) = headers.remove(UPGRADE) {
+        hop.upgrade = Some(upgrade).filter(|_| upgrades);
+    }
+    if let Some(te) = headers.remove(TE) {
+        let trailers = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"trailers");
+        hop.trailers = te.as_bytes().split(|byte| *byte == b',').any(trailers);
+    }
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    hop
+}
+
+/// The fields that Connection names.
+fn names(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter();
+    let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok()).collect()
+}
+
+/// Makes the head of a request what the backend gets. `length_known`: its body has an announced
+/// length or none.
+pub(super) fn to_backend(
+    head: &mut request::Parts,
+    client: &Client,
+    settings: &Settings,
+    length_known: bool,
+    make_id: impl FnOnce() -> u128,
+) -> Hop {
+    let from = head.version;
+    let headers = &mut head.headers;
+    let hop = strip(headers);
+    if !length_known {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if hop.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    forwarded(headers, client);
+    if settings.via {
+        headers.append(VIA, via(from));
+    }
+    if settings.request_id == RequestId::Make && !headers.contains_key(X_REQUEST_ID) {
+        let id = HeaderValue::from_str(&format!("{:032x}", make_id()));
+        headers.extend(id.ok().map(|id| (X_REQUEST_ID, id)));
+    }
+    head.version = Version::HTTP_11;
+    hop
+}
+
+/// Says for whom we ask. What a client says of itself is thrown away, what a trusted proxy says is
+/// kept and added to.
+fn forwarded(headers: &mut HeaderMap, client: &Client) {
+    let host = headers.get(HOST).cloned();
+    let element = client.forwarded(host.as_ref());
+    if client.trusted {
+        append(headers, X_FORWARDED_FOR, &client.shown());
+        append(headers, FORWARDED, &element);
+        headers.entry(X_FORWARDED_PROTO).or_insert_with(|| client.scheme());
+        if let Some(host) = host {
+            headers.entry(X_FORWARDED_HOST).or_insert(host);
+        }
+        return;
+    }
+    headers.insert(X_FORWARDED_FOR, client.shown());
+    headers.insert(FORWARDED, element);
+    headers.insert(X_FORWARDED_PROTO, client.scheme());
+    match host {
+        Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
+        None => drop(headers.remove(X_FORWARDED_HOST)),
+    }
+}
+
+/// Adds an element to a list, in one field.
+fn append(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    let told = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+    let list = told.chain([element.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
+    }
+}
+
+/// Makes the head of a reply what the client gets; `of` is the version it came in.
+pub(super) fn to_client(head: &mut response::Parts, settings: &Settings) {
+    let of = head.version;
+    strip(&mut head.headers);
+    if settings.via {
+        head.headers.append(VIA, via(of));
+    }
+    head.version = Version::HTTP_11;
+}
+
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 sluice",
+        Version::HTTP_10 => "1.0 sluice",
+        _ => "1.1 sluice",
+    })
+}
+
+/// Named in Connection or not, these are for the one at the end.
+const KEPT: [HeaderName; 2] = [HOST, TRAILER];
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

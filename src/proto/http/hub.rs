@@ -1,0 +1,165 @@
+//! What all HTTP connections of one worker share: the means to choose, the backends' connections,
+//! who waits for what, and the counters. Not shared between workers, so nothing locks.
+
+use super::{site::Site, watch::Watch};
+use crate::{
+    net::{relay::Stock, spawn::Spawn},
+    policy::retry::Budget,
+    telemetry::metrics::{ClusterMetrics, WorkerMetrics},
+    topology::{Backend, Chooser, Reporter},
+};
+use slab::Slab;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Hub {
+    pub(super) chooser: Chooser,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) reporter: Reporter,
+    pub(super) spawn: Spawn,
+    pub(super) stock: Stock,
+    /// Cancelled when no new request is to come.
+    pub(super) draining: CancellationToken,
+    start: Instant,
+    /// By the id of the backend.
+    sites: RefCell<HashMap<u32, Rc<Site>, foldhash::fast::FixedState>>,
+    watches: RefCell<Slab<Rc<Watch>>>,
+    /// By cluster.
+    budgets: RefCell<Vec<Budget>>,
+    ticks: Cell<u64>,
+}
+
+/// A watch that the hub looks at, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Watched {
+    hub: Rc<Hub>,
+    key: usize,
+}
+
+impl Hub {
+    pub fn new(
+        chooser: Chooser,
+        metrics: Arc<WorkerMetrics>,
+        reporter: Reporter,
+        spawn: Spawn,
+        draining: CancellationToken,
+    ) -> Self {
+        let budgets = metrics.clusters.iter().map(|_| Budget::default()).collect();
+        Self {
+            chooser,
+            metrics,
+            reporter,
+            spawn,
+            stock: Stock::default(),
+            draining,
+            start: Instant::now(),
+            sites: RefCell::default(),
+            watches: RefCell::default(),
+            budgets: RefCell::new(budgets),
+            ticks: Cell::new(0),
+        }
+    }
+
+    /// What time brings; to be called every [`TICK`].
+    pub fn tick(&self) {
+        let (now, now_us, count) = (Instant::now(), self.now_us(), self.ticks.get() + 1);
+        self.ticks.set(count);
+        for site in self.sites() {
+            site.suspect(now_us, &self.reporter);
+            site.sweep(now);
+            if count.is_multiple_of(DECAY) {
+                site.decay();
+            }
+        }
+        if count.is_multiple_of(LOOK) {
+            let watches = self.watches.borrow();
+            watches.iter().for_each(|(_, watch)| watch.look(now_us));
+        }
+    }
+
+    /// A gate has changed: who waits for a backend that is out goes elsewhere.
+    pub fn gates_changed(&self) {
+        for site in self.sites() {
+            if site.backend.gate().evict() {
+                site.evict();
+            } else if !site.backend.gate().open() {
+                site.pool.clear();
+            }
+        }
+    }
+
+    /// Microseconds since the worker started.
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// A time `from_us` on, or never for zero.
+    pub(super) fn after(from_us: u64, wait: Duration) -> u64 {
+        match u64::try_from(wait.as_micros()) {
+            Ok(0) | Err(_) => u64::MAX,
+            Ok(us) => from_us.saturating_add(us),
+        }
+    }
+
+    pub(super) fn site(&self, backend: &Arc<Backend>) -> Rc<Site> {
+        let mut sites = self.sites.borrow_mut();
+        let site =
+            sites.entry(backend.id).or_insert_with(|| Rc::new(Site::new(Arc::clone(backend))));
+        Rc::clone(site)
+    }
+
+    fn sites(&self) -> Vec<Rc<Site>> {
+        self.sites.borrow().values().map(Rc::clone).collect()
+    }
+
+    pub(super) fn counted(&self, cluster: usize) -> Option<&ClusterMetrics> {
+        self.metrics.clusters.get(cluster)
+    }
+
+    pub(super) fn on_request(&self, cluster: usize, now_us: u64) {
+        if let Some(budget) = self.budgets.borrow_mut().get_mut(cluster) {
+            budget.on_request(now_us / 1000, 1);
+        }
+    }
+
+    /// Counts a client closed for what it sent.
+    pub(super) fn rejected(&self, listener: usize) {
+        if let Some(listener) = self.metrics.listeners.get(listener) {
+            listener.rejected_protocol.add(1);
+        }
+    }
+
+    /// Takes one retry of the cluster's budget.
+    pub(super) fn try_retry(&self, cluster: usize) -> bool {
+        let now_ms = self.now_us() / 1000;
+        self.budgets.borrow_mut().get_mut(cluster).is_some_and(|budget| budget.try_retry(now_ms))
+    }
+
+    /// Looks at `watch` from now on.
+    pub(super) fn watch(self: &Rc<Self>, watch: Rc<Watch>) -> Watched {
+        let key = self.watches.borrow_mut().insert(watch);
+        Watched { hub: Rc::clone(self), key }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.hub.watches.borrow_mut().try_remove(self.key);
+    }
+}
+
+/// How often [`Hub::tick`] is to be called: a hung backend must be ejected within a second, of
+/// which the wait until it is suspect and two probes take 750ms.
+pub const TICK: Duration = Duration::from_millis(50);
+/// In ticks: deadlines are looked at five times a second.
+const LOOK: u64 = 4;
+/// In ticks: every ten seconds.
+const DECAY: u64 = 200;

@@ -1,0 +1,86 @@
+//! A connection that one request can be sent on: from the pool, dialled now, or shared by many over
+//! HTTP/2. Not which backend it leads to.
+
+use super::{
+    hub::Hub,
+    settings::ClusterSettings,
+    shared::Shared,
+    site::Site,
+    upload::Upload,
+    upstream::{Lost, Upstream},
+    watch::Watch,
+};
+use crate::{
+    net::stream,
+    topology::{Cluster, Connected},
+};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A connection for one request.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// For this request alone; `used`: it has carried others.
+    Own { upstream: Box<Upstream>, used: bool },
+    /// HTTP/2: others are on it too.
+    Shared(Shared),
+}
+
+impl Line {
+    /// `again`: the request may be sent again should the connection prove closed; else one that was
+    /// just used is preferred, and a new one to any other.
+    ///
+    /// # Errors
+    /// Why the backend could not be connected to.
+    pub(super) async fn open(
+        hub: &Hub,
+        cluster: &Cluster,
+        settings: &ClusterSettings,
+        site: &Site,
+        again: bool,
+    ) -> io::Result<Self> {
+        if settings.http2 {
+            return Shared::open(hub, cluster, site).await.map(Self::Shared);
+        }
+        let freshness = if again { Duration::MAX } else { FRESH };
+        while let Some(mut upstream) = site.pool.take(Instant::now(), freshness) {
+            if upstream.settle() {
+                return Ok(Self::Own { upstream, used: true });
+            }
+        }
+        let stream = stream::connect(&site.backend.address, cluster.timeouts.connect).await?;
+        let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
+        let upstream = Upstream::new(stream, connected).await.map_err(io::Error::other)?;
+        Ok(Self::Own { upstream: Box::new(upstream), used: false })
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        match self {
+            Self::Own { used, .. } => *used,
+            Self::Shared(_) => true,
+        }
+    }
+
+    /// Sends the request and waits for the head of its reply; gives what brings the body.
+    pub(super) async fn ask(
+        self,
+        request: Request<Upload>,
+        watch: &Watch,
+    ) -> Result<(Response<Incoming>, Option<Box<Upstream>>), Lost> {
+        match self {
+            Self::Own { mut upstream, .. } => {
+                let response = upstream.ask(request, watch).await?;
+                Ok((response, Some(upstream)))
+            }
+            Self::Shared(mut shared) => Ok((shared.ask(request, watch).await?, None)),
+        }
+    }
+}
+
+/// http-tcp.md: a request that may not be retried prefers a connection used within the last second.
+const FRESH: Duration = Duration::from_secs(1);

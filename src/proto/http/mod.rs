@@ -1,0 +1,26 @@
+//! HTTP/1.1 and HTTP/2, on hyper at both sides. A head is written anew from its parsed form and a
+//! body is framed anew, so that a backend counts exactly the requests that we count.
+
+mod choice;
+mod client;
+mod download;
+mod forward;
+mod head;
+pub mod hub;
+mod line;
+mod parcel;
+mod reply;
+pub mod routes;
+mod service;
+pub mod session;
+pub mod settings;
+mod shared;
+mod site;
+mod stickiness;
+mod trip;
+mod tunnel;
+mod upload;
+mod upstream;
+mod watch;
+
+pub use reply::refused;

@@ -1,0 +1,103 @@
+//! A request as it is handed to a connection, and once more if it may be. Not the decision whether
+//! it is.
+
+use super::{
+    hub::Hub,
+    upload::{Times, Upload},
+    watch::Watch,
+};
+use http::{Extensions, Request, request::Parts};
+use hyper::body::{Body, Incoming};
+use std::{rc::Rc, time::Duration};
+
+/// One request to be sent.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    state: State,
+    /// What was handed over does not come back, so one that may be sent again is copied first.
+    replayable: bool,
+    body_idle: Duration,
+    expects: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was handed over.
+    Fresh(Box<(Parts, Incoming)>),
+    /// It came back as it was.
+    Returned(Box<Request<Upload>>),
+    /// It was handed over; this is its head.
+    Copied(Box<Parts>),
+    /// It was handed over, and is gone.
+    Gone,
+}
+
+impl Parcel {
+    /// `again`: it may be sent a second time after it was sent, which it must have no body for.
+    pub(super) fn new(
+        head: Parts,
+        incoming: Incoming,
+        again: bool,
+        body_idle: Duration,
+        expects: bool,
+    ) -> Self {
+        let replayable = again && incoming.is_end_stream();
+        Self { state: State::Fresh(Box::new((head, incoming))), replayable, body_idle, expects }
+    }
+
+    /// Whether it may be sent again after it was sent.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.replayable
+    }
+
+    /// The request, to be answered within `reply` of its end.
+    pub(super) fn take(
+        &mut self,
+        hub: &Rc<Hub>,
+        watch: &Rc<Watch>,
+        reply: Duration,
+    ) -> Request<Upload> {
+        let times = Times { body: self.body_idle, reply };
+        let upload = |incoming| Upload::new(incoming, Rc::clone(hub), Rc::clone(watch), times);
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Fresh(fresh) => {
+                let (head, incoming) = *fresh;
+                if self.replayable {
+                    self.state = State::Copied(Box::new(copy(&head)));
+                }
+                let mut request = Request::from_parts(head, upload(Some(incoming)));
+                if self.expects {
+                    let allowed = request.body_mut().expect();
+                    hyper::ext::on_informational(&mut request, move |reply| {
+                        if reply.status() == http::StatusCode::CONTINUE {
+                            allowed.store(true, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    });
+                }
+                request
+            }
+            State::Returned(request) => *request,
+            State::Copied(head) => {
+                self.state = State::Copied(Box::new(copy(&head)));
+                Request::from_parts(*head, upload(None))
+            }
+            State::Gone => unreachable!("what is gone is not sent again"),
+        }
+    }
+
+    /// Takes it back: nothing of it was sent.
+    pub(super) fn put_back(&mut self, request: Request<Upload>) {
+        self.state = State::Returned(Box::new(request));
+    }
+}
+
+/// All of a head but its extensions, which are hyper's notes of the connection it came on.
+fn copy(head: &Parts) -> Parts {
+    let (mut copy, ()) = Request::new(()).into_parts();
+    copy.method = head.method.clone();
+    copy.uri = head.uri.clone();
+    copy.version = head.version;
+    copy.headers = head.headers.clone();
+    copy.extensions = Extensions::new();
+    copy
+}

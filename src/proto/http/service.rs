@@ -1,0 +1,203 @@
+//! One request of a client, from its head to the head of the reply: the straight path of HTTP.
+
+use super::{
+    choice::Choice,
+    client::Client,
+    download::{Download, Passage},
+    forward::{Answer, Errand},
+    head::{self, Hop},
+    hub::{Hub, Watched},
+    parcel::Parcel,
+    reply::Refusal,
+    routes,
+    settings::Settings,
+    stickiness::Stickiness,
+    trip::Trip,
+    tunnel::Tunnel,
+    watch::{Phase, Watch},
+};
+use crate::topology::door;
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, EXPECT, HOST, UPGRADE},
+    request::Parts,
+};
+use hyper::body::{Body, Incoming};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+/// One client's connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) hub: Rc<Hub>,
+    pub(super) settings: Rc<Settings>,
+    pub(super) client: Client,
+    /// What it waits for, over HTTP/1.1; each stream of HTTP/2 has its own.
+    pub(super) watch: Option<Rc<Watch>>,
+    /// The other side, once the client has been told that it is connected to it.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Session {
+    /// The reply to one request, whatever becomes of it.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Download> {
+        let (watch, watched) = self.watch();
+        let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
+        let (head, incoming) = request.into_parts();
+        match self.forward(head, incoming, &mut trip).await {
+            Ok((answer, promise)) => self.reply(answer, promise, trip),
+            Err(refusal) => {
+                trip.refused();
+                refusal.into_response()
+            }
+        }
+    }
+
+    /// Whether the limits of the client's address and of the process let the request in.
+    fn is_allowed(&self, head: &Parts) -> Result<(), Refusal> {
+        let settings = &*self.settings;
+        let refusal = if settings.memory.is_used_up() {
+            Some(door::Refusal::MEMORY)
+        } else if settings.door.counts_requests() {
+            let address = self.client.origin(settings, &head.headers);
+            let key = address.map(|address| settings.door.prefix().client(address));
+            key.and_then(|key| settings.door.request(key, Instant::now()).err())
+        } else {
+            None
+        };
+        let Some(refusal) = refusal else { return Ok(()) };
+        if let Some(listener) = self.hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, Instant::now());
+        }
+        Err(Refusal::limited(refusal))
+    }
+
+    fn watch(&self) -> (Rc<Watch>, Option<Watched>) {
+        if let Some(watch) = &self.watch {
+            watch.begin();
+            return (Rc::clone(watch), None);
+        }
+        let watch = Watch::new(Phase::Waiting, u64::MAX);
+        (Rc::clone(&watch), Some(self.hub.watch(watch)))
+    }
+
+    /// Finds who is to answer and asks.
+    async fn forward(
+        &self,
+        mut head: Parts,
+        incoming: Incoming,
+        trip: &mut Trip,
+    ) -> Result<(Answer, Promise), Refusal> {
+        let settings = &*self.settings;
+        self.is_allowed(&head)?;
+        head::normalise(&mut head, settings.limits.uri)?;
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let route = routes::find(&settings.routes, &head, host);
+        let index = route.ok_or_else(|| Refusal::no_route(host))?;
+        let cluster = self.hub.chooser.cluster(index);
+        let (Some(cluster), Some(of_cluster)) = (&cluster, settings.clusters.get(index)) else {
+            return Err(Refusal::no_route(host));
+        };
+        let address = self.client.origin(settings, &head.headers);
+        let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
+        trip.goes_to(index, choice.access());
+        let cookie = of_cluster.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
+        let stickiness = cookie.map(|cookie| Stickiness::take(cookie, &mut head.headers));
+        if let (Some(cookie), Some(place)) = (cookie, stickiness.and_then(|found| found.place)) {
+            choice.stick(place, cookie.strict);
+        }
+
+        let expects = head.headers.contains_key(EXPECT) && !of_cluster.http2;
+        let length_known = incoming.size_hint().exact().is_some();
+        let make_id =
+            || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
+        let mut hop = head::to_backend(&mut head, &self.client, settings, length_known, make_id);
+        ask_to_upgrade(&mut head, &mut hop, &incoming);
+        let again = of_cluster.idempotent_writes || repeatable(&head.method);
+        let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
+        let mut errand = Errand { hub: &self.hub, cluster, settings: of_cluster, choice };
+        let answer = errand.run(parcel, trip).await?;
+        Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
+    }
+
+    /// Makes a backend's reply ours.
+    fn reply(&self, answer: Answer, promise: Promise, mut trip: Trip) -> Response<Download> {
+        let Answer { response, upstream, place, lease, site, asked_us } = answer;
+        let (mut head, incoming) = response.into_parts();
+        let of_cluster = trip.cluster().and_then(|index| self.settings.clusters.get(index));
+        let life = keep_alive(&head, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
+        let upgraded = head.headers.get(UPGRADE).cloned();
+        head::to_client(&mut head, &self.settings);
+        let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
+        if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
+            let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
+            trip.sticky(told);
+        }
+        trip.replied(head.status, lease, site, asked_us, life);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(upstream), Some(_)) = (upstream, promise.upgrade) else {
+                trip.broken();
+                let text = "the backend changes to a protocol that nobody asked for";
+                return Refusal::reply_lost(text).into_response();
+            };
+            let (backend, early, connected) = upstream.into_stream();
+            let idle = Duration::ZERO;
+            trip.complete();
+            *self.tunnel.borrow_mut() = Some(Tunnel { backend, early, connected, trip, idle });
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));
+            return Response::from_parts(head, Download::Text(Bytes::new()));
+        }
+        let body = if incoming.is_end_stream() {
+            trip.complete();
+            if let Some(upstream) = upstream {
+                trip.give_back(upstream);
+            }
+            Download::Text(Bytes::new())
+        } else {
+            Download::Backend(Box::new(Passage::new(incoming, upstream, trip)))
+        };
+        Response::from_parts(head, body)
+    }
+}
+
+/// What a reply will need of its request.
+#[derive(Debug)]
+struct Promise {
+    /// The protocol that the client was allowed to ask for.
+    upgrade: Option<HeaderValue>,
+    stickiness: Option<Stickiness>,
+}
+
+/// Says again that the client wants another protocol, when it may have one.
+fn ask_to_upgrade(head: &mut Parts, hop: &mut Hop, incoming: &Incoming) {
+    // `h2c` would take requests past us that we do not see; a body would have to come first.
+    let fits = |protocol: &HeaderValue| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    let wanted = hop.upgrade.take().filter(|protocol| fits(protocol) && incoming.is_end_stream());
+    if let Some(protocol) = &wanted {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol.clone());
+    }
+    hop.upgrade = wanted;
+}
+
+/// http-tcp.md: these are tried again after they were sent.
+fn repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// How long the connection may be idle: less than the backend itself says that it waits.
+fn keep_alive(head: &http::response::Parts, configured: Duration) -> Duration {
+    if head.version == Version::HTTP_10 {
+        return Duration::ZERO;
+    }
+    let Some(told) = head.headers.get("keep-alive") else { return configured };
+    let words = told.to_str().unwrap_or_default().split(',');
+    let timeout = words.filter_map(|word| word.trim().strip_prefix("timeout=")).next();
+    let seconds = timeout.and_then(|seconds| seconds.trim().parse::<u64>().ok());
+    seconds.map_or(configured, |s| configured.min(Duration::from_secs(s.saturating_sub(1))))
+}

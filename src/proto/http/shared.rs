@@ -1,0 +1,112 @@
+//! The HTTP/2 connection of a worker to a backend, which many requests share. It has a task of its
+//! own, unlike [`super::upstream`].
+
+use super::{hub::Hub, site::Site, upload::Upload, upstream::Lost, watch::Watch};
+use crate::{
+    net::stream,
+    topology::{Cluster, Connected},
+};
+use http::{
+    HeaderValue, Request, Response, Uri, Version,
+    header::{HOST, TRANSFER_ENCODING},
+};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+/// A connection to send requests on; the clones lead to the same one.
+#[derive(Clone)]
+pub(super) struct Shared(SendRequest<Upload>);
+
+impl Shared {
+    /// The backend's connection, dialled when there is none.
+    ///
+    /// # Errors
+    /// Why the backend could not be connected to.
+    pub(super) async fn open(hub: &Hub, cluster: &Cluster, site: &Site) -> io::Result<Self> {
+        let open = site.shared.borrow().clone();
+        if let Some(open) = open.filter(|open| !open.0.is_closed()) {
+            return Ok(open);
+        }
+        let stream = stream::connect(&site.backend.address, cluster.timeouts.connect).await?;
+        let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
+        let (send, connection) = http2::Builder::new(hub.spawn.clone())
+            .max_header_list_size(MAX_HEADER_LIST)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        hub.spawn.start(async move {
+            let _connected = connected;
+            if let Err(error) = connection.await {
+                tracing::debug!("HTTP/2 connection to a backend: {error}");
+            }
+        });
+        let shared = Self(send);
+        *site.shared.borrow_mut() = Some(shared.clone());
+        Ok(shared)
+    }
+
+    /// Sends one request and waits for the head of its reply.
+    pub(super) async fn ask(
+        &mut self,
+        mut request: Request<Upload>,
+        watch: &Watch,
+    ) -> Result<Response<Incoming>, Lost> {
+        address(&mut request);
+        let mut reply = pin!(self.0.try_send_request(request));
+        poll_fn(|cx| {
+            match reply.as_mut().poll(cx) {
+                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut error)) => {
+                    return Poll::Ready(Err(match error.take_message() {
+                        Some(request) => Lost::Unsent(Box::new(request)),
+                        None => Lost::Broken(error.into_error()),
+                    }));
+                }
+                Poll::Pending => {}
+            }
+            if watch.is_due() {
+                return Poll::Ready(Err(Lost::Due));
+            }
+            if watch.take_moved() {
+                return Poll::Ready(Err(Lost::Moved));
+            }
+            watch.remember(cx);
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Over HTTP/2 the host is part of the URI, and a body needs no framing.
+fn address(request: &mut Request<Upload>) {
+    let host = request.headers_mut().remove(HOST);
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    *request.version_mut() = Version::HTTP_2;
+    let host = host.as_ref().and_then(|host: &HeaderValue| host.to_str().ok()).unwrap_or("unknown");
+    let mut parts = request.uri().clone().into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.authority = host.parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+/// Bytes of the head of a reply.
+const MAX_HEADER_LIST: u32 = 64 * 1024;

@@ -1,0 +1,121 @@
+//! One backend as one worker sees it: its idle connections, who waits for it, and how long its
+//! replies take. Not whether it may be picked: the gate says that.
+
+use super::{upstream::Upstream, watch::Watch};
+use crate::{
+    net::pool::Pool,
+    policy::suspicion::{Recent, is_suspect},
+    topology::{Backend, Outcome, Reporter},
+};
+use slab::Slab;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+/// A backend on one worker.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) backend: Arc<Backend>,
+    pub(super) pool: Pool<Box<Upstream>>,
+    /// The one connection of a backend that is spoken to in HTTP/2.
+    pub(super) shared: RefCell<Option<super::shared::Shared>>,
+    waiting: RefCell<Slab<Waiter>>,
+    recent: RefCell<Recent>,
+    /// When the last byte came from it.
+    heard_us: Cell<u64>,
+    /// When control was asked to look at it.
+    suspected_us: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    watch: Rc<Watch>,
+    since_us: u64,
+    /// Whether it may go to another backend.
+    movable: bool,
+}
+
+/// One who waits for the head of a reply, for as long as it does.
+#[derive(Debug)]
+pub(super) struct Waiting<'a> {
+    site: &'a Site,
+    key: usize,
+}
+
+impl Site {
+    pub(super) fn new(backend: Arc<Backend>) -> Self {
+        Self {
+            backend,
+            pool: Pool::default(),
+            shared: RefCell::default(),
+            waiting: RefCell::default(),
+            recent: RefCell::default(),
+            heard_us: Cell::new(0),
+            suspected_us: Cell::new(0),
+        }
+    }
+
+    /// Somebody waits for a reply from now on.
+    pub(super) fn wait(&self, watch: &Rc<Watch>, since_us: u64, movable: bool) -> Waiting<'_> {
+        let waiter = Waiter { watch: Rc::clone(watch), since_us, movable };
+        Waiting { site: self, key: self.waiting.borrow_mut().insert(waiter) }
+    }
+
+    /// The head of a reply has come, `took_us` after its request.
+    pub(super) fn replied(&self, now_us: u64, took_us: u64) {
+        self.heard_us.set(now_us);
+        self.recent.borrow_mut().add(took_us);
+    }
+
+    /// Bytes of a reply have come.
+    pub(super) fn heard(&self, now_us: u64) {
+        self.heard_us.set(now_us);
+    }
+
+    /// Older replies say less.
+    pub(super) fn decay(&self) {
+        self.recent.borrow_mut().decay();
+    }
+
+    /// Asks control to look at a backend that seems to hang, at most four times a second.
+    pub(super) fn suspect(&self, now_us: u64, reporter: &Reporter) {
+        let Some(oldest) = self.waiting.borrow().iter().map(|(_, one)| one.since_us).min() else {
+            return;
+        };
+        let age = now_us.saturating_sub(oldest);
+        let silent = now_us.saturating_sub(self.heard_us.get()).min(age);
+        let asked = now_us.saturating_sub(self.suspected_us.get()) < SUSPECT_AGAIN_US;
+        if !asked && is_suspect(age, silent, self.recent.borrow().p99_us()) {
+            self.suspected_us.set(now_us);
+            reporter.report(&self.backend, Outcome::Suspect);
+        }
+    }
+
+    /// The backend is out: idle connections are closed, and who waits and may goes elsewhere.
+    pub(super) fn evict(&self) {
+        self.pool.clear();
+        self.shared.borrow_mut().take();
+        let movable: Vec<_> = {
+            let waiting = self.waiting.borrow();
+            let movable = waiting.iter().filter(|(_, one)| one.movable);
+            movable.map(|(_, one)| Rc::clone(&one.watch)).collect()
+        };
+        movable.iter().for_each(|watch| watch.evict());
+    }
+
+    /// Closes idle connections whose time is over.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.pool.sweep(now);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.site.waiting.borrow_mut().try_remove(self.key);
+    }
+}
+
+const SUSPECT_AGAIN_US: u64 = 250_000;

@@ -1,0 +1,55 @@
+//! A connection that has become another protocol (`Upgrade`, WebSocket most of all): bytes go both
+//! ways as they are. Not the agreement on it: that is a request like any other.
+
+use super::{hub::Hub, trip::Trip};
+use crate::{
+    net::{
+        relay::{Tally, relay},
+        stream::Stream,
+    },
+    telemetry::metrics::{Counter, ListenerMetrics},
+    topology::{Connected, Lease},
+};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+/// The backend's side of a connection that will be relayed once the client has been told.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    pub(super) backend: Stream,
+    /// What the backend has said already.
+    pub(super) early: Bytes,
+    pub(super) connected: Connected,
+    pub(super) trip: Trip,
+    /// Without a byte for so long it is closed; zero: never.
+    pub(super) idle: Duration,
+}
+
+impl Tunnel {
+    /// Relays until both sides have finished. `early`: what the client has said already.
+    pub(super) async fn relay(
+        mut self,
+        hub: &Hub,
+        listener: &ListenerMetrics,
+        mut client: Stream,
+        early: Bytes,
+    ) {
+        if client.write_all(&self.early).await.is_err() {
+            return;
+        }
+        let mut first = hub.stock.buffer();
+        first.extend_from_slice(&early);
+        let nobody = Counter::default();
+        let cell = self.trip.lease().map(Lease::cell);
+        let tally = Tally {
+            up: [&listener.bytes_in, cell.map_or(&nobody, |cell| &cell.bytes_out)],
+            down: [&listener.bytes_out, cell.map_or(&nobody, |cell| &cell.bytes_in)],
+            held: &hub.metrics.buffered,
+        };
+        let idle = self.idle;
+        let end = relay(&mut client, &mut self.backend, first, idle, &hub.stock, tally).await;
+        tracing::debug!(?end, "tunnel ended");
+        drop(self.connected);
+    }
+}

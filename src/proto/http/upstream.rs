@@ -1,0 +1,115 @@
+//! One HTTP/1.1 connection to a backend, for one request at a time. It is driven by whoever has it,
+//! in that task: no task of its own is woken between the backend's reply and the client's.
+
+use super::{upload::Upload, watch::Watch};
+use crate::{net::stream::Stream, topology::Connected};
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, Connection, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+/// An open connection.
+pub(super) struct Upstream {
+    send: SendRequest<Upload>,
+    connection: Connection<TokioIo<Stream>, Upload>,
+    open: bool,
+    connected: Connected,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The connection was over before anything was sent: here is the request again.
+    Unsent(Box<Request<Upload>>),
+    /// It broke, or the backend does not speak HTTP.
+    Broken(hyper::Error),
+    /// The time is over.
+    Due,
+    /// The backend is out, and the request may go to another one.
+    Moved,
+}
+
+impl Upstream {
+    /// Begins to speak HTTP on a fresh connection.
+    ///
+    /// # Errors
+    /// When hyper refuses, which it has no reason to.
+    pub(super) async fn new(stream: Stream, connected: Connected) -> hyper::Result<Self> {
+        let (send, connection) =
+            http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(stream)).await?;
+        Ok(Self { send, connection, open: true, connected })
+    }
+
+    /// Sends one request and waits for the head of its reply.
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<Upload>,
+        watch: &Watch,
+    ) -> Result<Response<Incoming>, Lost> {
+        let mut reply = pin!(self.send.try_send_request(request));
+        // Only the connection, which is polled here, can bring the reply: nobody else need wake us.
+        let mut quiet = Context::from_waker(Waker::noop());
+        let (connection, open) = (&mut self.connection, &mut self.open);
+        poll_fn(|cx| {
+            if *open {
+                *open = connection.poll_without_shutdown(cx).is_pending();
+            }
+            match reply.as_mut().poll(&mut quiet) {
+                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut error)) => {
+                    return Poll::Ready(Err(match error.take_message() {
+                        Some(request) => Lost::Unsent(Box::new(request)),
+                        None => Lost::Broken(error.into_error()),
+                    }));
+                }
+                Poll::Pending => {}
+            }
+            if watch.is_due() {
+                return Poll::Ready(Err(Lost::Due));
+            }
+            if watch.take_moved() {
+                return Poll::Ready(Err(Lost::Moved));
+            }
+            watch.remember(cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Lets the connection go on: a reply's body moves by this alone.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.open {
+            self.open = self.connection.poll_without_shutdown(cx).is_pending();
+        }
+    }
+
+    /// Whether it can take another request now: open, and done with the last one.
+    pub(super) fn settle(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.open && self.send.is_ready()
+    }
+
+    /// The bare connection after a reply that says so (101), with what of it was read already.
+    pub(super) fn into_stream(self) -> (Stream, Bytes, Connected) {
+        let parts = self.connection.into_parts();
+        (parts.io.into_inner(), parts.read_buf, self.connected)
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// Of a reply; hyper's own default is 100.
+const MAX_HEADERS: usize = 256;

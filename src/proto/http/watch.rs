@@ -1,0 +1,109 @@
+//! What a client's connection (over HTTP/2: one stream of it) waits for, and until when. Not the
+//! clock: the hub looks at all of them some five times a second, which costs a request no timer.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::{Context, Waker},
+};
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The first byte of a request.
+    Idle,
+    /// The rest of a request's head.
+    Head,
+    /// The next part of a request's body.
+    Upload,
+    /// The head of the reply.
+    Waiting,
+    /// The next part of the reply's body, or a client that takes it.
+    Download,
+}
+
+/// One wait, moved from phase to phase.
+#[derive(Debug)]
+pub(super) struct Watch {
+    phase: Cell<Phase>,
+    /// In the hub's microseconds; `u64::MAX`: never.
+    deadline_us: Cell<u64>,
+    due: Cell<bool>,
+    /// The backend is out: a request that may be is to go to another one.
+    moved: Cell<bool>,
+    /// Bytes of the request's body that came, and of the reply's that went.
+    pub(super) received: Cell<u64>,
+    pub(super) sent: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Watch {
+    pub(super) fn new(phase: Phase, deadline_us: u64) -> Rc<Self> {
+        Rc::new(Self {
+            phase: Cell::new(phase),
+            deadline_us: Cell::new(deadline_us),
+            due: Cell::new(false),
+            moved: Cell::new(false),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            waker: RefCell::new(None),
+        })
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Waits for something else now, until `deadline_us`.
+    pub(super) fn enter(&self, phase: Phase, deadline_us: u64) {
+        self.phase.set(phase);
+        self.deadline_us.set(deadline_us);
+        self.due.set(false);
+    }
+
+    /// A request begins: nothing was counted and nobody moved it.
+    pub(super) fn begin(&self) {
+        self.moved.set(false);
+        self.received.set(0);
+        self.sent.set(0);
+    }
+
+    /// The wait has been too long.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.get()
+    }
+
+    /// The backend is out, said once.
+    pub(super) fn take_moved(&self) -> bool {
+        self.moved.replace(false)
+    }
+
+    /// Remembers whom to wake; the task of a connection or a stream stays the same.
+    pub(super) fn remember(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Wakes the task when its time is over.
+    pub(super) fn look(&self, now_us: u64) {
+        if self.deadline_us.get() <= now_us && !self.due.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// Wakes the task because its backend is out.
+    pub(super) fn evict(&self) {
+        if !self.moved.replace(true) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
