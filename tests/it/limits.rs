@@ -339,3 +339,156 @@ fn when_memory_is_used_up_new_tcp_connections_are_refused() {
     eventually("memory is free again", PATIENCE, || (!refused()).then_some(()));
     drop(conns);
 }
+
+/// A web server that answers after a request has come, when it is told to.
+struct Web {
+    port: Port,
+    open: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Web {
+    fn start() -> Self {
+        let (port, open) = (Port::free(), std::sync::Arc::default());
+        let listener = TcpListener::bind(port.address()).unwrap();
+        let web = Self { port, open };
+        let open = std::sync::Arc::clone(&web.open);
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let (Ok(mut socket), open) = (socket, std::sync::Arc::clone(&open)) else {
+                    continue;
+                };
+                thread::spawn(move || {
+                    let mut head = Vec::new();
+                    let mut piece = [0; 1024];
+                    while let Ok(n @ 1..) = socket.read(&mut piece) {
+                        head.extend_from_slice(&piece[..n]);
+                        if head.ends_with(b"\r\n\r\n") {
+                            head.clear();
+                            while !open.load(std::sync::atomic::Ordering::Relaxed) {
+                                thread::sleep(Duration::from_millis(5));
+                            }
+                            let _ =
+                                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                        }
+                    }
+                });
+            }
+        });
+        web
+    }
+
+    fn answer(&self) {
+        self.open.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// The head and body of the reply to one GET; the connection is to be closed after it.
+fn get(sluice: &Sluice, from: Ipv4Addr) -> String {
+    hear(ask(sluice, from, "close"))
+}
+
+fn ask(sluice: &Sluice, from: Ipv4Addr, connection: &str) -> TcpStream {
+    let mut socket = connect(sluice, from);
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
+    // One that is refused may be closed already.
+    let _ = socket.write_all(head.as_bytes());
+    socket
+}
+
+fn hear(mut socket: TcpStream) -> String {
+    let mut all = Vec::new();
+    match socket.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+    String::from_utf8(all).unwrap().to_ascii_lowercase()
+}
+
+#[test]
+fn http_clients_over_a_limit_hear_its_reason_and_when_to_come_again() {
+    let web = Web::start();
+    web.answer();
+    let start = |limits: &str| {
+        let sluice = Setup::http([web.port.address()])
+            .workers(2)
+            .listener(&format!("limits: {{ {limits} }}"))
+            .start();
+        sluice.expect_log(TOLD);
+        sluice
+    };
+    let check = |sluice: &Sluice, reply: &str, status: &str, reason: &str| {
+        assert!(reply.starts_with(&format!("http/1.1 {status} ")), "{reply}");
+        assert!(reply.contains(&format!("\r\nx-sluice-error: {reason}\r\n")), "{reply}");
+        assert!(reply.contains("\r\nretry-after: 1\r\n"), "{reply}");
+        assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+        assert!(rejected(sluice, reason) >= 1.0);
+    };
+    let ok = |reply: String| assert!(reply.starts_with("http/1.1 200 "), "{reply}");
+
+    let sluice = start("max_connections: 1");
+    let _held = connect(&sluice, HOME);
+    eventually("it is there", PATIENCE, || {
+        let active = sluice.metrics().sum("sluice_listener_connections_active", &[]);
+        (active == 1.0).then_some(())
+    });
+    check(&sluice, &get(&sluice, AWAY), "503", "max_connections");
+
+    let sluice = start("per_client: { connections: 1 }");
+    let _held = connect(&sluice, HOME);
+    eventually("it is there", PATIENCE, || {
+        let active = sluice.metrics().sum("sluice_listener_connections_active", &[]);
+        (active == 1.0).then_some(())
+    });
+    check(&sluice, &get(&sluice, HOME), "429", "client_connections");
+    ok(get(&sluice, AWAY));
+
+    let sluice = start("per_client: { rate: 60/m, burst: 2 }");
+    ok(get(&sluice, HOME));
+    ok(get(&sluice, HOME));
+    check(&sluice, &get(&sluice, HOME), "429", "client_rate");
+    ok(get(&sluice, AWAY));
+
+    // Requests count over all connections of the address.
+    let sluice = start("per_client: { requests: 60/m, requests_burst: 2 }");
+    ok(get(&sluice, HOME));
+    ok(get(&sluice, HOME));
+    check(&sluice, &get(&sluice, HOME), "429", "client_requests");
+    ok(get(&sluice, AWAY));
+    eventually("a second is over", PATIENCE, || {
+        get(&sluice, HOME).starts_with("http/1.1 200").then_some(())
+    });
+}
+
+#[test]
+fn http_requests_wait_for_a_backend_that_has_room() {
+    let web = Web::start();
+    let sluice = Setup::http([web.port.address()])
+        .workers(2)
+        .cluster("limits: { max_in_flight: 2, queue: 2 }")
+        .cluster("timeouts: { queue: 15s }")
+        .start();
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    for n in 1..=4u8 {
+        waiting.push(ask(&sluice, HOME, "close"));
+        let (busy, queue) = (f64::from(n.min(2)), f64::from(n.saturating_sub(2)));
+        eventually("it is sent or waits", PATIENCE, || {
+            ((in_flight(&sluice), queued(&sluice)) == (busy, queue)).then_some(())
+        });
+    }
+    let reply = get(&sluice, HOME);
+    assert!(reply.starts_with("http/1.1 503 "), "{reply}");
+    assert!(reply.contains("\r\nx-sluice-error: overloaded\r\n"), "{reply}");
+    assert!(reply.contains("\r\nretry-after: 1\r\n"), "{reply}");
+    // One of those that wait leaves.
+    drop(waiting.pop());
+    eventually("its place is free", PATIENCE, || (queued(&sluice) == 1.0).then_some(()));
+    web.answer();
+    for socket in waiting {
+        let reply = hear(socket);
+        assert!(reply.starts_with("http/1.1 200 "), "{reply}");
+    }
+    eventually("nothing is left", PATIENCE, || {
+        (in_flight(&sluice) + queued(&sluice) == 0.0).then_some(())
+    });
+    assert_eq!(sluice.metrics().sum("sluice_requests_overloaded_total", &[]), 1.0);
+}

@@ -137,3 +137,106 @@ fn entry<'n>(node: &'n Node, name: &str) -> Option<(&'n Key, &'n Node)> {
 const DATABASES: usize = 16;
 /// RESP2 alone; connections of another protocol version are others.
 const RESP_CLASSES: usize = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Env};
+    use std::time::Duration;
+
+    /// A file with one listener, whose cluster has these members.
+    fn file(protocol: &str, listener: &str, members: &str, cluster: &str) -> String {
+        format!(
+            "workers: 4\nlisteners: [{{ bind: 127.0.0.1:1, protocol: {protocol}, cluster: c, {listener} }}]\n\
+             clusters: {{ c: {{ {members}, {cluster} }} }}\n"
+        )
+    }
+
+    fn redis(listener: &str, cluster: &str) -> String {
+        file("redis", listener, "shards: [{ primary: a:1 }]", cluster)
+    }
+
+    fn tcp(listener: &str, cluster: &str) -> String {
+        file("tcp", listener, "backends: [a:1]", cluster)
+    }
+
+    fn told(text: &str) -> Vec<String> {
+        let (_, findings) = Config::parse(text, "f.yaml", Env::empty());
+        findings.iter().map(ToString::to_string).collect()
+    }
+
+    fn good(text: &str) -> Config {
+        let (config, findings) = Config::parse(text, "f.yaml", Env::empty());
+        config.unwrap_or_else(|| panic!("{findings}\n{text}"))
+    }
+
+    #[test]
+    fn limits_mean_what_they_say() {
+        let none = good(&tcp("", ""));
+        assert_eq!(none.listeners[0].limits, DoorLimits::default());
+        assert_eq!(none.clusters[0].limits, BackendLimits::default());
+        let config = good(&tcp(
+            "limits: { max_connections: 9, per_client: { connections: 2, rate: 600/m, v4: 24 } }",
+            "limits: { max_in_flight: 3, max_connections: 4, queue: 0 }, timeouts: { queue: 2s }",
+        ));
+        let limits = config.listeners[0].limits;
+        assert_eq!(limits.max_connections, Some(9));
+        let rate = Rate { count: 600, period: Duration::from_secs(60) };
+        assert_eq!(limits.per_client.rate, Some(Allowance { rate, burst: 600 }));
+        assert_eq!(limits.per_client.connections, Some(2));
+        assert_eq!(limits.per_client.prefix, Prefix { v4: 24, v6: 64 });
+        let cluster = &config.clusters[0];
+        let expected = BackendLimits { max_connections: Some(4), max_in_flight: Some(3), queue: 0 };
+        assert_eq!((cluster.limits, cluster.timeouts.queue.as_secs()), (expected, 2));
+        let config = good(&redis("limits: { per_client: { rate: 5/s, burst: 7 } }", ""));
+        assert_eq!(config.listeners[0].limits.per_client.rate.unwrap().burst, 7);
+    }
+
+    #[test]
+    fn limits_that_say_nothing_or_too_much_are_told() {
+        let client = |keys: &str| tcp(&format!("limits: {{ per_client: {{ {keys} }} }}"), "");
+        for (text, expected) in [
+            (client("rate: 5"), "listeners[0].limits.per_client.rate: '5' is not a rate; write"),
+            (
+                client("connections: 1, burst: 5"),
+                "listeners[0].limits.per_client.burst: it is for `rate`, which is not given",
+            ),
+            (
+                client("v4: 24"),
+                "listeners[0].limits.per_client: it needs exactly one of connections, rate, requests",
+            ),
+            (
+                client("requests: 5/s"),
+                "listeners[0].limits.per_client.requests: only an http listener counts requests",
+            ),
+            (
+                tcp("", "limits: { queue: 5 }"),
+                "clusters.c.limits.queue: nobody waits without `max_in_flight`",
+            ),
+            (
+                redis("", "limits: { max_in_flight: 5, queue: 5 }"),
+                "clusters.c.limits.queue: requests of redis do not wait",
+            ),
+            (
+                redis("", "timeouts: { queue: 2s }"),
+                "clusters.c.timeouts.queue: requests of redis do not wait",
+            ),
+            (
+                redis("", "limits: { max_connections: 63 }"),
+                "clusters.c.limits.max_connections: 63 is below the shared connections that one backend may need: 64 = workers (4) x databases (16) x RESP classes (1)",
+            ),
+            (
+                file("http", "", "backends: [a:1]", "limits: { max_connections: 63 }"),
+                "clusters.c.limits.max_connections: `max_connections over http` is not supported yet",
+            ),
+        ] {
+            let told = told(&text);
+            assert!(
+                told.len() == 1 && told[0].starts_with(expected),
+                "{text}: {told:#?} {expected}"
+            );
+        }
+        good(&redis("", "limits: { max_connections: 64 }"));
+        good(&file("http", "limits: { per_client: { requests: 5/s } }", "backends: [a:1]", ""));
+    }
+}

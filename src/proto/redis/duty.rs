@@ -257,6 +257,36 @@ mod tests {
         assert_eq!(modest.heard(), "$5\r\nhello\r\n");
     }
 
+    /// It asks for more and more and reads nothing: near the limit it is asked to wait, not closed.
+    #[tokio::test(start_paused = true)]
+    async fn near_the_memory_limit_the_client_that_is_owed_most_is_not_read() {
+        let mut stage = Stage::with_memory(1, ReadFrom::Primary, 2 << 20);
+        let (mut greedy, mut modest) = (stage.client(), stage.client());
+        let echo = format!("*2\r\n$4\r\nECHO\r\n$50000\r\n{}\r\n", "x".repeat(50_000));
+        let mut asked = 0;
+        while !stage.hub.memory.is_scarce() {
+            greedy.say(&*echo);
+            stage.settle().await;
+            asked += 1;
+            assert!(asked < 1_000);
+        }
+        stage.pass(TICK).await;
+        let before = stage.hub.memory.used();
+        greedy.say("PING\r\n");
+        modest.say("PING\r\n");
+        stage.settle().await;
+        stage.pass(TICK).await;
+        assert_eq!(modest.heard(), "+PONG\r\n");
+        assert!(stage.hub.memory.used() <= before);
+        let mut heard = greedy.heard();
+        assert!(!heard.ends_with("+PONG\r\n"));
+        while !heard.ends_with("+PONG\r\n") {
+            stage.pass(TICK).await;
+            heard += &greedy.heard();
+        }
+        assert_eq!(heard.len(), asked * (50_000 + "$50000\r\n\r\n".len()) + 7);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn gates_that_close_move_reads_at_once() {
         let stage = Stage::new(2, ReadFrom::PreferReplica);

@@ -74,6 +74,11 @@ impl Setup {
         Self::of("tcp", yaml, backends)
     }
 
+    /// As [`Self::tcp`], for HTTP.
+    pub(crate) fn http(members: impl IntoIterator<Item = String>) -> Self {
+        Self { protocol: "http", ..Self::tcp(members) }
+    }
+
     fn of(protocol: &'static str, shards: String, backends: usize) -> Self {
         Self {
             protocol,
