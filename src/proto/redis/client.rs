@@ -145,6 +145,8 @@ impl Client {
         }
         while inner.backlog() > 0 {
             inner.write(hub, self);
+            // Now: while memory is scarce no batch may come that would.
+            inner.charge(hub);
             if let Some(end) = inner.end {
                 return Poll::Ready(Event::End(end));
             }
