@@ -46,8 +46,8 @@ install_missing() {
     command -v psql >/dev/null || packages+=(postgresql-client)
     [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
     command -v mysql >/dev/null || packages+=(default-mysql-client)
-    [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     command -v prlimit >/dev/null || packages+=(util-linux)
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
     if [ ${#packages[@]} -gt 0 ]; then
         echo "installing: ${packages[*]}"

@@ -6,7 +6,7 @@ mod http;
 mod limits;
 mod sticky;
 
-pub(super) use http::{LISTENER_HTTP, RETRY, ROUTE, SHARD_KEY};
+pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 

@@ -159,6 +159,23 @@ pub struct HttpListener {
     pub request_id: RequestId,
 }
 
+impl Default for HttpListener {
+    fn default() -> Self {
+        Self {
+            trusted: Vec::new(),
+            header_bytes: 64 * 1024,
+            headers: 128,
+            uri_bytes: 16 * 1024,
+            header_timeout: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            streams: 128,
+            via: false,
+            request_id: RequestId::Pass,
+        }
+    }
+}
+
 /// What becomes of `X-Request-Id`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestId {

@@ -1,6 +1,7 @@
 //! A configuration as YAML again, with its defaults written out. Not a copy of the file: comments
 //! are gone, variables are replaced, and passwords are shown as `(set)`.
 
+mod http;
 mod limits;
 
 use super::{
@@ -152,11 +153,13 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
     entries
         .optional("name", name)
         .text("bind", &listener.bind)
-        .text("protocol", listener.protocol.as_str())
-        .optional("cluster", config.clusters.get(listener.cluster).map(|one| &*one.name));
-    if listener.protocol == Protocol::Redis {
-        entries.map("redis", redis);
-    }
+        .text("protocol", listener.protocol.as_str());
+    http::routes(&mut entries, config, listener);
+    match listener.protocol {
+        Protocol::Redis => entries.map("redis", redis),
+        Protocol::Http => entries.map("http", http::listener(&listener.http, defaults)),
+        Protocol::Tcp => &mut entries,
+    };
     if !listener.proxy_protocol.is_empty() {
         let networks: Vec<String> =
             listener.proxy_protocol.iter().map(ToString::to_string).collect();
@@ -178,7 +181,13 @@ fn cluster(cluster: &Cluster, defaults: bool) -> Out {
 fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out {
     let members = backends.members.iter().map(|one| member(one, defaults)).collect();
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
-    times.period("connect", cluster.timeouts.connect).period("idle", cluster.timeouts.idle);
+    times.period("connect", cluster.timeouts.connect);
+    let speaks_http = cluster.protocol == Protocol::Http;
+    if speaks_http {
+        times.period("request", cluster.timeouts.request);
+    } else {
+        times.period("idle", cluster.timeouts.idle);
+    }
     times.period("queue", cluster.timeouts.queue);
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
     entries
@@ -198,6 +207,12 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         .map("check", probes)
         .map("timeouts", times)
         .map("limits", limits::cluster(&cluster.limits, defaults));
+    if speaks_http {
+        let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+        http::upstream(&mut upstream, cluster);
+        entries.map("upstream", upstream);
+        http::cluster(&mut entries, cluster);
+    }
     Out::Map(entries.list)
 }
 
@@ -240,19 +255,31 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .text("consistency", "eventual");
     let timeouts = &cluster.timeouts;
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
-    times
-        .period("connect", timeouts.connect)
-        .period("request", timeouts.request)
-        .period("fan_out", timeouts.fan_out);
+    times.period("connect", timeouts.connect).period("request", timeouts.request);
+    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
+    if cluster.protocol == Protocol::Http {
+        http::upstream(&mut upstream, cluster);
+        times.period("queue", timeouts.queue);
+        let shards = cluster.shards.iter().enumerate();
+        let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
+        let mut entries = Entries::new(&keys::CLUSTER, defaults);
+        entries
+            .push("shards", Out::List(shards))
+            .map("sharding", sharding)
+            .map("reads", reads)
+            .map("check", check(&cluster.check, defaults))
+            .map("timeouts", times)
+            .map("limits", limits::cluster(&cluster.limits, defaults))
+            .map("upstream", upstream)
+            .text("on_shard_down", "fail_fast");
+        http::cluster(&mut entries, cluster);
+        return Out::Map(entries.list);
+    }
+    times.period("fan_out", timeouts.fan_out);
     if defaults || timeouts.stall != default_stall(timeouts.request) {
         times.period("stall", timeouts.stall);
     }
     times.period("client_idle", timeouts.client_idle);
-    let waits = cluster.protocol == Protocol::Http;
-    if waits {
-        times.period("queue", timeouts.queue);
-    }
-    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     upstream
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
@@ -273,10 +300,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("reads", reads)
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
-        .map(
-            "limits",
-            if waits { limits::cluster } else { limits::shared }(&cluster.limits, defaults),
-        )
+        .map("limits", limits::shared(&cluster.limits, defaults))
         .map("upstream", upstream)
         .map("redis", redis)
         .text("on_shard_down", "fail_fast");
@@ -451,9 +475,22 @@ clusters:
   d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
 "#;
 
+    const HTTP: &str = r#"
+listeners:
+  - { bind: 127.0.0.1:1, protocol: http, cluster: a, http: { trusted: [10.0.0.0/8], header_bytes: 8KiB, headers: 10, uri_bytes: 1KiB, header_timeout: 1s, body_idle: 0, keep_alive: 5s, streams: 3, via: true, request_id: make } }
+  - bind: 127.0.0.1:2
+    protocol: http
+    routes:
+      - { match: { host: "*.a.b", path_prefix: /x, method: [GET, PURGE], header: { x-a: "1", x-b: "*" } }, cluster: b }
+      - { cluster: a }
+clusters:
+  a: { backends: [a:1], timeouts: { request: 2s }, upstream: { http2: true, idle: 1s }, retry: { idempotent_writes: true }, shard_key: { path_segment: 2 } }
+  b: { shards: [{ primary: a:1, replicas: [b:1] }, { primary: c:1 }], reads: { from: any }, shard_key: { header: x-tenant } }
+"#;
+
     #[test]
     fn what_is_printed_reads_back_as_the_same() {
-        for text in [SMALL, LARGE, TCP] {
+        for text in [SMALL, LARGE, TCP, HTTP] {
             let config = parsed(text);
             for defaults in [false, true] {
                 let printed = config.to_yaml(defaults);
@@ -478,7 +515,8 @@ clusters:
 
     #[test]
     fn every_key_is_visible_with_defaults_and_none_without() {
-        let all = parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true);
+        let all =
+            parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true) + &parsed(HTTP).to_yaml(true);
         let mut scopes = vec![&keys::ROOT];
         while let Some(scope) = scopes.pop() {
             for key in scope.now() {

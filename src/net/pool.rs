@@ -1,12 +1,9 @@
 //! Connections to one backend that one request at a time has for itself: those that nobody has now,
 //! the one used last on top. Not how they are made, nor how many there may be.
 
-use std::{
-    cell::RefCell,
-    time::{Duration, Instant},
-};
+use std::cell::RefCell;
 
-/// The idle connections of one worker to one backend.
+/// The idle connections of one worker to one backend. Times are in microseconds from any fixed start.
 #[derive(Debug)]
 pub struct Pool<C> {
     /// The one given back last is at the end.
@@ -16,8 +13,8 @@ pub struct Pool<C> {
 #[derive(Debug)]
 struct Idle<C> {
     connection: C,
-    since: Instant,
-    until: Instant,
+    since_us: u64,
+    until_us: u64,
 }
 
 impl<C> Default for Pool<C> {
@@ -28,32 +25,33 @@ impl<C> Default for Pool<C> {
 
 impl<C> Pool<C> {
     /// The connection that was used last, unless its time is over or it has been idle for longer
-    /// than `freshness`.
-    pub fn take(&self, now: Instant, freshness: Duration) -> Option<C> {
+    /// than `freshness_us`.
+    pub fn take(&self, now_us: u64, freshness_us: u64) -> Option<C> {
         let mut idle = self.idle.borrow_mut();
         let newest = idle.last()?;
-        if newest.until <= now || now.saturating_duration_since(newest.since) > freshness {
+        if newest.until_us <= now_us || now_us.saturating_sub(newest.since_us) > freshness_us {
             return None;
         }
         idle.pop().map(|idle| idle.connection)
     }
 
-    /// Keeps a connection for `life` from `now`. Beyond [`MOST_IDLE`] the one unused longest is
+    /// Keeps a connection for `life_us` from now. Beyond [`MOST_IDLE`] the one unused longest is
     /// closed.
-    pub fn give(&self, connection: C, now: Instant, life: Duration) {
+    pub fn give(&self, connection: C, now_us: u64, life_us: u64) {
         let oldest = {
             let mut idle = self.idle.borrow_mut();
             let oldest = (idle.len() >= MOST_IDLE).then(|| idle.remove(0));
-            idle.push(Idle { connection, since: now, until: now + life });
+            let until_us = now_us.saturating_add(life_us);
+            idle.push(Idle { connection, since_us: now_us, until_us });
             oldest
         };
         drop(oldest);
     }
 
     /// Closes those whose time is over.
-    pub fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, now_us: u64) {
         let over: Vec<_> =
-            self.idle.borrow_mut().extract_if(.., |idle| idle.until <= now).collect();
+            self.idle.borrow_mut().extract_if(.., |idle| idle.until_us <= now_us).collect();
         drop(over);
     }
 
@@ -82,11 +80,11 @@ const MOST_IDLE: usize = 1024;
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const SECOND: u64 = 1_000_000;
 
     #[test]
     fn the_one_used_last_is_taken_first_and_none_after_its_time() {
-        let (pool, start) = (Pool::default(), Instant::now());
+        let (pool, start) = (Pool::default(), 5);
         pool.give('a', start, 4 * SECOND);
         pool.give('b', start + SECOND, 2 * SECOND);
         assert_eq!(pool.take(start + SECOND, SECOND), Some('b'));
@@ -100,7 +98,7 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_is_kept() {
-        let (pool, start) = (Pool::default(), Instant::now());
+        let (pool, start) = (Pool::default(), 5);
         (0..=MOST_IDLE).for_each(|i| pool.give(i, start, SECOND));
         assert_eq!(pool.len(), MOST_IDLE);
         while let Some(i) = pool.take(start, SECOND) {

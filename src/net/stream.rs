@@ -173,6 +173,21 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        if let [only] = slices {
+            return self.poll_write(cx, only);
+        }
+        if total <= GATHERED {
+            // writev(2) has more to look at than send(2): more than such a copy costs.
+            let mut gathered = [0; GATHERED];
+            let mut free = &mut gathered[..];
+            for slice in slices {
+                let (taken, rest) = free.split_at_mut(slice.len());
+                taken.copy_from_slice(slice);
+                free = rest;
+            }
+            return self.poll_write(cx, gathered.get(..total).unwrap_or_default());
+        }
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
@@ -197,6 +212,8 @@ impl AsyncWrite for Stream {
 
 /// An event loop tells no waiter of a hang-up beside what can be read already, so we ask.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Bytes of several pieces that are written as one: a small reply with its head.
+const GATHERED: usize = 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;

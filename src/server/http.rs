@@ -3,7 +3,7 @@
 use crate::{
     config::{self, Config},
     net::memory::Memory,
-    policy::sticky::{self, Codec, Jar, SetCookie},
+    policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
         settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
@@ -81,7 +81,10 @@ fn sticky(backends: &config::Backends) -> Option<Sticky> {
         let names: Vec<String> =
             backends.members.iter().map(|member| member.address.to_string()).collect();
         let jar = Jar::new(&codec, names.iter().map(String::as_str));
-        Cookie { codec, jar, set: SetCookie::new(&cookie.attributes), strict: written.strict }
+        let timed = cookie.max_idle.is_some() || cookie.max_life.is_some();
+        let timeless = cookie.mode != Mode::Signed && !timed;
+        let set = SetCookie::new(&cookie.attributes);
+        Cookie::new(codec, jar, set, written.strict, timeless, names.len())
     });
     let header = written.header.as_ref().and_then(|name| name.parse().ok());
     Some(Sticky { cookie, header, client_ip: written.client_ip })

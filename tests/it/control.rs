@@ -14,7 +14,7 @@ use sluice::{
         reads::ReadFrom,
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
-    topology::{self, Backend, Credentials, Outcome, Reporter, Timeouts},
+    topology::{self, Backend, Credentials, Outcome, Reporter},
 };
 use std::{
     io::{Read, Write},
@@ -72,18 +72,7 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
             proxy_protocol: Vec::new(),
             limits: Default::default(),
             routes: Vec::new(),
-            http: HttpListener {
-                trusted: Vec::new(),
-                header_bytes: 1 << 16,
-                headers: 128,
-                uri_bytes: 1 << 14,
-                header_timeout: SOON,
-                body_idle: SOON,
-                keep_alive: SOON,
-                streams: 128,
-                via: false,
-                request_id: Default::default(),
-            },
+            http: HttpListener::default(),
             redis: RedisListener {
                 password: None,
                 max_pipeline: 1024,
@@ -100,7 +89,6 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 primary: primary.clone(),
                 replicas: replicas.to_vec(),
             }],
-            backends: None,
             reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
             check: Check {
                 interval: Duration::from_millis(200),
@@ -108,12 +96,8 @@ fn config(ports: &[u16], password: Option<&str>) -> Config {
                 down_interval: Duration::from_millis(100),
                 ..Check::default()
             },
-            timeouts: Timeouts::default(),
-            limits: Default::default(),
-            protocol: Default::default(),
-            http: Default::default(),
             upstream: Credentials { user: None, password: password.map(str::to_owned) },
-            commands: Vec::new(),
+            ..Cluster::default()
         }],
     }
 }

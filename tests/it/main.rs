@@ -6,6 +6,7 @@
 
 mod control;
 mod harness;
+mod http_smuggling;
 mod limits;
 mod probe;
 mod redis_auth;

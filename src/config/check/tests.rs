@@ -173,7 +173,7 @@ fn keys_that_are_missing_unknown_or_for_later() {
         ),
         (
             file("{ bind: 127.0.0.1:1, protocol: redis, routes: [{ cluster: c }] }", SHARDS),
-            "listeners[0].routes: `routes` is not supported yet",
+            "listeners[0].routes: only an http listener has this",
         ),
         (
             file("{ bind: 127.0.0.1:1, protocol: http, cluster: c }", SHARDS),
@@ -342,7 +342,7 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
         ),
         (
             tcp("timeouts: { connect: 1s, request: 1s }"),
-            "clusters.c.timeouts.request: it is for a cluster with `shards`; this one has",
+            "clusters.c.timeouts.request: it is for a cluster of an http listener",
         ),
         (
             cluster("balance: random"),

@@ -26,13 +26,15 @@ pub(super) struct Passage {
     /// What brings it, over HTTP/1.1: it moves only when this is driven.
     upstream: Option<Box<Upstream>>,
     trip: Trip,
+    /// It has waited since the last look at the clock.
+    waited: bool,
 }
 
 impl Passage {
     /// The way of a reply's body; the connection goes back to its pool, and the request is counted,
     /// at its end.
     pub(super) fn new(incoming: Incoming, upstream: Option<Box<Upstream>>, trip: Trip) -> Self {
-        Self { incoming, upstream, trip }
+        Self { incoming, upstream, trip, waited: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -62,6 +64,9 @@ impl Body for Download {
             Self::Text(text) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
             Self::Backend(passage) => passage,
         };
+        if std::mem::take(&mut passage.waited) {
+            passage.trip.look_at_clock();
+        }
         let polled = passage.poll(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -69,7 +74,10 @@ impl Body for Download {
             }
             Poll::Ready(Some(Err(_))) => passage.trip.broken(),
             Poll::Ready(None) => passage.trip.complete(),
-            Poll::Pending => passage.trip.watch().remember(cx),
+            Poll::Pending => {
+                passage.waited = true;
+                passage.trip.watch().remember(cx);
+            }
         }
         polled
     }

@@ -145,6 +145,8 @@ impl Errand<'_> {
                 // What we lack ourselves is no fault of the backend.
                 !is_exhaustion(error)
             }
+            // The client's body broke off or was no HTTP: it must not be able to eject a backend.
+            Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => false,
             // It closed an idle connection just as we took it.
             Miss::Lost { lost: Lost::Broken(error), used: true } => !closed(error),
             Miss::Lost { lost: Lost::Broken(_), used: false } => true,
@@ -174,6 +176,7 @@ impl Errand<'_> {
         let sent = match miss {
             Miss::Connect(_) => false,
             Miss::Lost { lost: Lost::Due, .. } => return false,
+            Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => return false,
             Miss::Lost { lost: Lost::Unsent(request), .. } => {
                 parcel.put_back(*request);
                 self.choice.forgive(place);
@@ -212,6 +215,9 @@ impl Errand<'_> {
             Miss::Lost { lost: Lost::Due, .. } => {
                 let limit = self.cluster.timeouts.request.as_millis();
                 Refusal::backend_timeout(format!("backend {name}: no reply within {limit}ms"))
+            }
+            Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => {
+                Refusal::malformed("the body of the request broke off, or is not HTTP")
             }
             Miss::Lost { lost, .. } => {
                 let why = match lost {

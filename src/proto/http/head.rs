@@ -49,6 +49,11 @@ fn one_host(head: &mut request::Parts) -> Result<(), Refusal> {
         (None, _) if head.version == Version::HTTP_11 => {
             return Err(Refusal::malformed("the request has no Host field"));
         }
+        // What goes to the backend is HTTP/1.1, which has one, if an empty one (RFC 9112, 3.2).
+        (None, _) => drop(head.headers.insert(HOST, HeaderValue::from_static(""))),
+        (Some(host), None) if !is_host(host.as_bytes()) => {
+            return Err(Refusal::malformed("the Host field is no host"));
+        }
         _ => {}
     }
     if let Some(authority) = head.uri.authority() {
@@ -68,6 +73,9 @@ fn host_of_authority(head: &mut request::Parts) -> Result<(), Refusal> {
     match (authority, host) {
         _ if second.is_some() => Err(Refusal::malformed("the request has two Host fields")),
         (None, None) => Err(Refusal::malformed("the request has no :authority")),
+        (None, Some(host)) if !is_host(host.as_bytes()) => {
+            Err(Refusal::malformed("the Host field is no host"))
+        }
         (None, Some(_)) => Ok(()),
         (Some(authority), Some(host)) if host.as_bytes() != authority.as_bytes() => {
             Err(Refusal::malformed("Host and :authority are not the same"))
@@ -79,6 +87,28 @@ fn host_of_authority(head: &mut request::Parts) -> Result<(), Refusal> {
             Ok(())
         }
     }
+}
+
+/// The bytes of a name or an address and a port; two servers that read another differently do not
+/// mean the same site. An empty one is of a request to no site in particular.
+fn is_host(text: &[u8]) -> bool {
+    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(byte);
+    let address = |byte: &u8| byte.is_ascii_hexdigit() || b":.%".contains(byte);
+    let (host, port) = match text.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = memchr::memchr(b']', rest) else { return false };
+            let (inside, after) = rest.split_at(end);
+            if !inside.iter().all(address) {
+                return false;
+            }
+            (&b""[..], after.get(1..).unwrap_or_default())
+        }
+        None => text.split_at(memchr::memchr(b':', text).unwrap_or(text.len())),
+    };
+    let number = port.strip_prefix(b":").unwrap_or(port);
+    host.iter().all(letter)
+        && (port.is_empty() || port.starts_with(b":"))
+        && number.iter().all(u8::is_ascii_digit)
 }
 
 fn without_user(authority: &str) -> &str {
@@ -106,6 +136,10 @@ pub(super) struct Hop {
 /// Takes off what is for one connection alone: RFC 9110, 7.6.1, and what is named in Connection.
 fn strip(headers: &mut HeaderMap) -> Hop {
     let mut hop = Hop::default();
+    // Most heads have none of them: a look at the length of each name costs less than six look-ups.
+    if !headers.keys().any(|name| HOP_LENGTHS.contains(&name.as_str().len()) && is_hop(name)) {
+        return hop;
+    }
     let mut upgrades = false;
     if let Some(first) = headers.get(CONNECTION) {
         let named = first.as_bytes();
@@ -133,6 +167,10 @@ fn strip(headers: &mut HeaderMap) -> Hop {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     hop
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    [CONNECTION, UPGRADE, TE, TRANSFER_ENCODING, KEEP_ALIVE, PROXY_CONNECTION].contains(name)
 }
 
 /// The fields that Connection names.
@@ -175,7 +213,7 @@ pub(super) fn to_backend(
 /// Says for whom we ask. What a client says of itself is thrown away, what a trusted proxy says is
 /// kept and added to.
 fn forwarded(headers: &mut HeaderMap, client: &Client) {
-    let host = headers.get(HOST).cloned();
+    let host = headers.get(HOST).filter(|host| !host.is_empty()).cloned();
     let element = client.forwarded(host.as_ref());
     if client.trusted {
         append(headers, X_FORWARDED_FOR, &client.shown());
@@ -222,10 +260,40 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
+/// Of the names of `is_hop`.
+const HOP_LENGTHS: [usize; 5] = [10, 7, 2, 17, 16];
 /// Named in Connection or not, these are for the one at the end.
 const KEPT: [HeaderName; 2] = [HOST, TRAILER];
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in [
+            "",
+            "a",
+            "a:",
+            "a:80",
+            "a-b_c.example.org:8080",
+            "10.0.0.1",
+            "[::1]",
+            "[::1]:80",
+            "%41",
+        ] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "a b", "a, b", "a/b", "a@b", "a:x", "a:80:80", "::1", "[::1", "[::1]x", "[x]", "a\\b",
+            "a?b", "a#b", "é",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+}

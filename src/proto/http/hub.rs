@@ -29,6 +29,7 @@ pub struct Hub {
     /// Cancelled when no new request is to come.
     pub(super) draining: CancellationToken,
     start: Instant,
+    now_us: Cell<u64>,
     /// By the id of the backend.
     sites: RefCell<HashMap<u32, Rc<Site>, foldhash::fast::FixedState>>,
     watches: RefCell<Slab<Rc<Watch>>>,
@@ -61,6 +62,7 @@ impl Hub {
             stock: Stock::default(),
             draining,
             start: Instant::now(),
+            now_us: Cell::new(0),
             sites: RefCell::default(),
             watches: RefCell::default(),
             budgets: RefCell::new(budgets),
@@ -70,11 +72,12 @@ impl Hub {
 
     /// What time brings; to be called every [`TICK`].
     pub fn tick(&self) {
-        let (now, now_us, count) = (Instant::now(), self.now_us(), self.ticks.get() + 1);
+        self.look_at_clock();
+        let (now_us, count) = (self.now_us(), self.ticks.get() + 1);
         self.ticks.set(count);
         for site in self.sites() {
             site.suspect(now_us, &self.reporter);
-            site.sweep(now);
+            site.sweep(now_us);
             if count.is_multiple_of(DECAY) {
                 site.decay();
             }
@@ -96,9 +99,15 @@ impl Hub {
         }
     }
 
-    /// Microseconds since the worker started.
+    /// Microseconds since the worker started, as of the last look at the clock: one for each time
+    /// that a request is polled.
     pub(super) fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+        self.now_us.get()
+    }
+
+    /// Reads the clock.
+    pub(super) fn look_at_clock(&self) {
+        self.now_us.set(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
 
     /// A time `from_us` on, or never for zero.

@@ -16,11 +16,7 @@ use crate::{
 };
 use http::{Request, Response};
 use hyper::body::Incoming;
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc};
 
 /// A connection for one request.
 #[derive(Debug)]
@@ -47,8 +43,8 @@ impl Line {
         if settings.http2 {
             return Shared::open(hub, cluster, site).await.map(Self::Shared);
         }
-        let freshness = if again { Duration::MAX } else { FRESH };
-        while let Some(mut upstream) = site.pool.take(Instant::now(), freshness) {
+        let freshness = if again { u64::MAX } else { FRESH_US };
+        while let Some(mut upstream) = site.pool.take(hub.now_us(), freshness) {
             if upstream.settle() {
                 return Ok(Self::Own { upstream, used: true });
             }
@@ -83,4 +79,4 @@ impl Line {
 }
 
 /// http-tcp.md: a request that may not be retried prefers a connection used within the last second.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH_US: u64 = 1_000_000;

@@ -19,7 +19,7 @@ use super::{
 use crate::topology::door;
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT, HOST, UPGRADE},
     request::Parts,
 };
@@ -111,7 +111,7 @@ impl Session {
             choice.stick(place, cookie.strict);
         }
 
-        let expects = head.headers.contains_key(EXPECT) && !of_cluster.http2;
+        let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
         let length_known = incoming.size_hint().exact().is_some();
         let make_id =
             || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
@@ -129,16 +129,18 @@ impl Session {
         let Answer { response, upstream, place, lease, site, asked_us } = answer;
         let (mut head, incoming) = response.into_parts();
         let of_cluster = trip.cluster().and_then(|index| self.settings.clusters.get(index));
-        let life = keep_alive(&head, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
-        let upgraded = head.headers.get(UPGRADE).cloned();
+        let life_us =
+            keep_alive_us(&head, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
         head::to_client(&mut head, &self.settings);
         let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
         if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
             trip.sticky(told);
         }
-        trip.replied(head.status, lease, site, asked_us, life);
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        trip.replied(head.status, lease, site, asked_us, life_us);
+        if switches {
             let (Some(upstream), Some(_)) = (upstream, promise.upgrade) else {
                 trip.broken();
                 let text = "the backend changes to a protocol that nobody asked for";
@@ -173,6 +175,14 @@ struct Promise {
     stickiness: Option<Stickiness>,
 }
 
+/// Whether the client waits to be told that its body is wanted; there is no other expectation
+/// (RFC 9110, 10.1.1).
+fn asks_to_continue(headers: &HeaderMap) -> bool {
+    headers
+        .get(EXPECT)
+        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Says again that the client wants another protocol, when it may have one.
 fn ask_to_upgrade(head: &mut Parts, hop: &mut Hop, incoming: &Incoming) {
     // `h2c` would take requests past us that we do not see; a body would have to come first.
@@ -191,13 +201,14 @@ fn repeatable(method: &Method) -> bool {
 }
 
 /// How long the connection may be idle: less than the backend itself says that it waits.
-fn keep_alive(head: &http::response::Parts, configured: Duration) -> Duration {
+fn keep_alive_us(head: &http::response::Parts, configured: Duration) -> u64 {
     if head.version == Version::HTTP_10 {
-        return Duration::ZERO;
+        return 0;
     }
-    let Some(told) = head.headers.get("keep-alive") else { return configured };
+    let configured = u64::try_from(configured.as_micros()).unwrap_or(u64::MAX);
+    let Some(told) = head.headers.get(head::KEEP_ALIVE) else { return configured };
     let words = told.to_str().unwrap_or_default().split(',');
     let timeout = words.filter_map(|word| word.trim().strip_prefix("timeout=")).next();
     let seconds = timeout.and_then(|seconds| seconds.trim().parse::<u64>().ok());
-    seconds.map_or(configured, |s| configured.min(Duration::from_secs(s.saturating_sub(1))))
+    seconds.map_or(configured, |s| configured.min(s.saturating_sub(1).saturating_mul(1_000_000)))
 }

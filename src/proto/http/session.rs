@@ -30,7 +30,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
     time::Instant,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,6 +79,7 @@ pub async fn serve(
             return End::Refused(refusal.reason);
         }
     }
+    hub.look_at_clock();
     let watch = Watch::new(Phase::Head, Hub::after(hub.now_us(), settings.limits.header_time));
     let watched = hub.watch(Rc::clone(&watch));
     let early = match opening(&hub, &mut client, origin.early, &watch).await {
@@ -219,6 +220,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
 
 fn waits(session: &Session, watch: &Watch, read: bool, limits: Limits) {
     if read && watch.phase() == Phase::Idle {
+        session.hub.look_at_clock();
         watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
     }
 }
@@ -248,8 +250,20 @@ async fn two(session: &Rc<Session>, io: Early) -> End {
     }
 }
 
-/// A request under way. In a box of its own, an idle connection has none.
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Download>, Infallible>>>>;
+/// A request under way. In a box of its own: an idle connection has none.
+struct Answering {
+    hub: Rc<Hub>,
+    answer: Pin<Box<dyn Future<Output = Response<Download>>>>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Download>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.hub.look_at_clock();
+        self.answer.as_mut().poll(cx).map(Ok)
+    }
+}
 
 /// What hyper calls for each request.
 fn service(
@@ -263,8 +277,10 @@ fn service(
     let session = Rc::clone(session);
     service_fn(move |request| {
         let session = Rc::clone(&session);
-        let answering: Answering = Box::pin(async move { Ok(session.answer(request).await) });
-        answering
+        Answering {
+            hub: Rc::clone(&session.hub),
+            answer: Box::pin(async move { session.answer(request).await }),
+        }
     })
 }
 

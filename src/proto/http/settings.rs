@@ -6,7 +6,7 @@ use crate::{
     policy::sticky::{Codec, Jar, SetCookie},
     topology::door::Door,
 };
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -93,6 +93,44 @@ pub struct Cookie {
     pub set: SetCookie,
     /// A session whose backend is gone gets an error instead of another backend.
     pub strict: bool,
+    /// What each backend's sessions are told, in clear and over TLS, where it is always the same.
+    pub constant: Option<Box<[[HeaderValue; 2]]>>,
+}
+
+impl Cookie {
+    /// `timeless`: no value has a time or a signature in it. `backends`: how many there are.
+    pub fn new(
+        codec: Codec,
+        jar: Jar,
+        set: SetCookie,
+        strict: bool,
+        timeless: bool,
+        backends: usize,
+    ) -> Self {
+        let mut cookie = Self { codec, jar, set, strict, constant: None };
+        if timeless {
+            let told = |place| [false, true].map(|secure| cookie.value(place, secure, 0, 0));
+            let told = (0..backends).map(told).map(|[clear, secure]| Some([clear?, secure?]));
+            cookie.constant = told.collect();
+        }
+        cookie
+    }
+
+    /// What the clients of the backend at `place` are told; times in seconds since 1970.
+    pub(super) fn value(
+        &self,
+        place: usize,
+        secure: bool,
+        issued: u64,
+        now: u64,
+    ) -> Option<HeaderValue> {
+        if let Some(constant) = &self.constant {
+            return constant.get(place)?.get(usize::from(secure)).cloned();
+        }
+        let token = self.jar.token(place)?;
+        let header = self.set.header(secure, |out| self.codec.write(token, issued, now, out));
+        HeaderValue::try_from(header).ok()
+    }
 }
 
 /// Where the key of a request is.

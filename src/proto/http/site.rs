@@ -12,7 +12,6 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::Instant,
 };
 
 /// A backend on one worker.
@@ -107,8 +106,8 @@ impl Site {
     }
 
     /// Closes idle connections whose time is over.
-    pub(super) fn sweep(&self, now: Instant) {
-        self.pool.sweep(now);
+    pub(super) fn sweep(&self, now_us: u64) {
+        self.pool.sweep(now_us);
     }
 }
 

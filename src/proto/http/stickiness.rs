@@ -28,7 +28,7 @@ impl Stickiness {
     /// Reads the cookie of a request and takes it off: the backend is not to see it.
     pub(super) fn take(settings: &Cookie, headers: &mut HeaderMap) -> Self {
         let name = settings.set.name().as_bytes();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = if settings.constant.is_some() { 0 } else { now() };
         let mut found = Self { now, issued: now, ..Self::default() };
         let mut values = headers.get_all(COOKIE).iter();
         let Some(value) = values.find_map(|value| cookie::find(value.as_bytes(), name)) else {
@@ -57,12 +57,8 @@ impl Stickiness {
         if same && !self.reissue {
             return Told::Kept;
         }
-        let Some(token) = settings.jar.token(place) else { return Told::Kept };
         let issued = if same { self.issued } else { self.now };
-        let header = settings.set.header(secure, |out| {
-            settings.codec.write(token, issued, self.now, out);
-        });
-        if let Ok(value) = HeaderValue::try_from(header) {
+        if let Some(value) = settings.value(place, secure, issued, self.now) {
             headers.append(SET_COOKIE, value);
             // A cache that gave it to others would give them our client's session.
             headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
@@ -73,6 +69,10 @@ impl Stickiness {
             (false, Some(_)) => Told::Moved,
         }
     }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What became of a session.

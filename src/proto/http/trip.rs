@@ -15,10 +15,7 @@ use crate::{
     topology::{Lease, Outcome},
 };
 use http::StatusCode;
-use std::{
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, time::Duration};
 
 /// One request under way.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ struct Stop {
     lease: Lease,
     site: Rc<Site>,
     /// How long the connection may be idle afterwards.
-    life: Duration,
+    life_us: u64,
     body_idle: Duration,
 }
 
@@ -125,7 +122,7 @@ impl Trip {
         lease: Lease,
         site: Rc<Site>,
         asked_us: u64,
-        life: Duration,
+        life_us: u64,
     ) {
         let now_us = self.hub.now_us();
         let cell = lease.cell();
@@ -141,7 +138,7 @@ impl Trip {
         let body_idle = self.settings.limits.body_idle;
         self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
-        self.at = Some(Stop { lease, site, life, body_idle });
+        self.at = Some(Stop { lease, site, life_us, body_idle });
     }
 
     /// What became of the session that the request belongs to.
@@ -154,6 +151,10 @@ impl Trip {
             Told::New => counted.sticky_new.add(1),
             Told::Moved => counted.sticky_moved.add(1),
         }
+    }
+
+    pub(super) fn look_at_clock(&self) {
+        self.hub.look_at_clock();
     }
 
     /// A part of the reply's body has come and is handed on.
@@ -188,9 +189,9 @@ impl Trip {
     /// Keeps the connection for the next request, if it is fit for one.
     pub(super) fn give_back(&self, mut upstream: Box<Upstream>) {
         let Some(stop) = &self.at else { return };
-        let wanted = stop.site.backend.gate().open() && !stop.life.is_zero();
+        let wanted = stop.site.backend.gate().open() && stop.life_us > 0;
         if wanted && upstream.settle() {
-            stop.site.pool.give(upstream, Instant::now(), stop.life);
+            stop.site.pool.give(upstream, self.hub.now_us(), stop.life_us);
         }
     }
 

@@ -64,7 +64,14 @@ impl Upstream {
                 *open = connection.poll_without_shutdown(cx).is_pending();
             }
             match reply.as_mut().poll(&mut quiet) {
-                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+                Poll::Ready(Ok(response)) => {
+                    // Its body will be asked for in this very turn. A connection that waits with
+                    // our waker would wake us for that, for nothing.
+                    if *open {
+                        *open = connection.poll_without_shutdown(&mut quiet).is_pending();
+                    }
+                    return Poll::Ready(Ok(response));
+                }
                 Poll::Ready(Err(mut error)) => {
                     return Poll::Ready(Err(match error.take_message() {
                         Some(request) => Lost::Unsent(Box::new(request)),

@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sluice;
+pub(crate) mod web;
 
 #[cfg(test)]
 mod own;

@@ -65,18 +65,22 @@ impl Setup {
 
     /// In front of backends without roles, each an address or a map with one.
     pub(crate) fn tcp(members: impl IntoIterator<Item = String>) -> Self {
+        Self::without_roles("tcp", members)
+    }
+
+    /// As [`Self::tcp`], for http.
+    pub(crate) fn http(members: impl IntoIterator<Item = String>) -> Self {
+        Self::without_roles("http", members)
+    }
+
+    fn without_roles(protocol: &'static str, members: impl IntoIterator<Item = String>) -> Self {
         let mut yaml = "    backends:\n".to_owned();
         let mut backends = 0;
         for member in members {
             backends += 1;
             writeln!(yaml, "      - {member}").unwrap();
         }
-        Self::of("tcp", yaml, backends)
-    }
-
-    /// As [`Self::tcp`], for HTTP.
-    pub(crate) fn http(members: impl IntoIterator<Item = String>) -> Self {
-        Self { protocol: "http", ..Self::tcp(members) }
+        Self::of(protocol, yaml, backends)
     }
 
     fn of(protocol: &'static str, shards: String, backends: usize) -> Self {
