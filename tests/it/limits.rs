@@ -492,3 +492,50 @@ fn http_requests_wait_for_a_backend_that_has_room() {
     });
     assert_eq!(sluice.metrics().sum("sluice_requests_overloaded_total", &[]), 1.0);
 }
+
+/// A session waits for its own backend, and holds up nobody who may go to another one.
+#[test]
+fn who_has_a_session_at_a_busy_backend_waits_for_that_one() {
+    let webs = [Web::start(), Web::start()];
+    let sluice = Setup::http(webs.each_ref().map(|web| web.port.address()))
+        .cluster("balance: round_robin")
+        .cluster("sticky: { cookie: { name: S, mode: plain } }")
+        .cluster("limits: { max_in_flight: 1 }")
+        .cluster("timeouts: { queue: 15s }")
+        .start();
+    webs[0].answer();
+    webs[1].answer();
+    let first = get(&sluice, HOME);
+    let cookie = first.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    // As it was sent: its value may have capitals, which `get` does not keep.
+    let cookie = {
+        let mut socket = ask(&sluice, HOME, "close");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        let name = cookie.split('=').next().unwrap().to_ascii_uppercase();
+        let at = text.find(&format!("{name}=")).unwrap();
+        text[at..].split(';').next().unwrap().to_owned()
+    };
+    webs.iter().for_each(|web| web.open.store(false, std::sync::atomic::Ordering::Relaxed));
+    let pinned = || {
+        let mut socket = connect(&sluice, HOME);
+        let head =
+            format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        socket
+    };
+    let busy = pinned();
+    eventually("its backend is busy", PATIENCE, || (in_flight(&sluice) == 1.0).then_some(()));
+    let waits = pinned();
+    eventually("the next one waits", PATIENCE, || (queued(&sluice) == 1.0).then_some(()));
+    let other = ask(&sluice, HOME, "close");
+    eventually("another goes to the other backend", PATIENCE, || {
+        ((in_flight(&sluice), queued(&sluice)) == (2.0, 1.0)).then_some(())
+    });
+    webs.iter().for_each(Web::answer);
+    for socket in [busy, waits] {
+        let reply = hear(socket);
+        assert!(reply.starts_with("http/1.1 200 ") && !reply.contains("set-cookie"), "{reply}");
+    }
+    assert!(hear(other).starts_with("http/1.1 200 "));
+}
