@@ -176,10 +176,6 @@ fn keys_that_are_missing_unknown_or_for_later() {
             "listeners[0].routes: only an http listener has this",
         ),
         (
-            file("{ bind: 127.0.0.1:1, protocol: http, cluster: c }", SHARDS),
-            "listeners[0].protocol: `http` is not supported yet",
-        ),
-        (
             file(LISTENER, "reads: { from: any }"),
             "clusters.c: it needs exactly one of backends, shards, sentinel, redis_cluster, dns, file, kubernetes",
         ),

@@ -58,13 +58,22 @@ pub(super) fn listener(http: &HttpListener, defaults: bool) -> Entries {
 pub(super) fn cluster(entries: &mut Entries, cluster: &Cluster) {
     let http = &cluster.http;
     let mut key = Entries::new(&keys::SHARD_KEY, entries.defaults);
-    match &http.shard_key {
-        Some(ShardKey::Header(name)) => key.text("header", name),
-        Some(ShardKey::Cookie(name)) => key.text("cookie", name),
-        Some(ShardKey::Query(name)) => key.text("query", name),
-        Some(ShardKey::PathSegment(number)) => key.text("path_segment", number),
-        None => &mut key,
+    let place = http.shard_key.as_ref();
+    let number = place.and_then(|place| match place {
+        ShardKey::PathSegment(number) => Some(number.to_string()),
+        _ => None,
+    });
+    let named = |name: &str| match (name, place?) {
+        ("header", ShardKey::Header(header)) => Some(header.as_str()),
+        ("cookie", ShardKey::Cookie(text)) | ("query", ShardKey::Query(text)) => Some(&**text),
+        _ => None,
     };
+    if place.is_some() {
+        key.optional("header", named("header"))
+            .optional("cookie", named("cookie"))
+            .optional("query", named("query"))
+            .optional("path_segment", number.as_deref());
+    }
     let mut retry = Entries::new(&keys::RETRY, entries.defaults);
     retry.text("idempotent_writes", http.idempotent_writes);
     entries.map("shard_key", key).map("retry", retry);
