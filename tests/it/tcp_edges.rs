@@ -126,11 +126,11 @@ fn a_client_that_uploads_and_leaves_during_the_answer_is_heard_to_the_end() {
     ends(&sluice);
 }
 
-/// A listener that takes no connection until [`Stuck::accept`].
+/// A listener that takes no connection.
 struct Stuck {
     port: Port,
-    listener: TcpListener,
-    fill: Vec<socket2::Socket>,
+    _listener: socket2::Socket,
+    _fill: Vec<socket2::Socket>,
 }
 
 impl Stuck {
@@ -151,7 +151,7 @@ impl Stuck {
             socket
         });
         let fill = fill.collect();
-        Self { port, listener: socket.into(), fill }
+        Self { port, _listener: socket, _fill: fill }
     }
 
     fn sluice(&self) -> Sluice {
@@ -162,11 +162,6 @@ impl Stuck {
             .start();
         sluice.expect_log("not every backend was probed within startup_grace");
         sluice
-    }
-
-    fn accept(&mut self) -> TcpStream {
-        self.fill.clear();
-        accept(&self.listener)
     }
 }
 
@@ -183,17 +178,28 @@ fn a_client_that_leaves_while_we_dial_is_not_kept() {
 }
 
 #[test]
-fn a_client_that_has_said_all_waits_for_the_dial() {
-    let mut stuck = Stuck::start();
-    let sluice = stuck.sluice();
+fn a_client_that_has_said_all_waits_until_a_backend_takes_it() {
+    let port = Port::free();
+    let listener = TcpListener::bind(port.address()).unwrap();
+    let sluice = before(&port)
+        .cluster("limits: { max_in_flight: 1 }")
+        .cluster("timeouts: { queue: 15s }")
+        .start();
+    let mut busy = connect(&sluice);
+    busy.write_all(b"b").unwrap();
+    let first = accept(&listener);
     let mut client = connect(&sluice);
     client.write_all(b"x").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    eventually("it is there", PATIENCE, || (active(&sluice) == 1.0).then_some(()));
+    eventually("it waits", PATIENCE, || {
+        (sluice.metrics().sum("sluice_queue_length", &[]) == 1.0).then_some(())
+    });
+    // For longer than it takes us to look whether it has left.
     client.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
     assert!(client.read(&mut [0]).is_err(), "closed while it waits");
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut server = stuck.accept();
+    drop((busy, first));
+    let mut server = accept(&listener);
     server.write_all(b"y").unwrap();
     drop(server);
     let mut heard = Vec::new();
