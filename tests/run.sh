@@ -121,7 +121,7 @@ check_configurations() {
     cargo build --locked --bin sluice || return
     for file in tests/acceptance/*.yaml; do
         case ${file##*/} in
-            http-read-write.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml) check_file "$file" accepted ;;
+            http-*.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml) check_file "$file" accepted ;;
             *) check_file "$file" unsupported ;;
         esac
     done

@@ -1,9 +1,12 @@
 //! The command line: what it takes, what it prints, and the exit code. Not what the commands do.
 
+mod ask;
+mod backend;
 mod check;
 pub mod demo;
 
 use crate::config::{Config, Env, Findings, schema};
+use backend::BackendCommand;
 use check::Format;
 use clap::{Args, Parser, Subcommand};
 use std::{
@@ -38,6 +41,9 @@ enum Command {
     Run(File),
     /// Check configurations and say everything that is wrong with them.
     Check(CheckArgs),
+    /// Show, drain, disable and bring back backends of a running process.
+    #[command(subcommand)]
+    Backend(BackendCommand),
     /// Show configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -126,6 +132,7 @@ impl Command {
                 }
                 check::run(all.into_iter(), format)
             }
+            Self::Backend(command) => command.run(),
             Self::Config(command) => command.run(),
             Self::Demo(options) => demo::run(&options),
             Self::Version => {

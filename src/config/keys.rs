@@ -4,10 +4,12 @@
 
 mod http;
 mod limits;
+mod probe;
 mod sticky;
 
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
+pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
 use super::words;
@@ -182,9 +184,19 @@ pub(super) static ADMIN: Scope = Scope {
             "127.0.0.1:9900",
             "Where status and metrics are served; when not given, a taken port is only a warning.",
         ),
-        later("socket"),
-        later("token"),
-        later("token_file"),
+        key(
+            "socket",
+            Kind::Text,
+            "",
+            "A unix socket with the same pages, for its owner alone, on which backends may be changed: /run/sluice/admin.sock. When not given, one is made in /run/sluice or $XDG_RUNTIME_DIR where there is one.",
+        ),
+        key(
+            "token",
+            Kind::Secret,
+            "",
+            "What `Authorization: Bearer` must say to change something over TCP; without one nothing is changed there.",
+        ),
+        key("token_file", Kind::Path, "", "A file that holds the token."),
         later("tls"),
     ],
 };
@@ -438,7 +450,12 @@ pub(super) static MEMBER: Scope = Scope {
         key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
         later("id"),
         later("tier"),
-        later("admin"),
+        key(
+            "admin",
+            choice(words::ADMIN_WORDS),
+            "ready",
+            "ready; drain: only sessions that it has; disabled: nothing, not even probes.",
+        ),
         later("max_connections"),
         later("max_in_flight"),
     ],
@@ -523,7 +540,12 @@ pub(super) static CHECK: Scope = Scope {
             "",
             "A probe is a connection that is made and closed; the kind that backends have.",
         ),
-        later("http"),
+        key(
+            "http",
+            Kind::Map(&CHECK_HTTP),
+            "",
+            "A probe is a request, and its answer must be well.",
+        ),
         later("redis"),
         later("jitter"),
     ],

@@ -15,6 +15,8 @@ mod values;
 mod words;
 
 pub use env::Env;
+pub(crate) use nearest::nearest;
+
 pub use finding::{Finding, Findings, Level, Position};
 pub use schema::schema;
 pub use units::{Period, Size, UnitError};
@@ -28,14 +30,19 @@ use crate::{
     policy::{
         access::Access,
         balance::Strategy,
+        gate,
         health::worst_case,
         reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
-    topology::{Credentials, Timeouts, admission::BackendLimits, door::DoorLimits},
+    topology::{Credentials, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits},
 };
 use ipnet::IpNet;
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +57,16 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
 }
 
-/// Where status and metrics are served.
+/// Where status and metrics are served, and who may change something.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     pub bind: Bind,
     /// False for the default: then a port in use is a warning, not an error.
     pub explicit: bool,
+    /// The unix socket; `None`: one in a folder for such things, where there is one.
+    pub socket: Option<PathBuf>,
+    /// What lets somebody change something over TCP; `None`: nobody.
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -238,6 +249,8 @@ pub struct Cluster {
     pub backends: Option<Backends>,
     pub reads: Reads,
     pub check: Check,
+    /// What probes ask, where they are HTTP requests.
+    pub http_check: Option<HttpCheck>,
     pub timeouts: Timeouts,
     pub limits: BackendLimits,
     pub upstream: Credentials,
@@ -296,6 +309,8 @@ pub struct Member {
     pub address: Address,
     /// 1 to 1,000; default 1.
     pub weight: u32,
+    /// What the file says it is to do.
+    pub admin: gate::Admin,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -389,8 +404,14 @@ impl Config {
 impl Cluster {
     /// How many backends it has, each address once per shard.
     pub fn members(&self) -> usize {
-        let of_shards: usize = self.shards.iter().map(|shard| 1 + shard.replicas.len()).sum();
-        of_shards + self.backends.as_ref().map_or(0, |backends| backends.members.len())
+        self.each_member().count()
+    }
+
+    /// Its backends in the order of the file: shard by shard, the primary first.
+    pub fn each_member(&self) -> impl Iterator<Item = &Member> {
+        let shards = self.shards.iter();
+        let of_shards = shards.flat_map(|one| std::iter::once(&one.primary).chain(&one.replicas));
+        of_shards.chain(self.backends.iter().flat_map(|backends| &backends.members))
     }
 }
 
@@ -420,6 +441,20 @@ pub fn fuzz(text: &str) {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(set)")
+    }
+}
+
+impl Member {
+    /// One of weight 1 that is to do its work.
+    pub const fn new(address: Address) -> Self {
+        Self { address, weight: 1, admin: gate::Admin::Ready }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let bind = Bind::Tcp(([127, 0, 0, 1], 9900).into());
+        Self { bind, explicit: false, socket: None, token: None }
     }
 }
 

@@ -5,7 +5,7 @@
 const MAX_WORD: usize = 64;
 
 /// The allowed word nearest to `word`, if it is within a third of its length.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     allowed: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

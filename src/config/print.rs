@@ -11,6 +11,8 @@ use super::{
     units::{Period, Size},
     words::{self, word},
 };
+use crate::topology::HttpCheck;
+use ::http::{HeaderName, HeaderValue};
 use std::{fmt::Display, time::Duration};
 
 /// The configuration as YAML; without `defaults` only what differs from them.
@@ -95,15 +97,6 @@ impl Entries {
         self
     }
 
-    /// A map that is not written and has no defaults of its own: all its keys as comments.
-    fn unset(&mut self, name: &str, scope: &'static Scope) -> &mut Self {
-        let mut entries = Self::new(scope, self.defaults);
-        for key in scope.now() {
-            entries.optional(key.name, None);
-        }
-        self.map(name, entries)
-    }
-
     fn push(&mut self, name: &str, value: Out) -> &mut Self {
         self.list.push((name.to_owned(), value));
         self
@@ -115,6 +108,10 @@ fn root(config: &Config, defaults: bool) -> Out {
     if defaults || config.admin.explicit {
         admin.text("bind", &config.admin.bind);
     }
+    let socket = config.admin.socket.as_ref().map(|path| path.display().to_string());
+    admin
+        .optional("socket", socket.as_deref())
+        .optional("token", config.admin.token.as_ref().map(|_| SET));
     let mut log = Entries::new(&keys::LOG, defaults);
     log.text("format", word(words::LOG_FORMAT, &config.log.format));
     log.text("level", &config.log.level);
@@ -200,7 +197,9 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         entries.text("send_proxy", word(words::SEND_PROXY, version));
     }
     let mut probes = check(&cluster.check, defaults);
-    if defaults {
+    if let Some(http) = &cluster.http_check {
+        probes.push("http", http_check(http, defaults));
+    } else if defaults {
         probes.push("tcp", Out::Map(Vec::new()));
     }
     entries
@@ -322,7 +321,10 @@ fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {
 
 fn member(member: &Member, defaults: bool) -> Out {
     let mut entries = Entries::new(&keys::MEMBER, defaults);
-    entries.text("address", &member.address).text("weight", member.weight);
+    entries
+        .text("address", &member.address)
+        .text("weight", member.weight)
+        .text("admin", word(words::ADMIN, &member.admin));
     match entries.list.len() {
         1 => Out::Text(member.address.to_string()),
         _ => Out::Map(entries.list),
@@ -340,6 +342,34 @@ fn check(check: &Check, defaults: bool) -> Entries {
         .text("fall", check.fall)
         .period("startup_grace", check.startup_grace);
     entries
+}
+
+fn http_check(check: &HttpCheck, defaults: bool) -> Out {
+    let text = |value: &HeaderValue| match value.is_sensitive() {
+        true => SET.to_owned(),
+        false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    };
+    let mut entries = Entries::new(&keys::CHECK_HTTP, defaults);
+    entries.text("method", &check.method).text("path", &check.path);
+    entries.optional("host", check.host.as_ref().map(text).as_deref());
+    if defaults || check.status != HttpCheck::default().status {
+        let range = |(first, last): &(u16, u16)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        let ranges: Vec<String> = check.status.iter().map(range).collect();
+        entries.row("status", &ranges);
+    }
+    let headers = check.headers.iter();
+    let headers: Vec<_> =
+        headers.map(|(name, value)| (name.to_string(), Out::Text(text(value)))).collect();
+    if defaults || !headers.is_empty() {
+        entries.push("headers", Out::Map(headers));
+    }
+    entries
+        .optional("body_contains", check.body_contains.as_deref())
+        .optional("weight_header", check.weight_header.as_ref().map(HeaderName::as_str));
+    Out::Map(entries.list)
 }
 
 fn command(command: &CustomCommand) -> Out {
@@ -446,7 +476,7 @@ mod tests {
 
     const LARGE: &str = r#"
 workers: 3
-admin: { bind: "[::1]:99" }
+admin: { bind: "[::1]:99", socket: "unix:/run/s s", token: (set) }
 log: { format: json, level: "info,sluice=debug" }
 limits: { max_connections: 10, memory: 1GiB }
 shutdown: { pre_stop_delay: 1s, drain_timeout: 2s }
@@ -467,10 +497,11 @@ clusters:
 "#;
 
     const TCP: &str = r#"
-listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b, limits: { max_connections: 7, per_client: { connections: 2, rate: 10/m, burst: 3, v4: 24 } } }]
+listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b, limits: { max_connections: 7, per_client: { connections: 2, rate: 10/m, burst: 3, v4: 24 } } }, { bind: 127.0.0.1:4, protocol: tcp, cluster: e }]
 clusters:
   a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
-  b: { backends: [a:1], sticky: { client_ip: { v4: 24 } }, limits: { max_connections: 9, queue: 0 }, timeouts: { queue: 2s } }
+  b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
+  e: { backends: [a:1], limits: { max_connections: 9, queue: 0 }, timeouts: { queue: 2s }, check: { http: { body_contains: "all's \"well\"" } } }
   c: { backends: [a:1], sticky: { cookie: { name: S, keys: [0123456789abcdef, fedcba9876543210], max_idle: 30m, max_life: 1d, http_only: false, same_site: none, secure: true, path: /a, domain: example.org }, header: X-Session-Id, strict: true } }
   d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
 "#;
@@ -540,7 +571,17 @@ clusters:
     fn passwords_are_never_printed() {
         let config = parsed(&LARGE.replace("(set)", "hunter2"));
         assert_eq!(config.clusters[1].upstream.password.as_deref(), Some("hunter2"));
-        for text in [config.to_yaml(true), config.to_yaml(false), format!("{config:?}")] {
+        let tcp = TCP.replace("(set)", "Basic hunter2");
+        let probed = parsed(&format!("admin: {{ token: hunter2 }}\n{tcp}"));
+        let sent = &probed.clusters.iter().find_map(|one| one.http_check.as_ref()).unwrap().headers;
+        assert!(sent.iter().any(|(_, value)| value.as_bytes().ends_with(b"hunter2")));
+        for text in [
+            config.to_yaml(true),
+            config.to_yaml(false),
+            format!("{config:?}"),
+            probed.to_yaml(true),
+            format!("{probed:?}"),
+        ] {
             assert!(!text.contains("hunter2") && !text.contains("${p"), "{text}");
         }
         let config = parsed(TCP);

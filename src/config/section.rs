@@ -257,19 +257,29 @@ impl<'a, 't> Reader<'a, 't> {
 
     /// `password`, or what `password_file` holds without its last line end.
     pub(super) fn password(&mut self, section: &Section<'_>) -> Option<String> {
-        let (password, file) = (section.field("password"), section.field("password_file"));
+        self.secret(section, "password", "password_file")
+    }
+
+    /// The text under `own`, or what the file under `in_file` holds without its last line end.
+    pub(super) fn secret(
+        &mut self,
+        section: &Section<'_>,
+        own: &str,
+        in_file: &str,
+    ) -> Option<String> {
+        let (password, file) = (section.field(own), section.field(in_file));
         if let (Some(_), Some(file)) = (&password, &file) {
-            let message = "`password` is given too; keep one of the two";
+            let message = format!("`{own}` is given too; keep one of the two");
             self.notes.error(&file.key_at, &file.path, message);
         }
         if password.is_some() {
-            return self.text(section, "password");
+            return self.text(section, own);
         }
-        let text = self.file_text(section, "password_file")?;
+        let text = self.file_text(section, in_file)?;
         let password = text.strip_suffix('\n').unwrap_or(&text);
         let password = password.strip_suffix('\r').unwrap_or(password);
         if let (true, Some(file)) = (password.is_empty(), file) {
-            let name = section.scalar("password_file");
+            let name = section.scalar(in_file);
             let message = format!("the file '{}' is empty", short(name));
             self.notes.error(&file.node.at, &file.path, message);
             return None;

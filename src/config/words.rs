@@ -7,6 +7,7 @@ use crate::{
     policy::{
         access::Access,
         balance::Strategy,
+        gate::Admin,
         reads::ReadFrom,
         sticky::{Mode, SameSite, Secure},
     },
@@ -46,6 +47,10 @@ pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
+
+pub(super) const ADMIN: Words<Admin> =
+    &[("ready", Admin::Ready), ("drain", Admin::Drain), ("disabled", Admin::Disabled)];
+pub(super) const ADMIN_WORDS: &[&str] = &names::<3, _>(ADMIN);
 
 pub(super) const COOKIE_MODE: Words<Mode> =
     &[("plain", Mode::Plain), ("opaque", Mode::Opaque), ("signed", Mode::Signed)];

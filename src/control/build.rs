@@ -5,7 +5,7 @@ use crate::{
     config::{self, Protocol},
     policy::{
         balance::{Balancer, Strategy},
-        gate::{Axes, Init, Role, derive},
+        gate::{Admin, Axes, Init, Role, derive},
         maglev::stable_id,
         shard::even_slots,
     },
@@ -33,8 +33,15 @@ fn cluster(
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
-        Backend::new(id, cluster, shard, member.address.clone(), member.weight, workers)
-            .with_room(room(written, queue.as_ref()))
+        let address = member.address.clone();
+        let backend = Backend::new(id, cluster, shard, address, member.weight, workers)
+            .with_room(room(written, queue.as_ref()));
+        backend.publish_admin(member.admin);
+        if member.admin != Admin::Ready {
+            let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
+            backend.publish(state, gate, Role::Unknown, 0);
+        }
+        backend
     };
     let (layout, shards) = match &written.backends {
         Some(backends) => group(backends, &mut member),
@@ -108,7 +115,8 @@ fn shard(
 fn assign(shard: &Shard) {
     for (index, member) in shard.members.iter().enumerate() {
         let role = if index == 0 { Role::Primary } else { Role::Replica };
-        let (state, gate) = derive(Axes { role, init: Init::Up, ..Axes::default() });
+        let (admin, init) = (member.admin(), Init::Up);
+        let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
         member.publish(state, gate, role, 0);
     }
 }
@@ -120,9 +128,10 @@ fn group(
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
     let role = Role::None;
-    let (state, gate) = derive(Axes { role, init: Init::Up, ..Axes::default() });
     let members = written.members.iter().map(|one| {
         let backend = member(&nameless, one);
+        let (admin, init) = (one.admin, Init::Up);
+        let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
         backend.publish(state, gate, role, 0);
         Arc::new(backend)
     });

@@ -3,7 +3,7 @@
 
 use super::{
     plane::Plane,
-    prober::Prober,
+    prober::{Answer, Prober},
     run_task,
     table::{Ask, Evidence},
 };
@@ -17,22 +17,33 @@ use tokio::{
 /// Probes one backend for ever, on one connection.
 pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let Some(target) = plane.table.borrow().target(index) else { return };
-    let mut prober = Prober::new(target.address, target.spec);
+    let asked = || Prober::new(target.address.clone(), target.spec.clone());
+    let mut prober = asked();
     let mut pause = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
     loop {
         tokio::select! {
             () = sleep(pause) => {}
             () = target.wake.notified() => {}
         }
+        if plane.table.borrow().is_paused(index) {
+            // It is woken when it is to work again.
+            prober = asked();
+            pause = Duration::MAX;
+            end_first_round(&plane);
+            continue;
+        }
         let sent_ms = plane.now_ms();
         let sent = Instant::now();
-        let result = prober.probe(target.check.timeout).await;
-        let evidence = Evidence { result, sent_ms, took: sent.elapsed() };
+        let answer = prober.probe(target.check.timeout).await;
+        let took = sent.elapsed();
+        let (result, said) = match answer {
+            Ok(Answer { report, said }) => (Ok(report), said),
+            Err(error) => (Err(error), None),
+        };
+        let evidence = Evidence { result, said, sent_ms, took };
         let now_ms = plane.now_ms();
         pause = plane.table.borrow_mut().probed(index, evidence, now_ms, dice.next());
-        if plane.table.borrow().all_probed() {
-            plane.state.finish_first_round();
-        }
+        end_first_round(&plane);
         sleep(MIN_GAP).await;
         pause = pause.saturating_sub(MIN_GAP);
     }
@@ -74,11 +85,15 @@ pub(super) async fn tick(plane: Rc<Plane>, mut dice: Dice) {
     }
 }
 
-/// Ends the first round when it takes too long.
-pub(super) async fn grace(plane: Rc<Plane>, limit: Duration) {
+fn end_first_round(plane: &Plane) {
     if plane.table.borrow().all_probed() {
         plane.state.finish_first_round();
     }
+}
+
+/// Ends the first round when it takes too long.
+pub(super) async fn grace(plane: Rc<Plane>, limit: Duration) {
+    end_first_round(&plane);
     tokio::select! {
         () = sleep(limit) => {}
         () = plane.state.wait_first_round() => return,

@@ -2,17 +2,20 @@
 //! report, publishes who may be picked, and serves the admin address. It touches no client's
 //! bytes, and no request ever waits for it.
 
+mod access;
 pub mod admin;
 pub mod build;
 mod events;
 mod health;
 mod lag;
+mod operator;
 mod plane;
 mod prober;
 pub mod process;
 mod pulse;
 mod scrape;
 mod sheet;
+pub mod socket;
 mod status;
 mod table;
 mod usage;
@@ -32,7 +35,6 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     io,
-    net::TcpListener,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -58,7 +60,7 @@ pub struct Inputs {
     /// Names of `WorkerMetrics::commands`, in their order.
     pub commands: Vec<String>,
     /// Where the pages are served; see [`admin::bind`].
-    pub admin: Option<TcpListener>,
+    pub admin: admin::Doors,
     /// Called after a gate changed, on control's thread: wake the workers, and do not block.
     pub on_change: Arc<dyn Fn() + Send + Sync>,
     pub state: Arc<ProcessState>,
@@ -77,9 +79,6 @@ impl fmt::Debug for Inputs {
 /// # Errors
 /// When the thread, its event loop or the admin address cannot be set up.
 pub fn start(inputs: Inputs) -> io::Result<JoinHandle<()>> {
-    if let Some(listener) = &inputs.admin {
-        listener.set_nonblocking(true)?;
-    }
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let thread =
         std::thread::Builder::new().name("sluice-control".to_owned()).spawn(move || {
@@ -118,16 +117,10 @@ async fn run(inputs: Inputs) {
         workers,
         state,
         started: Instant::now(),
+        token: config.admin.token.clone(),
     });
     let mut dice = Dice::new(RandomState::new().hash_one(0));
-    if let Some(listener) = admin {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => {
-                run_task(admin::serve(listener, Rc::clone(&plane), shutdown.clone()));
-            }
-            Err(error) => tracing::error!("admin: {error}; going on without an admin address"),
-        }
-    }
+    admin::open(admin, &plane, &shutdown);
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
     run_task(health::grace(Rc::clone(&plane), grace.unwrap_or_default()));
     tokio::select! {

@@ -2,7 +2,11 @@
 //! process. One thread owns it; nothing in it is held over an await.
 
 use super::{process::ProcessState, pulse::Pulse, table::Table};
-use crate::{config::Config, telemetry::metrics::WorkerMetrics, topology::Topology};
+use crate::{
+    config::{Config, Secret},
+    telemetry::metrics::WorkerMetrics,
+    topology::Topology,
+};
 use std::{cell::RefCell, sync::Arc};
 use tokio::time::Instant;
 
@@ -18,6 +22,8 @@ pub(super) struct Plane {
     pub(super) table: RefCell<Table>,
     pub(super) pulse: RefCell<Pulse>,
     pub(super) started: Instant,
+    /// What lets somebody change something over TCP.
+    pub(super) token: Option<Secret>,
 }
 
 /// What the pages say of a listener beside its counters.

@@ -2,24 +2,27 @@
 //! the asking itself: each protocol has its own.
 
 use crate::{
+    config,
     net::addr::Address,
     policy::gate::Role,
     proto::{
+        http::{self, probe::Fault},
         redis::{
             self,
             probe::{Code, Phase, ProbeError, Report},
         },
         tcp,
     },
-    topology::{Cluster, Credentials, Layout},
+    topology::{Cluster, Credentials, HttpCheck, Layout},
 };
-use std::{io, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 
 /// What the backends of one cluster are asked, and as whom.
 #[derive(Clone, Debug)]
 pub(super) enum Spec {
     Redis(Credentials),
     Tcp,
+    Http(Rc<HttpCheck>),
 }
 
 /// Probes one backend again and again.
@@ -27,13 +30,25 @@ pub(super) enum Spec {
 pub(super) enum Prober {
     Redis(Box<redis::probe::Prober>),
     Tcp(Address),
+    Http(Address, Rc<HttpCheck>),
+}
+
+/// What a server that answered well said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) report: Report,
+    /// In its own words, where the report does not tell it.
+    pub(super) said: Option<String>,
 }
 
 impl Spec {
-    pub(super) fn of(cluster: &Cluster) -> Self {
-        match cluster.layout {
-            Layout::Shards => Self::Redis(cluster.credentials.clone()),
-            Layout::Fixed | Layout::Group { .. } => Self::Tcp,
+    pub(super) fn of(written: &config::Cluster, cluster: &Cluster) -> Self {
+        match (cluster.layout, &written.http_check) {
+            (Layout::Shards, _) => Self::Redis(cluster.credentials.clone()),
+            (Layout::Fixed | Layout::Group { .. }, Some(check)) => {
+                Self::Http(Rc::new(check.clone()))
+            }
+            (Layout::Fixed | Layout::Group { .. }, None) => Self::Tcp,
         }
     }
 }
@@ -45,6 +60,7 @@ impl Prober {
                 Self::Redis(Box::new(redis::probe::Prober::new(address, credentials)))
             }
             Spec::Tcp => Self::Tcp(address),
+            Spec::Http(check) => Self::Http(address, check),
         }
     }
 
@@ -52,15 +68,38 @@ impl Prober {
     ///
     /// # Errors
     /// When the backend does not answer as a healthy one.
-    pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Report, ProbeError> {
-        match self {
+    pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Answer, ProbeError> {
+        let report = match self {
             Self::Redis(prober) => prober.probe(timeout).await,
             Self::Tcp(address) => match tcp::probe::probe(address, timeout).await {
                 Ok(()) => Ok(CONNECTED),
                 Err(error) => Err(not_connected(address, &error)),
             },
-        }
+            Self::Http(address, check) => {
+                return match http::probe::probe(address, check, timeout).await {
+                    Ok(answer) => Ok(told(answer)),
+                    Err(fault) => Err(not_well(address, &fault)),
+                };
+            }
+        };
+        Ok(Answer { report: report?, said: None })
     }
+}
+
+/// `weight_header` is read, and followed by nobody yet.
+fn told(answer: http::probe::Answer) -> Answer {
+    let weight = answer.weight.map(|weight| format!(", weight {weight}")).unwrap_or_default();
+    Answer { report: CONNECTED, said: Some(format!("{}{weight}", answer.status)) }
+}
+
+fn not_well(address: &Address, fault: &Fault) -> ProbeError {
+    let (phase, code) = match fault {
+        Fault::Connect(error) => return not_connected(address, error),
+        Fault::Timeout(_) => (Phase::Http, Code::Timeout),
+        Fault::Broken(_) => (Phase::Http, Code::Protocol),
+        Fault::Status(_) | Fault::Body(_) => (Phase::Http, Code::Refused),
+    };
+    ProbeError { address: address.to_string(), phase, code, what: fault.to_string() }
 }
 
 fn not_connected(address: &Address, error: &io::Error) -> ProbeError {

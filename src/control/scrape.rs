@@ -11,7 +11,7 @@ use super::{
 use crate::{
     policy::{
         access::Access,
-        gate::{Role, State},
+        gate::{Admin, Role, State},
     },
     telemetry::{
         metrics::{
@@ -163,6 +163,8 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
     sheet.count(names::BACKEND_UP, &labels, u64::from(serves(backend.gate())));
     let states = State::ALL.map(State::as_str);
     sheet.one_of(names::BACKEND_STATE, &labels, "state", states, state.as_str());
+    let wishes = Admin::ALL.map(Admin::as_str);
+    sheet.one_of(names::BACKEND_ADMIN, &labels, "admin", wishes, backend.admin().as_str());
     let roles = Role::ALL.map(Role::as_str);
     sheet.one_of(names::BACKEND_ROLE, &labels, "role", roles, role.as_str());
     sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight));

@@ -7,7 +7,7 @@ use super::{
     watch::{Probed, Watch},
 };
 use crate::{
-    policy::slot::SLOTS,
+    policy::{admin::Source, slot::SLOTS},
     telemetry::metrics::{BackendMetrics, ListenerMetrics},
     topology::{Cluster, door::Reason},
 };
@@ -77,7 +77,12 @@ struct ShardStatus<'a> {
 
 #[derive(Serialize)]
 struct BackendStatus<'a> {
+    /// What paths may call it; another one after each start.
+    id: u32,
+    cluster: &'a str,
+    shard: &'a str,
     name: &'a str,
+    admin: AdminStatus,
     role: &'static str,
     state: &'static str,
     weight: u32,
@@ -92,6 +97,18 @@ struct BackendStatus<'a> {
     worst_case_detection_ms: u64,
     /// The newest ten, oldest first.
     probes: Vec<ProbeStatus<'a>>,
+}
+
+/// What the operator wants of a backend, by who says it.
+#[derive(Serialize)]
+struct AdminStatus {
+    /// The strictest of them.
+    in_force: &'static str,
+    config: &'static str,
+    api: &'static str,
+    discovery: &'static str,
+    /// After which `api` is ready again.
+    ttl_left_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -119,15 +136,42 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
             })
             .collect(),
         listeners: listeners(plane),
-        clusters: plane
-            .topology
-            .clusters
-            .iter()
-            .map(|c| cluster(plane, c, table.watches()))
-            .collect(),
+        clusters: all_clusters(plane, table.watches()),
         events: table.events().newest().collect(),
     };
-    serde_json::to_vec(&status).expect("strings and numbers are always JSON")
+    json(&status)
+}
+
+/// Every cluster, as in the whole document.
+pub(super) fn clusters(plane: &Plane) -> Vec<u8> {
+    json(&all_clusters(plane, plane.table.borrow().watches()))
+}
+
+/// One cluster, as in the whole document; `None` when there is none of that name.
+pub(super) fn cluster_page(plane: &Plane, name: &str) -> Option<Vec<u8>> {
+    let found = plane.topology.clusters.iter().find(|cluster| &*cluster.name == name)?;
+    Some(json(&cluster(plane, found, plane.table.borrow().watches())))
+}
+
+/// Every backend, as in the whole document.
+pub(super) fn backends(plane: &Plane) -> Vec<u8> {
+    let (table, now_ms) = (plane.table.borrow(), plane.now_ms());
+    let all: Vec<_> = table.watches().iter().map(|watch| backend(watch, now_ms)).collect();
+    json(&all)
+}
+
+/// The backend of that index in the table, as in the whole document.
+pub(super) fn backend_page(plane: &Plane, index: usize) -> Vec<u8> {
+    let (table, now_ms) = (plane.table.borrow(), plane.now_ms());
+    json(&table.watches().get(index).map(|watch| backend(watch, now_ms)))
+}
+
+fn json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("strings and numbers are always JSON")
+}
+
+fn all_clusters<'a>(plane: &'a Plane, watches: &'a [Watch]) -> Vec<ClusterStatus<'a>> {
+    plane.topology.clusters.iter().map(|one| cluster(plane, one, watches)).collect()
 }
 
 fn listeners(plane: &Plane) -> Vec<Listener<'_>> {
@@ -166,6 +210,7 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
     }
     let queued = cluster.queue.as_ref().map_or(0, |queue| queue.len());
     requests.queued = u64::try_from(queued).unwrap_or(u64::MAX);
+    let now_ms = plane.now_ms();
     let shards = cluster.shards.iter().zip(0u16..).map(|(shard, index)| {
         let slots = runs(&cluster.slots, index);
         let owned: u32 = slots.iter().map(|(first, last)| u32::from(last - first) + 1).sum();
@@ -177,7 +222,7 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
             name: &shard.name,
             slot_share: f64::from(owned) / f64::from(SLOTS),
             slots,
-            backends: members.map(backend).collect(),
+            backends: members.map(|watch| backend(watch, now_ms)).collect(),
         }
     });
     ClusterStatus { name: &cluster.name, requests, shards: shards.collect() }
@@ -187,10 +232,22 @@ fn all(counted: &crate::telemetry::metrics::RequestMetrics) -> u64 {
     counted.ok.get() + counted.backend_errors.get() + counted.proxy_errors.get()
 }
 
-fn backend(watch: &Watch) -> BackendStatus<'_> {
+fn backend(watch: &Watch, now_ms: u64) -> BackendStatus<'_> {
     let backend = watch.backend();
     let sum = |pick: fn(&BackendMetrics) -> u64| backend.cells.iter().map(pick).sum();
+    let admin = watch.admin;
+    let of = |source| admin.of(source).as_str();
     BackendStatus {
+        id: backend.id,
+        cluster: &backend.cluster,
+        shard: &backend.shard,
+        admin: AdminStatus {
+            in_force: admin.admin().as_str(),
+            config: of(Source::Config),
+            api: of(Source::Api),
+            discovery: of(Source::Discovery),
+            ttl_left_ms: admin.until_ms().map(|until| until.saturating_sub(now_ms)),
+        },
         name: &backend.name,
         role: backend.role().as_str(),
         state: backend.state().as_str(),

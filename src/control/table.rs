@@ -2,6 +2,8 @@
 //! the machines of policy, and publishes what follows. It does no I/O and reads no clock but for
 //! the time of an event.
 
+mod operate;
+
 use super::{
     events::{Event, Events, wall_clock_ms},
     health::{SUSPECT_PROBES, SUSPECT_TIMEOUT},
@@ -13,7 +15,7 @@ use crate::{
     config::{Check, Config},
     net::addr::Address,
     policy::{
-        gate::{Axes, Health, Passive, Role, State, derive},
+        gate::{Admin, Axes, Health, Passive, Role, State, derive},
         health::jitter,
         outlier::{self, Cause, may_eject},
         reads::ReadFrom,
@@ -21,6 +23,7 @@ use crate::{
     proto::redis::probe::{Code, ProbeError, Report},
     topology::{Outcome, Report as Told, Topology},
 };
+pub(super) use operate::Wish;
 use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
@@ -60,6 +63,8 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) struct Evidence {
     pub(super) result: Result<Report, ProbeError>,
+    /// What a passed probe was told, where its report does not say it.
+    pub(super) said: Option<String>,
     pub(super) sent_ms: u64,
     pub(super) took: Duration,
 }
@@ -95,7 +100,7 @@ impl Table {
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
-            table.specs.push(Spec::of(cluster));
+            table.specs.push(Spec::of(written, cluster));
             for shard in &cluster.shards {
                 let first = table.watches.len();
                 for member in &shard.members {
@@ -112,6 +117,10 @@ impl Table {
                 });
             }
         }
+        let wishes = config.clusters.iter().flat_map(crate::config::Cluster::each_member);
+        for (index, member) in wishes.enumerate().filter(|(_, m)| m.admin != Admin::Ready) {
+            table.obey_configuration(index, member.admin);
+        }
         table
     }
 
@@ -123,9 +132,10 @@ impl Table {
         &self.events
     }
 
-    /// Whether every backend was probed at least once.
+    /// Whether every backend was probed at least once, but for those that are not to be.
     pub(super) fn all_probed(&self) -> bool {
-        self.watches.iter().all(|watch| watch.probes().next().is_some())
+        let probed = |watch: &Watch| watch.probes().next().is_some();
+        self.watches.iter().all(|watch| probed(watch) || watch.admin.admin() == Admin::Disabled)
     }
 
     pub(super) fn target(&self, index: usize) -> Option<Target> {
@@ -148,9 +158,9 @@ impl Table {
         draw: u64,
     ) -> Duration {
         let Some(watch) = self.watches.get_mut(index) else { return Duration::MAX };
-        let Evidence { result, sent_ms, took } = evidence;
+        let Evidence { result, said, sent_ms, took } = evidence;
         let (passed, code, text) = match &result {
-            Ok(report) => (true, PASSED, report.to_string()),
+            Ok(report) => (true, PASSED, said.unwrap_or_else(|| report.to_string())),
             Err(error) => (false, error.code.as_str(), format!("{}: {}", error.phase, error.what)),
         };
         let detail = match (passed, watch.health.health()) {
@@ -161,6 +171,7 @@ impl Table {
         let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         watch.keep(Probed { time_ms: wall_clock_ms(), code, duration_us, text });
         watch.health = watch.health.observe(passed).0;
+        watch.returning &= watch.health.health() == Health::Unknown;
         let (group, speaks) = (watch.group, sent_ms >= watch.tripped_ms);
         if let Ok(report) = result {
             watch.report = Some(report);
@@ -183,7 +194,8 @@ impl Table {
         let next = watch.health.next_interval(interval, fast_interval, down_interval);
         let holder = self.watches.get(self.groups.get(watch.group)?.holder)?;
         let fits = matches!(watch.role(), Role::Primary | Role::Replica);
-        let calm = watch.role() == Role::None || fits && holder.backend.gate().primary();
+        let settled = holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled;
+        let calm = watch.role() == Role::None || fits && settled;
         Some(if calm { next } else { next.min(fast_interval) })
     }
 
@@ -221,6 +233,7 @@ impl Table {
     pub(super) fn tick(&mut self, now_ms: u64, draw: u64) {
         for index in 0..self.watches.len() {
             self.passive(index, outlier::Event::Tick, now_ms, draw);
+            self.take_back(index, now_ms);
         }
     }
 
@@ -234,7 +247,8 @@ impl Table {
             return None;
         }
         let known = watch.health.health() == Health::Unhealthy
-            || watch.passive.passive() == Passive::Ejected;
+            || watch.passive.passive() == Passive::Ejected
+            || watch.admin.admin() == Admin::Disabled;
         if watch.suspected || known {
             return None;
         }
@@ -334,11 +348,11 @@ impl Table {
             let role = watch.role();
             let disputed = role == Role::Primary && *index != group.holder;
             let (state, gate) = derive(Axes {
+                admin: watch.admin.admin(),
                 health: watch.health.health(),
                 passive: watch.passive.passive(),
                 role: if disputed { Role::Unknown } else { role },
                 init: watch.init(),
-                ..Axes::default()
             });
             let backend = &watch.backend;
             let refill = why.is_some_and(|trigger| trigger.refill);
@@ -416,6 +430,8 @@ fn event(watch: &Watch, [from, to, cause]: [&'static str; 3], detail: String, go
 /// Whether a change of state is good news, or the operator's own wish.
 const fn better(from: State, to: State) -> bool {
     match to {
+        // An operator's wish, and the end of one.
+        _ if matches!(from, State::Disabled) => true,
         State::Ready | State::HalfOpen | State::Drain | State::Disabled => true,
         State::Ejected => matches!(from, State::Unhealthy),
         State::Unknown | State::Unhealthy => false,

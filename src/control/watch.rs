@@ -5,6 +5,7 @@ use super::{events::millis, lag::Lag};
 use crate::{
     config::Check,
     policy::{
+        admin,
         gate::{Gate, Init, Role, State},
         health::{self, Phase, Probes},
         outlier,
@@ -27,7 +28,10 @@ pub(super) struct Watch {
     pub(super) check: Check,
     /// Index of its shard in the table.
     pub(super) group: usize,
+    pub(super) admin: admin::Machine,
     pub(super) health: health::Machine,
+    /// It was disabled, and nothing is known of it since.
+    pub(super) returning: bool,
     pub(super) passive: outlier::Machine,
     /// When it was ejected last; a probe sent before that says nothing about it.
     pub(super) tripped_ms: u64,
@@ -75,7 +79,9 @@ impl Watch {
             backend,
             check,
             group,
+            admin: admin::Machine::default(),
             health: health::Machine::new(probes),
+            returning: false,
             passive: outlier::Machine::new(ok, failed),
             tripped_ms: 0,
             report: None,
@@ -135,9 +141,11 @@ impl Watch {
         }
     }
 
-    /// What it is taken for until it was probed.
+    /// What it is taken for until it was probed. One that comes back from being disabled was worked
+    /// on: it has to show first that it is there.
     pub(super) const fn init(&self) -> Init {
-        if matches!(self.fixed, Role::Unknown) { Init::Down } else { Init::Up }
+        let asked = matches!(self.fixed, Role::Unknown);
+        if asked || self.returning { Init::Down } else { Init::Up }
     }
 
     /// Asks for a probe at once, unless failures are being counted already: those keep their pace,

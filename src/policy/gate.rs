@@ -1,8 +1,9 @@
 //! The four axes of a backend's state and the one gate word derived from them (the only thing a
 //! pick reads). Not how the axes move: that is [`super::health`] and [`super::outlier`].
 
-/// What the operator wants of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the operator wants of a backend, the strictest last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Admin {
     #[default]
     Ready,
@@ -157,6 +158,29 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
         },
         (Admin::Ready, Health::Healthy, Passive::Closed) => {
             (State::Ready, Gate(OPEN | STICKY | role))
+        }
+    }
+}
+
+impl Admin {
+    /// Every wish, in the order of metrics.
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Drain, Self::Disabled];
+
+    /// The word of the configuration, metrics, logs and the status API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// The inverse of `self as u8`; anything else is `Ready`.
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Drain,
+            2 => Self::Disabled,
+            _ => Self::Ready,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! logs or locks: time, dice and measurements are arguments.
 
 pub mod access;
+pub mod admin;
 pub mod balance;
 pub mod cookie;
 pub mod dice;

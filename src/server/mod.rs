@@ -60,8 +60,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
 
-    if let Some(address) = admin.as_ref().and_then(|admin| admin.local_addr().ok()) {
+    if let Some(address) = admin.tcp.as_ref().and_then(|admin| admin.local_addr().ok()) {
         tracing::info!("status and metrics on http://{address}");
+    }
+    for socket in &admin.sockets {
+        tracing::info!("changes on unix:{}", socket.path().display());
     }
 
     let metrics = worker_metrics(&config, workers);

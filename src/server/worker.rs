@@ -370,6 +370,7 @@ impl Worker {
                     }
                     survive(&hub, || duty::gates_changed(&hub));
                     survive(&hub, || web.gates_changed());
+                    survive(&hub, || desk.relays.kills.look());
                 }
                 _ = ticks.tick() => {
                     count += 1;

@@ -79,6 +79,8 @@ metrics! {
     BACKEND_UP Gauge "sluice_backend_up" "1 when it takes requests of its role.";
     BACKEND_STATE Gauge "sluice_backend_state" "1 for the state it is in, 0 for the others.";
     BACKEND_ROLE Gauge "sluice_backend_role" "1 for the role it has, 0 for the others.";
+    BACKEND_ADMIN Gauge "sluice_backend_admin"
+        "1 for what the operator wants of it (ready, drain, disabled), 0 for the others.";
     BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its configured weight.";
     BACKEND_CONNECTIONS Gauge "sluice_backend_connections" "Connections of ours open to it.";
     BACKEND_CONNECTS Counter "sluice_backend_connects_total" "Attempts to connect, by result.";

@@ -4,7 +4,7 @@
 use super::Room;
 use crate::{
     net::addr::Address,
-    policy::gate::{Gate, Role, State},
+    policy::gate::{Admin, Gate, Role, State},
     telemetry::metrics::BackendMetrics,
 };
 use arc_swap::ArcSwapOption;
@@ -27,6 +27,9 @@ pub struct Backend {
     gate: AtomicU8,
     state: AtomicU8,
     role: AtomicU8,
+    admin: AtomicU8,
+    /// How often the operator wanted its connections closed.
+    kills: AtomicU32,
     /// How many requests a half-open gate still lets through.
     permits: AtomicU32,
     /// Bytes behind the primary; `u64::MAX` when not known.
@@ -59,6 +62,8 @@ impl Backend {
             gate: AtomicU8::new(0),
             state: AtomicU8::new(0),
             role: AtomicU8::new(0),
+            admin: AtomicU8::new(0),
+            kills: AtomicU32::new(0),
             permits: AtomicU32::new(0),
             lag_bytes: AtomicU64::new(u64::MAX),
             version: ArcSwapOption::empty(),
@@ -95,6 +100,28 @@ impl Backend {
     /// Its role as the newest probe said.
     pub fn role(&self) -> Role {
         Role::from_u8(self.role.load(Ordering::Relaxed))
+    }
+
+    /// What the operator wants of it, whatever else keeps it out.
+    pub fn admin(&self) -> Admin {
+        Admin::from_u8(self.admin.load(Ordering::Relaxed))
+    }
+
+    /// Publishes what the operator wants of it. Control alone calls this.
+    pub fn publish_admin(&self, admin: Admin) {
+        self.admin.store(admin as u8, Ordering::Relaxed);
+    }
+
+    /// How often its connections were to be closed; a connection that began at another count is one
+    /// of them. It may wrap.
+    pub fn kills(&self) -> u32 {
+        self.kills.load(Ordering::Acquire)
+    }
+
+    /// From now on every connection to it is to be closed; the workers are told as of a changed
+    /// gate. Control alone calls this.
+    pub fn kill(&self) {
+        self.kills.fetch_add(1, Ordering::Release);
     }
 
     /// Bytes behind its primary, when known.

@@ -5,6 +5,8 @@ pub mod admission;
 mod backend;
 mod chooser;
 pub mod door;
+mod http_check;
+mod kill;
 mod lease;
 pub mod pick;
 mod report;
@@ -12,6 +14,8 @@ mod report;
 pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
+pub use http_check::HttpCheck;
+pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 

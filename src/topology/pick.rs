@@ -5,7 +5,7 @@ use super::{Backend, Shard, admission::is_full};
 use crate::policy::{
     access::Access,
     balance::{Balancer, Candidate},
-    gate::State,
+    gate::Admin,
     reads::{ReadFrom, Source, order},
 };
 use smallvec::SmallVec;
@@ -47,9 +47,7 @@ impl Candidate for View<'_> {
             Round::Role(Source::Replicas) => gate.replica(),
             Round::Role(Source::Primary) => gate.primary(),
             Round::Role(Source::Any) => gate.replica() || gate.primary(),
-            Round::FailOpen => {
-                return !matches!(self.backend.state(), State::Disabled | State::Drain);
-            }
+            Round::FailOpen => return self.backend.admin() == Admin::Ready,
         };
         fits && (gate.open() || (gate.half_open() && self.backend.has_permit()))
     }
@@ -157,7 +155,7 @@ mod tests {
     use super::*;
     use crate::policy::{
         balance::{Balancer, Strategy},
-        gate::{Admin, Axes, Health, Init, Passive, Role, derive},
+        gate::{Axes, Health, Init, Passive, Role, derive},
     };
 
     const UP: Axes = Axes {
@@ -180,6 +178,7 @@ mod tests {
             let backend = Backend::new(id, "c".into(), "".into(), address, 1, 1);
             let (state, gate) = derive(*axes);
             backend.publish(state, gate, axes.role, u32::from(gate.half_open()));
+            backend.publish_admin(axes.admin);
             Arc::new(backend)
         };
         Shard {
@@ -213,6 +212,8 @@ mod tests {
         assert_eq!(picked(&[UP, DOWN], 0b1), "1111");
         assert_eq!(picked(&[DOWN, DISABLED, DRAIN], 0), "0000");
         assert_eq!(picked(&[DISABLED, DRAIN], 0), "----");
+        let down_too = Axes { admin: Admin::Drain, ..DOWN };
+        assert_eq!(picked(&[down_too, DOWN], 0), "1111", "by hand, and down as well");
         assert_eq!(picked(&[DOWN, DOWN], 0b11), "----");
         assert_eq!(picked(&[TRIAL], 0), "0000", "the only one is not kept for the trial");
         assert_eq!(picked(&[], 0), "----");

@@ -3,18 +3,12 @@
 
 use crate::harness::{Redis, eventually, port::Port};
 use sluice::{
-    config::{
-        Admin, Check, Cluster, Config, HttpListener, Limits, Listener, Log, LogFormat, Member,
-        Reads, RedisListener, Shard, Shutdown,
-    },
+    config::{Admin, Check, Config, Env},
     control::{self, Inputs, admin, build::build, process::ProcessState},
-    net::addr::{Address, Bind},
-    policy::{
-        gate::{Role, State},
-        reads::ReadFrom,
-    },
+    net::addr::Bind,
+    policy::gate::{Role, State},
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
-    topology::{self, Backend, Credentials, Outcome, Reporter},
+    topology::{self, Backend, Outcome, Reporter},
 };
 use std::{
     io::{Read, Write},
@@ -42,10 +36,6 @@ struct Control {
     thread: Option<JoinHandle<()>>,
 }
 
-fn address(port: u16) -> Address {
-    format!("127.0.0.1:{port}").parse().unwrap()
-}
-
 /// Polls `condition` until it holds; how long that took.
 #[track_caller]
 fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
@@ -55,51 +45,22 @@ fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Du
 }
 
 fn config(ports: &[u16], password: Option<&str>) -> Config {
-    let members: Vec<_> =
-        ports.iter().map(|port| Member { address: address(*port), weight: 1 }).collect();
-    let (primary, replicas) = members.split_first().unwrap();
-    Config {
-        workers: None,
-        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: true },
-        log: Log { format: LogFormat::Text, level: "info".to_owned() },
-        limits: Limits { max_connections: None, memory: None },
-        shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: SOON },
-        listeners: vec![Listener {
-            name: "cache".to_owned(),
-            protocol: Default::default(),
-            bind: "127.0.0.1:6380".parse().unwrap(),
-            cluster: 0,
-            proxy_protocol: Vec::new(),
-            limits: Default::default(),
-            routes: Vec::new(),
-            http: HttpListener::default(),
-            redis: RedisListener {
-                password: None,
-                max_pipeline: 1024,
-                max_bulk: 1 << 29,
-                client_output_limit: 1 << 25,
-                allow: Vec::new(),
-                deny: Vec::new(),
-            },
-        }],
-        clusters: vec![Cluster {
-            name: "cache".to_owned(),
-            shards: vec![Shard {
-                name: "s0".to_owned(),
-                primary: primary.clone(),
-                replicas: replicas.to_vec(),
-            }],
-            reads: Reads { from: ReadFrom::PreferReplica, ..Reads::default() },
-            check: Check {
-                interval: Duration::from_millis(200),
-                fast_interval: Duration::from_millis(50),
-                down_interval: Duration::from_millis(100),
-                ..Check::default()
-            },
-            upstream: Credentials { user: None, password: password.map(str::to_owned) },
-            ..Cluster::default()
-        }],
-    }
+    let mut members = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+    let (primary, replicas) = (members.next().unwrap(), members.collect::<Vec<_>>().join(", "));
+    let upstream = password.map(|word| format!("password: {word}")).unwrap_or_default();
+    let text = format!(
+        "admin: {{ bind: 127.0.0.1:0 }}
+listeners: [{{ name: cache, bind: 127.0.0.1:6380, protocol: redis, cluster: cache }}]
+clusters:
+  cache:
+    shards: [{{ primary: {primary}, replicas: [{replicas}] }}]
+    reads: {{ from: prefer_replica }}
+    check: {{ interval: 200ms, fast_interval: 50ms, down_interval: 100ms }}
+    upstream: {{ {upstream} }}
+"
+    );
+    let (config, findings) = Config::parse(&text, "control.yaml", Env::empty());
+    config.unwrap_or_else(|| panic!("{findings}"))
 }
 
 impl Control {
@@ -114,8 +75,8 @@ impl Control {
             commands: vec![Counter::default(), Counter::default()],
             ..WorkerMetrics::default()
         });
-        let listener = admin::bind(&config.admin).unwrap().unwrap();
-        let address = listener.local_addr().unwrap();
+        let doors = admin::bind(&config.admin).unwrap();
+        let address = doors.tcp.as_ref().unwrap().local_addr().unwrap();
         let (state, changes) = (Arc::new(ProcessState::new()), Arc::new(AtomicUsize::new(0)));
         let (shutdown, counted) = (CancellationToken::new(), Arc::clone(&changes));
         let thread = control::start(Inputs {
@@ -124,7 +85,7 @@ impl Control {
             reports,
             workers: vec![Arc::clone(&worker)],
             commands: vec!["get".to_owned(), "unknown".to_owned()],
-            admin: Some(listener),
+            admin: doors,
             on_change: Arc::new(move || {
                 counted.fetch_add(1, Relaxed);
             }),
@@ -152,7 +113,7 @@ impl Control {
 
     /// Status code, head and body of a GET.
     fn get(&self, path: &str) -> (u16, String, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
     }
 
     fn ask(&self, request: &str) -> (u16, String, String) {
@@ -449,7 +410,7 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
     let control = Control::start(config(&[nobody.number], None));
     assert!(control.get("/").2.contains("/metrics"));
     assert_eq!(control.get("/nothing").0, 404);
-    let close = "Host: x\r\nConnection: close\r\n";
+    let close = "Host: localhost\r\nConnection: close\r\n";
     let (code, head, _) = control.ask(&format!("POST /metrics HTTP/1.1\r\n{close}\r\n"));
     assert!(code == 405 && head.contains("allow: get, head"), "{head}");
     let (code, head, body) = control.ask(&format!("HEAD /metrics HTTP/1.1\r\n{close}\r\n"));
@@ -471,9 +432,10 @@ fn the_admin_address_answers_what_it_knows_and_bears_bad_clients() {
 fn a_taken_admin_address_ends_the_start_only_when_it_was_written() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let bind = Bind::Tcp(taken.local_addr().unwrap());
-    let default = Admin { bind: bind.clone(), explicit: false };
-    assert!(admin::bind(&default).unwrap().is_none());
-    let error = admin::bind(&Admin { bind, explicit: true }).unwrap_err().to_string();
+    let default = Admin { bind: bind.clone(), explicit: false, ..Admin::default() };
+    assert!(admin::bind(&default).unwrap().tcp.is_none());
+    let error =
+        admin::bind(&Admin { bind, explicit: true, ..Admin::default() }).unwrap_err().to_string();
     let who = format!("admin: bind {}: ", taken.local_addr().unwrap());
     assert!(error.starts_with(&who) && error.contains("in use"), "{error}");
 }

@@ -8,6 +8,7 @@ mod control;
 mod harness;
 mod http_smuggling;
 mod limits;
+mod operator;
 mod probe;
 mod redis_auth;
 mod redis_clients;

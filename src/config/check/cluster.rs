@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{http, limits, shard, sticky};
+use super::{http, limits, probe, shard, sticky};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
@@ -41,13 +41,15 @@ pub(super) fn cluster(
     let of_upstream = reader.section(&section, "upstream");
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
+    let checks = reader.section(&section, "check");
     Some(Cluster {
         name: key.name.clone(),
         protocol: protocol.unwrap_or(by_kind),
         shards,
         backends,
         reads,
-        check: check(reader, &section),
+        check: check(reader, &checks),
+        http_check: probe::http(reader, &checks),
         timeouts: timeouts(reader, &section),
         limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &of_upstream),
@@ -99,7 +101,7 @@ fn only_with_its_kind(
         }
         ("timeouts", "fan_out" | "stall" | "client_idle") if own == "backends" => Some(other),
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
-        ("timeouts", "idle") | ("check", "tcp") if own == "shards" && !http => Some(other),
+        ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
         ("", "redis")
         | ("timeouts", "fan_out" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
@@ -175,18 +177,17 @@ fn reads(
     reads
 }
 
-fn check(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Check {
-    let section = reader.section(cluster, "check");
+fn check(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Check {
     // It has no keys yet: the reading refuses what is in it.
-    let _ = reader.section(&section, "tcp");
+    let _ = reader.section(section, "tcp");
     Check {
-        interval: reader.duration(&section, "interval"),
-        fast_interval: reader.duration(&section, "fast_interval"),
-        down_interval: reader.duration(&section, "down_interval"),
-        timeout: reader.duration(&section, "timeout"),
-        rise: reader.integer(&section, "rise").unwrap_or_default(),
-        fall: reader.integer(&section, "fall").unwrap_or_default(),
-        startup_grace: reader.duration(&section, "startup_grace"),
+        interval: reader.duration(section, "interval"),
+        fast_interval: reader.duration(section, "fast_interval"),
+        down_interval: reader.duration(section, "down_interval"),
+        timeout: reader.duration(section, "timeout"),
+        rise: reader.integer(section, "rise").unwrap_or_default(),
+        fall: reader.integer(section, "fall").unwrap_or_default(),
+        startup_grace: reader.duration(section, "startup_grace"),
     }
 }
 

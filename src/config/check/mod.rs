@@ -5,11 +5,12 @@ mod cluster;
 mod http;
 mod limits;
 mod listener;
+mod probe;
 mod shard;
 mod sticky;
 
 use super::{
-    Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Shutdown,
+    Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Secret, Shutdown,
     env::Env,
     file,
     finding::Notes,
@@ -19,7 +20,11 @@ use super::{
     words,
 };
 use crate::net::addr::{Address, Bind};
-use std::{collections::HashMap, net::IpAddr, path::Path};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 /// Reads `text` as a configuration; `file` is its name in the findings.
 pub(super) fn check(text: &str, file: &str, env: Env<'_>) -> (Option<Config>, Findings) {
@@ -152,12 +157,35 @@ fn asked_back<'c>(listener: &Listener, cluster: &'c Cluster) -> Option<&'c Addre
 
 fn admin(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Admin {
     let section = reader.section(root, "admin");
-    let default = Bind::Tcp(([127, 0, 0, 1], 9900).into());
-    let bind = reader.value(&section, "bind", bind).unwrap_or(default);
-    if let (Bind::Unix(_), Some(field)) = (&bind, section.field("bind")) {
-        reader.notes.not_supported(&field.node.at, &field.path, "unix:");
+    let bind = reader.value(&section, "bind", bind).unwrap_or_else(|| Admin::default().bind);
+    let socket = reader.value(&section, "socket", |text, _| socket(text));
+    if let (Bind::Unix(path), Some(field)) = (&bind, section.field("socket"))
+        && socket.as_ref() == Some(path)
+    {
+        let message = "`bind` says the same; keep one of the two";
+        reader.notes.error(&field.node.at, &field.path, message);
     }
-    Admin { bind, explicit: section.has("bind") }
+    let token = reader.secret(&section, "token", "token_file").map(Secret);
+    if let Some(Err(_)) = token.as_ref().map(|token| ::http::HeaderValue::from_str(&token.0)) {
+        let message = "it has characters that no header may have";
+        reader.notes.error(&section.at, &section.path, message);
+    }
+    Admin { bind, explicit: section.has("bind"), socket, token }
+}
+
+/// `/path`, or `unix:/path` as a listener has it.
+fn socket(text: &str) -> Result<PathBuf, Wrong> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    if !path.starts_with('/') {
+        let message = format!("'{text}' is not an absolute path; write /run/sluice/admin.sock");
+        return Err(message.into());
+    }
+    if path.len() > MAX_SOCKET {
+        let message =
+            format!("it has {} bytes; a socket's path has at most {MAX_SOCKET}", path.len());
+        return Err(message.into());
+    }
+    Ok(path.into())
 }
 
 fn log(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Log {
@@ -177,4 +205,6 @@ fn bind(text: &str, _: &keys::Kind) -> Result<Bind, Wrong> {
 #[cfg(test)]
 mod tests;
 
+/// `sun_path` of unix(7), its last zero left out.
+const MAX_SOCKET: usize = 107;
 const EMPTY: &str = "the file is empty; `sluice config example` prints one to start from";

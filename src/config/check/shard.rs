@@ -10,6 +10,7 @@ use crate::{
         keys::{self, Kind},
         section::{Reader, Section},
         values::{self, Wrong},
+        words,
     },
     net::addr::Address,
 };
@@ -126,13 +127,14 @@ fn member(
     if !matches!(node.value, Value::Map(_)) {
         let kind = &Kind::AddressOr(&keys::MEMBER);
         let address = reader.parse(node, &path, kind, address)?;
-        return Some((node.at.clone(), path, Member { address, weight: 1 }));
+        return Some((node.at.clone(), path, Member::new(address)));
     }
     let section = reader.open(node, &keys::MEMBER, &path, &first(node))?;
     let address = reader.value(&section, "address", address);
     let weight = reader.integer(&section, "weight").unwrap_or(1);
+    let admin = reader.choice(&section, "admin", words::ADMIN);
     let at = section.field("address").map_or_else(|| first(node), |field| field.node.at.clone());
-    Some((at, path, Member { address: address?, weight }))
+    Some((at, path, Member { address: address?, weight, admin }))
 }
 
 fn address(text: &str, _: &Kind) -> Result<Address, Wrong> {

@@ -25,7 +25,7 @@ pub(super) fn listener(limits: &DoorLimits, defaults: bool) -> Entries {
     number(&mut entries, "max_connections", limits.max_connections);
     match set {
         true => entries.map("per_client", client),
-        false => entries.unset("per_client", &keys::PER_CLIENT),
+        false => entries.map("per_client", unset(defaults)),
     };
     entries
 }
@@ -45,6 +45,15 @@ pub(super) fn cluster(limits: &BackendLimits, defaults: bool) -> Entries {
         entries.text("queue", limits.queue);
     } else {
         entries.optional("queue", None);
+    }
+    entries
+}
+
+/// No `per_client`: its keys as comments.
+fn unset(defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::PER_CLIENT, defaults);
+    for key in keys::PER_CLIENT.now() {
+        entries.optional(key.name, None);
     }
     entries
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::{Admin, Cluster, Limits, Log, LogFormat, Member, Reads, Shard, Shutdown},
+    config::{self, Cluster, Limits, Log, LogFormat, Member, Reads, Shard, Shutdown},
     policy::gate::Gate,
     proto::redis::probe::Phase,
     topology::Backend,
@@ -17,13 +17,14 @@ struct Story {
 }
 
 fn config(replicas: u16, from: ReadFrom) -> Config {
-    let member = |port: u16| Member {
-        address: Address::Tcp { host: "10.0.0.1".to_owned(), port },
-        weight: 1,
-    };
+    let member = |port: u16| Member::new(Address::Tcp { host: "10.0.0.1".to_owned(), port });
     Config {
         workers: None,
-        admin: Admin { bind: "127.0.0.1:0".parse().unwrap(), explicit: false },
+        admin: config::Admin {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            explicit: false,
+            ..config::Admin::default()
+        },
         log: Log { format: LogFormat::Text, level: "info".to_owned() },
         limits: Limits { max_connections: None, memory: None },
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: Duration::ZERO },
@@ -72,7 +73,8 @@ impl Story {
 
     /// Gives the pause before the next probe.
     fn probe(&mut self, index: usize, result: Result<Report, ProbeError>) -> Duration {
-        let evidence = Evidence { result, sent_ms: self.now_ms, took: Duration::from_millis(1) };
+        let evidence =
+            Evidence { result, said: None, sent_ms: self.now_ms, took: Duration::from_millis(1) };
         self.table.probed(index, evidence, self.now_ms, 7)
     }
 
@@ -183,7 +185,7 @@ fn a_probe_sent_before_the_ejection_does_not_bring_a_backend_back() {
     let sent_ms = story.now_ms - 1;
     story.hang(1);
     let took = Duration::from_millis(1);
-    let late = Evidence { result: Ok(Report::of(Role::Replica)), sent_ms, took };
+    let late = Evidence { result: Ok(Report::of(Role::Replica)), said: None, sent_ms, took };
     story.table.probed(1, late, story.now_ms, 7);
     story.wait(6_000);
     assert_eq!(story.states()[1], Ejected);
@@ -325,4 +327,92 @@ fn probes_are_fast_while_something_is_being_decided() {
     // Nobody takes writes now: a promotion must be seen soon.
     near(story.probe(0, Ok(Report::of(Role::Replica))), 500);
     near(story.probe(1, Err(failure())), 500);
+}
+
+fn wish(admin: Admin, ttl: Option<Duration>, kill: bool) -> Wish {
+    Wish { admin, ttl, kill }
+}
+
+impl Story {
+    fn ask(&mut self, index: usize, admin: Admin) {
+        self.table.wish(index, wish(admin, None, false), self.now_ms, "set".to_owned());
+    }
+}
+
+#[test]
+fn an_operator_drains_for_a_time_and_every_change_is_told_once() {
+    let mut story = Story::ready(1);
+    let before = story.table.events().total();
+    let ttl = Some(Duration::from_secs(10));
+    story.table.wish(1, wish(Admin::Drain, ttl, false), story.now_ms, "set for 10s".to_owned());
+    assert_eq!(story.states(), [Ready, State::Drain]);
+    assert!(story.gate(1).sticky() && !story.gate(1).open());
+    assert_eq!(story.backend(1).admin(), Admin::Drain);
+    assert_eq!(story.newest(), "10.0.0.1:2: ready -> drain: api");
+    story.wait(9_900);
+    assert_eq!(story.states()[1], State::Drain);
+    story.wait(100);
+    assert_eq!(story.states()[1], Ready);
+    assert_eq!(story.newest(), "10.0.0.1:2: drain -> ready: api");
+    assert_eq!(story.table.events().total() - before, 2);
+    // Of one that something else keeps out it is told as well.
+    (0..3).for_each(|_| story.fail(1));
+    story.ask(1, Admin::Drain);
+    assert_eq!(story.states()[1], Unhealthy);
+    assert_eq!(story.newest(), "10.0.0.1:2: ready -> drain: api");
+    let detail = &story.table.events().newest().last().unwrap().detail;
+    assert_eq!(detail, "set; it stays unhealthy");
+    (0..2).for_each(|_| story.pass(1, Role::Replica));
+    assert_eq!(story.newest(), "10.0.0.1:2: unhealthy -> drain: probe");
+}
+
+#[tokio::test]
+async fn a_disabled_one_is_left_alone_and_must_pass_a_probe_to_come_back() {
+    let mut story = Story::ready(1);
+    story.ask(1, Admin::Disabled);
+    assert!(story.table.is_paused(1) && !story.table.is_paused(0));
+    assert_eq!(story.states()[1], State::Disabled);
+    assert!(!story.gate(1).evict() && !story.gate(1).sticky(), "what it has stays");
+    assert_eq!(story.report(1, Outcome::Suspect), None);
+    let wake = story.table.target(1).unwrap().wake;
+    let woken = async || tokio::time::timeout(Duration::ZERO, wake.notified()).await.is_ok();
+    assert!(!woken().await);
+    story.ask(1, Admin::Ready);
+    assert!(woken().await, "it is probed at once");
+    assert_eq!(story.states()[1], Unknown);
+    assert!(!story.gate(1).open(), "nobody has looked yet");
+    story.pass(1, Role::Replica);
+    assert_eq!(story.states()[1], Ready);
+}
+
+#[test]
+fn connections_are_killed_when_asked_for_and_the_workers_are_told() {
+    let mut story = Story::ready(1);
+    story.ask(1, Admin::Disabled);
+    assert_eq!(story.backend(1).kills(), 0);
+    let changes = story.changes.load(Relaxed);
+    story.table.wish(1, wish(Admin::Disabled, None, true), story.now_ms, "set".to_owned());
+    assert_eq!((story.backend(1).kills(), story.backend(0).kills()), (1, 0));
+    assert!(story.changes.load(Relaxed) > changes, "though the gate is as it was");
+}
+
+#[test]
+fn the_first_round_does_not_wait_for_those_that_the_configuration_disables() {
+    let mut config = config(1, ReadFrom::PreferReplica);
+    config.clusters[0].shards[0].replicas[0].admin = Admin::Disabled;
+    config.clusters[0].shards[0].primary.admin = Admin::Drain;
+    let topology = crate::control::build::build(&config, 1);
+    let members = topology.clusters[0].shards[0].members.clone();
+    let mut table = Table::new(&config, &topology, Arc::new(|| {}));
+    let states = || members.iter().map(|member| member.state()).collect::<Vec<_>>();
+    assert_eq!(states(), [State::Drain, State::Disabled], "before any probe");
+    let told: Vec<_> = table.events().newest().map(|e| (e.to, e.cause)).collect();
+    assert_eq!(told, [("drain", "config"), ("disabled", "config")]);
+    assert!(!table.all_probed());
+    let took = Duration::from_millis(1);
+    let evidence = Evidence { result: Ok(Report::of(Role::Primary)), said: None, sent_ms: 0, took };
+    table.probed(0, evidence, 1, 7);
+    assert!(table.all_probed());
+    assert_eq!(states(), [State::Drain, State::Disabled]);
+    assert_eq!(table.events().total(), 2);
 }

@@ -91,7 +91,9 @@ impl Hub {
     /// A gate has changed: who waits for a backend that is out goes elsewhere.
     pub fn gates_changed(&self) {
         for site in self.sites() {
-            if site.backend.gate().evict() {
+            if site.take_killed() {
+                site.kill();
+            } else if site.backend.gate().evict() {
                 site.evict();
             } else if !site.backend.gate().open() {
                 site.pool.clear();

@@ -4,11 +4,13 @@
 mod choice;
 mod client;
 mod download;
+pub mod exchange;
 mod forward;
 mod head;
 pub mod hub;
 mod line;
 mod parcel;
+pub mod probe;
 mod reply;
 pub mod routes;
 mod service;

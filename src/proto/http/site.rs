@@ -22,6 +22,10 @@ pub(super) struct Site {
     /// The one connection of a backend that is spoken to in HTTP/2.
     pub(super) shared: RefCell<Option<super::shared::Shared>>,
     waiting: RefCell<Slab<Waiter>>,
+    /// Whose reply has begun, tunnels included.
+    served: RefCell<Slab<Rc<Watch>>>,
+    /// How often the operator has closed its connections.
+    kills: Cell<u32>,
     recent: RefCell<Recent>,
     /// When the last byte came from it.
     heard_us: Cell<u64>,
@@ -47,10 +51,12 @@ pub(super) struct Waiting<'a> {
 impl Site {
     pub(super) fn new(backend: Arc<Backend>) -> Self {
         Self {
+            kills: Cell::new(backend.kills()),
             backend,
             pool: Pool::default(),
             shared: RefCell::default(),
             waiting: RefCell::default(),
+            served: RefCell::default(),
             recent: RefCell::default(),
             heard_us: Cell::new(0),
             suspected_us: Cell::new(0),
@@ -103,6 +109,34 @@ impl Site {
             movable.map(|(_, one)| Rc::clone(&one.watch)).collect()
         };
         movable.iter().for_each(|watch| watch.evict());
+    }
+
+    /// A reply has begun; the key is for [`Self::leave`].
+    pub(super) fn enter(&self, watch: &Rc<Watch>) -> usize {
+        self.served.borrow_mut().insert(Rc::clone(watch))
+    }
+
+    /// It has ended.
+    pub(super) fn leave(&self, key: usize) {
+        self.served.borrow_mut().try_remove(key);
+    }
+
+    /// Whether the operator wants its connections closed; said once.
+    pub(super) fn take_killed(&self) -> bool {
+        let kills = self.backend.kills();
+        self.kills.replace(kills) != kills
+    }
+
+    /// Closes every connection: who waits for a reply goes elsewhere or is told, who gets one loses
+    /// its own connection.
+    pub(super) fn kill(&self) {
+        self.pool.clear();
+        self.shared.borrow_mut().take();
+        let waiting: Vec<_> =
+            self.waiting.borrow().iter().map(|(_, one)| Rc::clone(&one.watch)).collect();
+        waiting.iter().for_each(|watch| watch.evict());
+        let served: Vec<_> = self.served.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
+        served.iter().for_each(|watch| watch.kill());
     }
 
     /// Closes idle connections whose time is over.

@@ -37,6 +37,8 @@ pub(super) struct Trip {
 struct Stop {
     lease: Lease,
     site: Rc<Site>,
+    /// Its place among those whom the site serves.
+    key: usize,
     /// How long the connection may be idle afterwards.
     life_us: u64,
     body_idle: Duration,
@@ -138,7 +140,8 @@ impl Trip {
         let body_idle = self.settings.limits.body_idle;
         self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
-        self.at = Some(Stop { lease, site, life_us, body_idle });
+        let key = site.enter(&self.watch);
+        self.at = Some(Stop { lease, site, key, life_us, body_idle });
     }
 
     /// What became of the session that the request belongs to.
@@ -206,6 +209,9 @@ impl Trip {
 
 impl Drop for Trip {
     fn drop(&mut self) {
+        if let Some(stop) = &self.at {
+            stop.site.leave(stop.key);
+        }
         let now_us = self.hub.now_us();
         if let Some(requests) = self.requests() {
             let counter = match self.end {

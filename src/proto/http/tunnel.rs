@@ -11,7 +11,7 @@ use crate::{
     topology::{Connected, Lease},
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{future::poll_fn, task::Poll, time::Duration};
 use tokio::io::AsyncWriteExt;
 
 /// The backend's side of a connection that will be relayed once the client has been told.
@@ -48,8 +48,18 @@ impl Tunnel {
             held: &hub.metrics.buffered,
         };
         let idle = self.idle;
-        let end = relay(&mut client, &mut self.backend, first, idle, &hub.stock, tally).await;
-        tracing::debug!(?end, "tunnel ended");
+        let watch = self.trip.watch();
+        let killed = poll_fn(|cx| {
+            watch.remember(cx);
+            if watch.is_killed() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            biased;
+            end = relay(&mut client, &mut self.backend, first, idle, &hub.stock, tally) => {
+                tracing::debug!(?end, "tunnel ended");
+            }
+            () = killed => tracing::debug!("tunnel closed by the operator"),
+        }
         drop(self.connected);
     }
 }

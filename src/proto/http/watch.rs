@@ -31,6 +31,8 @@ pub(super) struct Watch {
     due: Cell<bool>,
     /// The backend is out: a request that may be is to go to another one.
     moved: Cell<bool>,
+    /// The operator wants the connections of its backend closed.
+    killed: Cell<bool>,
     /// Bytes of the request's body that came, and of the reply's that went.
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
@@ -44,6 +46,7 @@ impl Watch {
             deadline_us: Cell::new(deadline_us),
             due: Cell::new(false),
             moved: Cell::new(false),
+            killed: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
             waker: RefCell::new(None),
@@ -64,13 +67,26 @@ impl Watch {
     /// A request begins: nothing was counted and nobody moved it.
     pub(super) fn begin(&self) {
         self.moved.set(false);
+        self.killed.set(false);
         self.received.set(0);
         self.sent.set(0);
     }
 
-    /// The wait has been too long.
+    /// The wait has been too long, or is not to go on.
     pub(super) fn is_due(&self) -> bool {
-        self.due.get()
+        self.due.get() || self.killed.get()
+    }
+
+    /// The connection to the backend that has replied is to be closed.
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.get()
+    }
+
+    /// Wakes the task because its connection is to be closed.
+    pub(super) fn kill(&self) {
+        if !self.killed.replace(true) {
+            self.wake();
+        }
     }
 
     /// The backend is out, said once.

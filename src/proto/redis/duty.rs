@@ -6,8 +6,12 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
+    upstream::Phase,
 };
-use crate::{policy::access::Access, topology::pick};
+use crate::{
+    policy::{access::Access, gate::Admin},
+    topology::pick,
+};
 use std::{rc::Rc, time::Duration};
 
 /// How often [`tick`] is to be called: a hung backend must be ejected within a second, of which
@@ -27,6 +31,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
     }
     if count.is_multiple_of(SECOND) {
         close_idle_clients(hub, now_us);
+        close_drained(hub);
         ask_commands(hub, now_us);
     }
     hold_back(hub);
@@ -38,8 +43,21 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
 /// A gate has changed: what is under way on backends taken out is moved or answered.
 pub fn gates_changed(hub: &Rc<Hub>) {
     for upstream in hub.upstreams() {
-        if upstream.backend.gate().evict() {
+        if upstream.is_killed() {
             failure::evict(hub, &upstream);
+            upstream.end(Phase::Evicted, "disabled by the operator");
+        } else if upstream.backend.gate().evict() {
+            failure::evict(hub, &upstream);
+        }
+    }
+    close_drained(hub);
+}
+
+/// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.
+fn close_drained(hub: &Hub) {
+    for upstream in hub.upstreams() {
+        if upstream.backend.admin() == Admin::Drain && upstream.is_quiet() {
+            upstream.end(Phase::Evicted, "drained");
         }
     }
 }

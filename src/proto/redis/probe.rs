@@ -53,6 +53,8 @@ pub enum Phase {
     Auth,
     Ping,
     Info,
+    /// Of a web server, which is asked one thing.
+    Http,
 }
 
 /// The kind of a failure, as one word for status pages.
@@ -236,6 +238,7 @@ impl fmt::Display for Phase {
             Self::Auth => "auth",
             Self::Ping => "ping",
             Self::Info => "info",
+            Self::Http => "http",
         })
     }
 }

@@ -44,6 +44,8 @@ pub struct Upstream {
     scheduled: Cell<bool>,
     /// Asked to end, with why.
     doomed: RefCell<Option<UpstreamError>>,
+    /// The backend's count when it was opened.
+    kills: u32,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +103,7 @@ impl std::fmt::Display for Phase {
 impl Upstream {
     /// Starts connecting; requests may be sent at once and wait.
     pub fn open(hub: &Rc<Hub>, cluster: &Cluster, backend: Arc<Backend>, db: u8) -> Rc<Self> {
+        let kills = backend.kills();
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
@@ -109,6 +112,7 @@ impl Upstream {
             inner: RefCell::new(Inner { last_byte_us: hub.now_us(), ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
+            kills,
         });
         let credentials = cluster.credentials.clone();
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -175,6 +179,16 @@ impl Upstream {
         if let Some(waker) = &self.inner.borrow().waker {
             waker.wake_by_ref();
         }
+    }
+
+    /// Whether the operator wants it closed, with all that is under way on it.
+    pub(super) fn is_killed(&self) -> bool {
+        self.backend.kills() != self.kills
+    }
+
+    /// Whether nothing is under way on it.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.inner.borrow().fifo.is_empty()
     }
 
     /// Ends the connection if a reply of `client` is due on it: a session that panicked may have

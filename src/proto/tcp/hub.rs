@@ -4,9 +4,9 @@
 use crate::{
     net::relay::Stock,
     telemetry::metrics::WorkerMetrics,
-    topology::{Chooser, Reporter},
+    topology::{Chooser, Kills, Reporter},
 };
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 /// The state of one worker.
 #[derive(Debug)]
@@ -15,10 +15,12 @@ pub struct Hub {
     pub metrics: Arc<WorkerMetrics>,
     pub reporter: Reporter,
     pub stock: Stock,
+    /// The relays that run.
+    pub kills: Rc<Kills>,
 }
 
 impl Hub {
     pub fn new(chooser: Chooser, metrics: Arc<WorkerMetrics>, reporter: Reporter) -> Self {
-        Self { chooser, metrics, reporter, stock: Stock::default() }
+        Self { chooser, metrics, reporter, stock: Stock::default(), kills: Rc::default() }
     }
 }

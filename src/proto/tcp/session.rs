@@ -14,7 +14,7 @@ use crate::{
     proto::admission::admit,
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
     topology::{
-        Cluster, Connected, Layout, Lease, Outcome, Shard,
+        Cluster, Connected, Killable, Layout, Lease, Outcome, Shard,
         admission::{Attempt, Turn, claim},
         door::{Door, Place, Reason},
         pick,
@@ -41,6 +41,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum End {
     Relayed(relay::End),
+    /// The operator took the backend out and its connections with it.
+    Killed,
     /// No backend took it.
     NoBackend,
     /// It left before a backend had taken it.
@@ -88,7 +90,7 @@ pub async fn serve(
         // One that has only finished sending waits for its answer.
         () = client.broken() => return End::Gone,
     };
-    let Some((lease, _connected, mut backend)) = connected else {
+    let Some((lease, connected, mut backend)) = connected else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
@@ -99,7 +101,19 @@ pub async fn serve(
         held: &hub.metrics.buffered,
     };
     let idle = cluster.timeouts.idle;
-    End::Relayed(relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally).await)
+    tokio::select! {
+        biased;
+        end = relay(&mut client, &mut backend, origin.early, idle, &hub.stock, tally) => {
+            End::Relayed(end)
+        }
+        () = connected.killable.killed() => End::Killed,
+    }
+}
+
+/// A connection to a backend: counted, and the operator's to end.
+struct Joined {
+    _connected: Connected,
+    killable: Killable,
 }
 
 /// Counts a fault of ours that ends the session.
@@ -123,11 +137,7 @@ impl Settings {
 
 /// A connection to one of the cluster's backends. Nothing was sent before, so another one may be
 /// tried whatever went wrong.
-async fn connect(
-    hub: &Hub,
-    cluster: &Cluster,
-    origin: &Origin,
-) -> Option<(Lease, Connected, Stream)> {
+async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease, Joined, Stream)> {
     let group = cluster.shards.first()?;
     let Layout::Group { client, send_proxy } = cluster.layout else { return None };
     let key = origin.address.map_or_else(|| hub.chooser.draw(), |address| client.key(address));
@@ -145,12 +155,13 @@ async fn connect(
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
+        let killable = Killable::new(&hub.kills, Arc::clone(backend));
         match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
-                let connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
-                return Some((lease, connected, stream));
+                let _connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
+                return Some((lease, Joined { _connected, killable }, stream));
             }
             Err(error) => failed(hub, &lease, &error),
         }

@@ -28,6 +28,7 @@ const DOWN: Axes = Axes { health: Health::Unhealthy, ..UP };
 
 fn publish(backend: &Backend, axes: Axes) {
     let (state, gate) = derive(axes);
+    backend.publish_admin(axes.admin);
     backend.publish(state, gate, axes.role, u32::from(gate.half_open()));
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Setup {
     check: String,
     listener: String,
     top: String,
+    admin: String,
     workers: usize,
     unix: bool,
     environment: Vec<(String, String)>,
@@ -92,6 +93,7 @@ impl Setup {
             check: "{ interval: 200ms, fast_interval: 100ms, down_interval: 100ms }".to_owned(),
             listener: String::new(),
             top: String::new(),
+            admin: String::new(),
             workers: 1,
             unix: false,
             environment: Vec::new(),
@@ -128,6 +130,12 @@ impl Setup {
     /// One line at the top: `limits: { max_connections: 4 }`.
     pub(crate) fn top(mut self, line: &str) -> Self {
         writeln!(self.top, "{line}").unwrap();
+        self
+    }
+
+    /// More keys of `admin:`; FOLDER is its temporary folder.
+    pub(crate) fn admin(mut self, keys: &str) -> Self {
+        self.admin = format!(", {keys}");
         self
     }
 
@@ -168,7 +176,8 @@ impl Setup {
             true => format!("unix:{}/sluice.sock", folder.path().display()),
             false => port.address(),
         };
-        fs::write(&file, self.yaml(&bind, &admin.address())).unwrap();
+        let yaml = self.yaml(&bind, &admin.address());
+        fs::write(&file, yaml.replace("FOLDER", &folder.path().display().to_string())).unwrap();
         let log = File::create(folder.path().join("sluice.log")).unwrap();
         let binary = env!("CARGO_BIN_EXE_sluice");
         let mut command = Command::new(binary);
@@ -189,9 +198,10 @@ impl Setup {
     }
 
     fn yaml(&self, bind: &str, admin: &str) -> String {
-        let Self { protocol, shards, cluster, check, listener, top, workers, .. } = self;
+        let Self { protocol, shards, cluster, check, listener, top, admin: keys, workers, .. } =
+            self;
         format!(
-            "workers: {workers}\nadmin: {{ bind: {admin} }}\n{top}listeners:\n  - name: cache\n    \
+            "workers: {workers}\nadmin: {{ bind: {admin}{keys} }}\n{top}listeners:\n  - name: cache\n    \
              bind: {bind}\n    protocol: {protocol}\n    cluster: cache\n{listener}clusters:\n  cache:\n\
              {shards}{cluster}    check: {check}\n"
         )
@@ -219,6 +229,21 @@ impl Sluice {
 
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// The admin address, `127.0.0.1:port`.
+    pub(crate) fn admin_address(&self) -> String {
+        self.admin.address()
+    }
+
+    /// Runs the program with its configuration: exit code, stdout, stderr.
+    #[track_caller]
+    pub(crate) fn cli(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(arguments).env("SLUICE_CONFIG", self.path("sluice.yaml"));
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
     /// Status code and body of a path of the admin address.
