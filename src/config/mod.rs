@@ -35,7 +35,9 @@ use crate::{
         reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
-    topology::{Credentials, FailOpen, HttpCheck, Timeouts},
+    topology::{
+        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+    },
 };
 use ipnet::IpNet;
 use std::{
@@ -112,6 +114,7 @@ pub struct Listener {
     pub redis: RedisListener,
     /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
+    pub limits: DoorLimits,
     /// Of the protocol http alone: the first that matches; one for every request when the listener
     /// names its cluster.
     pub routes: Vec<Route>,
@@ -255,6 +258,7 @@ pub struct Cluster {
     /// What probes ask, where they are HTTP requests.
     pub http_check: Option<HttpCheck>,
     pub timeouts: Timeouts,
+    pub limits: BackendLimits,
     pub upstream: Credentials,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,

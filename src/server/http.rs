@@ -2,11 +2,13 @@
 
 use crate::{
     config::{self, Config},
+    net::memory::Memory,
     policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
         settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
     },
+    topology::door::Door,
 };
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ pub(super) fn settings(
     index: usize,
     listener: &config::Listener,
     clusters: Arc<[ClusterSettings]>,
+    door: Arc<Door>,
+    memory: Memory,
 ) -> Settings {
     let http = &listener.http;
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -39,6 +43,8 @@ pub(super) fn settings(
             config::RequestId::Make => RequestId::Make,
         },
         clusters,
+        door,
+        memory,
     }
 }
 

@@ -186,6 +186,7 @@ impl Control {
             reads: self.from,
             timeouts: self.timeouts,
             credentials: self.credentials.clone(),
+            queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
         let newest = self.history.last().unwrap();
