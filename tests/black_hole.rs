@@ -168,7 +168,7 @@ impl World {
         let counted = &mut self.attempts[usize::from(now_us >= SECOND_US)];
         counted.0 += 1;
         counted.1 += u32::from(index == BAD);
-        let lease = Lease::new(worker, Arc::clone(&self.group.members[index]));
+        let lease = Lease::claim(worker, Arc::clone(&self.group.members[index])).unwrap();
         let took_us = if index == BAD { FAILURE_US } else { self.wait_us(SERVICE_US) };
         self.due.push(Reverse((now_us + took_us, self.under_way.len())));
         let tried = tried | 1 << index;

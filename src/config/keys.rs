@@ -3,11 +3,13 @@
 //! the reading itself.
 
 mod http;
+mod limits;
 mod probe;
 mod sticky;
 pub(super) mod tls;
 
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
+pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
@@ -60,6 +62,8 @@ pub(super) enum Kind {
     Command,
     /// A duration in this range; `or_none`: 0 too, for none.
     Duration { min: Duration, max: Duration, or_none: bool },
+    /// So many per second, minute or hour.
+    Rate,
     /// `true` or `false`.
     Switch,
     /// A number of bytes; `auto`: that word too.
@@ -279,10 +283,13 @@ pub(super) static LISTENER: Scope = Scope {
             "",
             "What is shown to and asked of clients under TLS.",
         ),
+        key(
+            "limits",
+            Kind::Map(&LISTENER_LIMITS),
+            "",
+            "How many connections it takes, and of one client address.",
+        ),
         later("users"),
-        later("max_connections"),
-        later("per_client"),
-        later("rate"),
         later("trusted"),
         key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
         later("access_log"),
@@ -393,6 +400,12 @@ pub(super) static CLUSTER: Scope = Scope {
         key("reads", Kind::Map(&READS), "", "Where reads go."),
         key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
         key("timeouts", Kind::Map(&TIMEOUTS), "", "How long to wait for what."),
+        key(
+            "limits",
+            Kind::Map(&CLUSTER_LIMITS),
+            "",
+            "How much one backend gets at once, and how many wait for it.",
+        ),
         key("upstream", Kind::Map(&UPSTREAM), "", "Who we are to the backends."),
         key("redis", Kind::Map(&CLUSTER_REDIS), "", "What only the protocol redis has."),
         key(
@@ -414,9 +427,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("outlier"),
         later("passive"),
         key("retry", Kind::Map(&RETRY), "", "Which requests are tried again, for http."),
-        later("queue"),
-        later("max_connections"),
-        later("max_in_flight"),
         key(
             "shard_key",
             Kind::Map(&SHARD_KEY),
@@ -584,8 +594,13 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "0",
             "A tcp connection on which no byte moves for so long, either way, is closed; 0: never.",
         ),
+        key(
+            "queue",
+            between(MS, MINUTE),
+            "1s",
+            "For a backend that has room, when all are at their limit (limits.max_in_flight).",
+        ),
         later("script"),
-        later("queue"),
         later("read"),
         later("write"),
     ],

@@ -36,7 +36,9 @@ use crate::{
         reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
-    topology::{Credentials, FailOpen, HttpCheck, Timeouts},
+    topology::{
+        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+    },
 };
 use ipnet::IpNet;
 use std::{
@@ -115,6 +117,7 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// `None`: in clear.
     pub tls: Option<ServerFiles>,
+    pub limits: DoorLimits,
     /// Of the protocol http alone: the first that matches; one for every request when the listener
     /// names its cluster.
     pub routes: Vec<Route>,
@@ -258,6 +261,7 @@ pub struct Cluster {
     /// What probes ask, where they are HTTP requests.
     pub http_check: Option<HttpCheck>,
     pub timeouts: Timeouts,
+    pub limits: BackendLimits,
     pub upstream: Credentials,
     /// `upstream.tls`; `None`: in clear.
     pub tls: Option<ClientFiles>,

@@ -10,7 +10,10 @@ use crate::{
         maglev::stable_id,
         shard::even_slots,
     },
-    topology::{Backend, Cluster, FailOpen, Layout, Present, Shard, Topology},
+    topology::{
+        Backend, Cluster, FailOpen, Layout, Present, Queue, Room, Shard, Topology,
+        admission::BackendLimits,
+    },
 };
 use std::sync::Arc;
 
@@ -33,11 +36,13 @@ fn cluster(
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
     let balance = written.backends.as_ref().map_or(written.reads.balance, |group| group.balance);
+    let queue = queue(written);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
         let address = member.address.clone();
-        let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers);
+        let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers)
+            .with_room(room(written, queue.as_ref()));
         backend.is_timed = balance == Strategy::PeakEwma;
         backend.tier = member.tier;
         backend.publish_admin(member.admin);
@@ -74,7 +79,27 @@ fn cluster(
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
         tls: None,
+        queue: queue.clone(),
     }
+}
+
+/// Where requests wait: not with Redis, which refuses at once.
+fn queue(written: &config::Cluster) -> Option<Arc<Queue>> {
+    let waits = written.backends.is_some() || written.protocol == Protocol::Http;
+    let shards = written.shards.len().max(1);
+    (waits && most(written).is_some()).then(|| Arc::new(Queue::new(written.limits.queue, shards)))
+}
+
+fn room(written: &config::Cluster, queue: Option<&Arc<Queue>>) -> Option<Room> {
+    most(written).map(|most| Room::new(most, queue.map(Arc::clone)))
+}
+
+/// How many requests one backend may have under way. A relayed connection is a request; Redis's shared
+/// connections are not.
+fn most(written: &config::Cluster) -> Option<u32> {
+    let BackendLimits { max_connections, max_in_flight, .. } = written.limits;
+    let connections = max_connections.filter(|_| written.backends.is_some());
+    max_in_flight.into_iter().chain(connections).min()
 }
 
 fn shard(

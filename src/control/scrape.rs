@@ -20,6 +20,7 @@ use crate::{
         },
         names,
     },
+    topology::door::Reason,
 };
 use std::time::UNIX_EPOCH;
 
@@ -94,6 +95,13 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
             sheet.count(handshakes, &[name, ("result", "ok")], total(|l| &l.tls_ok));
             sheet.count(handshakes, &[name, ("result", "failed")], total(|l| &l.tls_failed));
         }
+        for reason in Reason::ALL {
+            let counted = |worker: &WorkerMetrics| {
+                worker.listeners.get(i).map_or(0, |listener| reason.counter(listener).get())
+            };
+            let count = plane.workers.iter().map(|worker| counted(worker)).sum();
+            sheet.count(rejected, &[name, ("reason", reason.as_str())], count);
+        }
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
@@ -130,6 +138,12 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
+        if let Some(queue) = &cluster.queue {
+            sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
+            let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));
+            sheet.histogram(names::QUEUE_WAIT, &[name], waits.map(|c| &c.queue_wait));
+        }
         let members = cluster.shards.iter().flat_map(|shard| &shard.members);
         let in_flight = members.map(|backend| backend.in_flight()).sum();
         sheet.count(names::REQUESTS_IN_FLIGHT, &[name], in_flight);

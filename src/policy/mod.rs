@@ -9,6 +9,7 @@ pub mod dice;
 pub mod gate;
 pub mod health;
 pub mod latency;
+pub mod limit;
 pub mod maglev;
 pub mod outlier;
 pub mod reads;

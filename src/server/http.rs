@@ -2,12 +2,13 @@
 
 use crate::{
     config::{self, Config},
-    net::tls,
+    net::{memory::Memory, tls},
     policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
         settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
     },
+    topology::door::Door,
 };
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) fn settings(
     listener: &config::Listener,
     tls: Option<tls::Server>,
     clusters: Arc<[ClusterSettings]>,
+    door: Arc<Door>,
+    memory: Memory,
 ) -> Settings {
     let http = &listener.http;
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -42,6 +45,8 @@ pub(super) fn settings(
             config::RequestId::Make => RequestId::Make,
         },
         clusters,
+        door,
+        memory,
     }
 }
 

@@ -9,12 +9,11 @@ mod worker;
 use crate::{
     config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
-    net::{addr::Bind, listener::Listener, tls},
+    net::{addr::Bind, listener::Listener, memory::Memory, tls},
     proto::{
         http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
             self, client,
-            hub::Memory,
             table::{Commands, Custom},
         },
         tcp,
@@ -23,7 +22,7 @@ use crate::{
         log,
         metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     },
-    topology::{self, Reporter},
+    topology::{self, Reporter, door::Door},
 };
 use signal::Stop;
 use std::{
@@ -84,21 +83,23 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listener.local()
         );
     }
+    let doors: Vec<_> = config.listeners.iter().map(door).collect();
     let http_clusters = http::clusters(&config);
+    let memory = Memory { limit: limits::memory(&config), workers: metrics.clone().into() };
+    let each = config.listeners.iter().zip(&doors).enumerate();
     let crew = Crew::start(Start {
-        settings: config
-            .listeners
-            .iter()
-            .enumerate()
+        settings: each
             .zip(&served)
-            .map(|((index, listener), tls)| {
-                settings(&config, index, listener, tls.clone(), &http_clusters)
+            .map(|((index, (listener, door)), tls)| {
+                let tls = tls.clone();
+                settings(&config, index, listener, tls, &http_clusters, door, &memory)
             })
             .collect(),
+        doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
-        memory: Memory { limit: limits::memory(&config), workers: metrics.clone().into() },
+        memory,
         reporter,
         reader,
         clients,
@@ -173,27 +174,39 @@ fn asked_tls(config: &Config) -> Result<Vec<Option<tls::Client>>, RunError> {
     config.clusters.iter().map(load).collect()
 }
 
+fn door(listener: &crate::config::Listener) -> Arc<Door> {
+    Arc::new(Door::new(listener.name.as_str().into(), listener.limits))
+}
+
 fn settings(
     config: &Config,
     index: usize,
     listener: &crate::config::Listener,
     tls: Option<tls::Server>,
     http_clusters: &Arc<[ClusterSettings]>,
+    door: &Arc<Door>,
+    memory: &Memory,
 ) -> Settings {
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis::session::Settings {
             tls,
             ..redis_settings(config, index, listener)
         }),
-        Protocol::Http => {
-            Settings::Http(http::settings(index, listener, tls, Arc::clone(http_clusters)))
-        }
+        Protocol::Http => Settings::Http(http::settings(
+            index,
+            listener,
+            tls,
+            Arc::clone(http_clusters),
+            Arc::clone(door),
+            memory.clone(),
+        )),
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
             trusted: listener.proxy_protocol.clone(),
             tls,
+            door: Arc::clone(door),
         }),
     }
 }

@@ -79,6 +79,10 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
+    /// Refused because every backend was at its limit.
+    pub overloaded: Counter,
+    /// How long requests waited for room, those that got none included.
+    pub queue_wait: Histogram,
     /// Requests of sticky sessions: that stayed, that began one, that had to move.
     pub sticky_kept: Counter,
     pub sticky_new: Counter,
@@ -96,6 +100,12 @@ pub struct ListenerMetrics {
     /// TLS handshakes.
     pub tls_ok: Counter,
     pub tls_failed: Counter,
+    /// By the limits of the listener, of a client's address, and of the process.
+    pub rejected_max_connections: Counter,
+    pub rejected_client_connections: Counter,
+    pub rejected_client_rate: Counter,
+    pub rejected_client_requests: Counter,
+    pub rejected_memory: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
 }

@@ -53,7 +53,7 @@ metrics! {
     LISTENER_ACCEPTED Counter "sluice_listener_connections_accepted_total"
         "Connections accepted.";
     LISTENER_REJECTED Counter "sluice_listener_connections_rejected_total"
-        "Clients refused: closed for bytes that are not Redis, or told that a password is wrong.";
+        "Clients refused: for what they sent, for a wrong password, or by a limit.";
     LISTENER_ACTIVE Gauge "sluice_listener_connections_active" "Connections open now.";
     LISTENER_BYTES Counter "sluice_listener_bytes_total"
         "Bytes read from clients (in) and written to them (out).";
@@ -69,6 +69,11 @@ metrics! {
         "From the last byte of a request to its reply being ready.";
     REQUESTS_IN_FLIGHT Gauge "sluice_requests_in_flight" "Requests sent and not answered.";
     RETRIES Counter "sluice_retries_total" "Requests sent once more, to another backend.";
+    REQUESTS_OVERLOADED Counter "sluice_requests_overloaded_total"
+        "Requests refused because every backend was at its limit.";
+    QUEUE_LENGTH Gauge "sluice_queue_length" "Requests that wait for a backend that has room.";
+    QUEUE_WAIT Histogram "sluice_queue_wait_seconds"
+        "How long requests waited for room, those that got none included.";
     REDIS_LOCAL Counter "sluice_redis_local_requests_total"
         "Requests answered without a backend.";
     REDIS_SPLIT Counter "sluice_redis_split_requests_total"

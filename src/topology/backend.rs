@@ -1,6 +1,7 @@
 //! One server process at one address, with its live atomics. Not its place among others: see
 //! [`super::Shard`].
 
+use super::Room;
 use crate::{
     net::addr::Address,
     policy::{
@@ -45,6 +46,8 @@ pub struct Backend {
     lag_bytes: AtomicU64,
     /// What it calls its version, once a probe has asked.
     version: ArcSwapOption<String>,
+    /// Made only where a limit is configured.
+    room: Option<Room>,
     /// One cell per worker, written by that worker alone.
     pub cells: Box<[BackendMetrics]>,
 }
@@ -78,8 +81,24 @@ impl Backend {
             permits: AtomicU32::new(0),
             lag_bytes: AtomicU64::new(u64::MAX),
             version: ArcSwapOption::empty(),
+            room: None,
             cells: (0..workers).map(|_| BackendMetrics::default()).collect(),
         }
+    }
+
+    /// Holds it to a limit of requests under way.
+    pub fn with_room(mut self, room: Option<Room>) -> Self {
+        self.room = room;
+        self
+    }
+
+    /// Whether one more request may be under way.
+    pub fn has_room(&self) -> bool {
+        self.room.as_ref().is_none_or(|room| room.is_left(|| self.in_flight()))
+    }
+
+    pub(super) fn room(&self) -> Option<&Room> {
+        self.room.as_ref()
     }
 
     /// What a pick may do with it now.
@@ -198,12 +217,20 @@ impl Backend {
             .is_ok()
     }
 
+    /// Gives a permit back that was not used.
+    pub fn give_permit(&self) {
+        self.permits.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Publishes the derived state. Control alone calls this.
     pub fn publish(&self, state: State, gate: Gate, role: Role, permits: u32) {
         self.role.store(role as u8, Ordering::Relaxed);
         self.state.store(state as u8, Ordering::Relaxed);
         self.permits.store(permits, Ordering::Relaxed);
         self.gate.store(gate.bits(), Ordering::Release);
+        if let Some(room) = &self.room {
+            room.wake();
+        }
     }
 
     /// The server's own version, when a probe has asked.

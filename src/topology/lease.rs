@@ -21,10 +21,13 @@ pub struct Connected {
 }
 
 impl Lease {
-    /// Counts one more in flight, in the cell of `worker`.
-    pub fn new(worker: usize, backend: Arc<Backend>) -> Self {
+    /// Counts one more in flight, in the cell of `worker`; `None` when the backend is at its limit.
+    pub fn claim(worker: usize, backend: Arc<Backend>) -> Option<Self> {
+        if backend.room().is_some_and(|room| !room.take()) {
+            return None;
+        }
         cell(&backend, worker).in_flight.add(1);
-        Self { backend, worker }
+        Some(Self { backend, worker })
     }
 
     pub fn backend(&self) -> &Arc<Backend> {
@@ -55,6 +58,9 @@ impl Connected {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.cell().in_flight.sub(1);
+        if let Some(room) = self.backend.room() {
+            room.give();
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The immutable snapshot of clusters, shards and backends, and each backend's live atomics.
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
+pub mod admission;
 mod backend;
 mod chooser;
+pub mod door;
 mod http_check;
 mod kill;
 mod lease;
@@ -10,6 +12,7 @@ pub mod pick;
 mod report;
 mod reweigh;
 
+pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
 pub use http_check::HttpCheck;
@@ -46,6 +49,8 @@ pub struct Cluster {
     pub credentials: Credentials,
     /// How its backends are spoken to; `None`: in clear.
     pub tls: Option<tls::Client>,
+    /// Where requests wait when all backends are at their limit; `None` without one.
+    pub queue: Option<Arc<Queue>>,
 }
 
 /// How the members of a cluster stand to each other.
@@ -108,6 +113,8 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// A relayed connection on which no byte moves for so long is closed; default zero: never.
     pub idle: Duration,
+    /// How long a request waits for a backend that has room; default 1s.
+    pub queue: Duration,
 }
 
 /// Who we are to the backends. `Debug` never prints the password.
@@ -126,6 +133,7 @@ impl Default for Timeouts {
             stall: Duration::from_secs(150),
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
+            queue: Duration::from_secs(1),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From a group of backends or a shard to the one that takes a request or a connection. It decides
 //! nothing itself: the policies do, over the gates.
 
-use super::{Backend, FailOpen, Shard};
+use super::{Backend, FailOpen, Shard, admission::is_full};
 use crate::policy::{
     access::Access,
     balance::{Balancer, Candidate},
@@ -42,6 +42,9 @@ enum Round {
 
 impl Candidate for View<'_> {
     fn ready(&self) -> bool {
+        if !self.backend.has_room() {
+            return false;
+        }
         let gate = self.backend.gate();
         let fits = match self.round {
             Round::Alike => true,
@@ -68,7 +71,7 @@ impl Candidate for View<'_> {
 
 /// The member of a group for one request or connection, or `None` when none is left. Bit i of
 /// `tried` excludes member i. A member that is down is picked when no other is left and the group
-/// fails open.
+/// fails open, but not when one that is ready is at its limit.
 pub fn any(
     group: &Shard,
     picker: &mut Picker,
@@ -77,9 +80,12 @@ pub fn any(
 ) -> Option<usize> {
     let open = (group.fail_open == FailOpen::AllDown).then_some(Round::FailOpen);
     let balance = |picker: &mut Picker| {
-        std::iter::once(Round::Alike)
-            .chain(open)
-            .find_map(|round| balanced(&group.any, &group.members, round, picker, tried, &draw))
+        std::iter::once(Round::Alike).chain(open).find_map(|round| {
+            if matches!(round, Round::FailOpen) && is_full(group, tried, None) {
+                return None;
+            }
+            balanced(&group.any, &group.members, round, picker, tried, &draw)
+        })
     };
     if !group.any.shares_cursor() {
         return balance(picker);
@@ -117,7 +123,7 @@ fn untried_primary(shard: &Shard, tried: u64) -> Option<usize> {
     let (index, backend) =
         shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    let untried = tried & (1 << index) == 0;
+    let untried = tried & (1 << index) == 0 && backend.has_room();
     // Last: a permit that is taken must be used, or the backend waits for its outcome.
     let ready = untried && (gate.open() || (gate.half_open() && backend.take_permit()));
     ready.then_some(index)
@@ -302,7 +308,7 @@ mod tests {
         for now_us in 1..20 {
             for (index, member) in group.members.iter().enumerate() {
                 let took_us = if index == 1 { 10 } else { 1_000 };
-                Lease::new(0, Arc::clone(member)).observe(now_us, took_us, index == 1);
+                Lease::claim(0, Arc::clone(member)).unwrap().observe(now_us, took_us, index == 1);
             }
         }
         assert_eq!(share(20), 0);

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, http, probe, shard, sticky, tls};
+use super::{balance, http, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
@@ -54,6 +54,7 @@ pub(super) fn cluster(
         check: check(reader, &checks),
         http_check: probe::http(reader, &checks),
         timeouts: timeouts(reader, &section),
+        limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &of_upstream),
         tls: tls::upstream(reader, &of_upstream),
         commands: commands(reader, &section),
@@ -205,6 +206,7 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
         stall: stall.unwrap_or_else(|| default_stall(request)),
         client_idle: reader.duration(&section, "client_idle"),
         idle: reader.duration(&section, "idle"),
+        queue: reader.duration(&section, "queue"),
     }
 }
 

@@ -44,15 +44,3 @@ impl Entries {
         self.optional(name, value.map(Path::to_string_lossy).as_deref())
     }
 }
-
-/// For the tests of all that is printed.
-#[cfg(test)]
-pub(super) const EXAMPLE: &str = r#"
-listeners:
-  - { bind: 127.0.0.1:1, protocol: redis, cluster: a, tls: { certificates: [{ cert: /a.pem, key: a.key }, { cert: b, key: c }], client_ca: "d e", min_version: 1.3 } }
-  - { bind: 127.0.0.1:2, protocol: http, cluster: c }
-clusters:
-  a: { shards: [{ primary: a:1 }], upstream: { user: u, password: "(set)", tls: { ca: x, server_name: y, cert: z, key: w } } }
-  b: { backends: [a:1], upstream: { tls: { insecure_skip_verify: true } } }
-  c: { shards: [{ primary: a:1 }], upstream: { tls: {} } }
-"#;

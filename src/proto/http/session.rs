@@ -4,6 +4,7 @@ use super::{
     client::Client,
     download::Download,
     hub::Hub,
+    reply::refused,
     service::Session,
     settings::{Limits, Settings},
     watch::{Phase, Watch},
@@ -11,6 +12,7 @@ use super::{
 use crate::{
     net::{early::Early, origin::Origin, stream::Stream},
     telemetry::metrics::ListenerMetrics,
+    topology::door::{Place, Reason, Refusal},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,7 +31,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -47,6 +49,8 @@ pub enum End {
     NoHeader(io::Error),
     /// The TLS handshake failed.
     NoTls(io::Error),
+    /// The client has too many connections, or they come too fast.
+    Refused(Reason),
     /// It kept silent within a request, or for too long between two.
     Silent,
     /// What came was not HTTP, or the connection broke.
@@ -55,12 +59,14 @@ pub enum End {
     Unread(io::Error),
 }
 
-/// Serves one client until it ends. `peer` is its address, when it has one.
+/// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
+/// the listener's door, where one whose proxy speaks for it is identified here.
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     mut client: Stream,
     peer: Option<IpAddr>,
+    mut place: Place,
 ) -> End {
     let _guard = Guard(Rc::clone(&hub));
     let mut origin = Origin::of(&client, peer);
@@ -72,6 +78,14 @@ pub async fn serve(
                 return End::NoHeader(error);
             }
         };
+        if let Err(refusal) = identify(&hub, &settings, &mut place, origin.address) {
+            // In clear nobody who wants TLS would understand it.
+            if settings.tls.is_none() {
+                let _ = client.write_all(&refused(refusal)).await;
+                let _ = client.shutdown().await;
+            }
+            return End::Refused(refusal.reason);
+        }
     }
     if let Some(tls) = &settings.tls {
         // The header was in clear, what came behind it is TLS.
@@ -113,6 +127,22 @@ pub async fn serve(
         session.hub.rejected(session.settings.listener);
     }
     end
+}
+
+/// Takes the place of a client whose proxy has told who it is.
+fn identify(
+    hub: &Hub,
+    settings: &Settings,
+    place: &mut Place,
+    address: Option<IpAddr>,
+) -> Result<(), Refusal> {
+    let Some(address) = address else { return Ok(()) };
+    let now = Instant::now();
+    place.identify(settings.door.prefix().client(address), now).inspect_err(|refusal| {
+        if let Some(listener) = hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, now);
+        }
+    })
 }
 
 /// Counts a fault of ours that ends the session.

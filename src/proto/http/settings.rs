@@ -2,8 +2,9 @@
 
 use super::routes::Route;
 use crate::{
-    net::{prefix::Prefix, tls},
+    net::{memory::Memory, prefix::Prefix, tls},
     policy::sticky::{Codec, Jar, SetCookie},
+    topology::door::Door,
 };
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -29,6 +30,9 @@ pub struct Settings {
     pub request_id: RequestId,
     /// By cluster of the process.
     pub clusters: Arc<[ClusterSettings]>,
+    pub door: Arc<Door>,
+    /// When it is used up, requests are refused.
+    pub memory: Memory,
 }
 
 /// What a client may take.
@@ -149,7 +153,7 @@ impl Settings {
     }
 
     /// Whether connections from `peer` begin with a PROXY protocol header.
-    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
         contains(&self.proxies, peer)
     }
 }
@@ -188,6 +192,8 @@ impl Settings {
             via: false,
             request_id: RequestId::Pass,
             clusters: Arc::new([]),
+            door: Arc::new(Door::new("".into(), Default::default())),
+            memory: Memory::default(),
         }
     }
 }

@@ -140,7 +140,7 @@ impl Session {
             settings: &self.settings,
             state: &mut self.state,
             now_us,
-            out_of_memory: hub.memory.above(100),
+            out_of_memory: hub.memory.is_used_up(),
             big: None,
         };
         let mut requests = 0;
@@ -184,7 +184,7 @@ impl Session {
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {
             client.close_after_replies(end);
-        } else if self.input.len() > BIG_INPUT && hub.memory.above(100) {
+        } else if self.input.len() > BIG_INPUT && hub.memory.is_used_up() {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
         }

@@ -4,12 +4,12 @@
 use super::{
     client::Limits,
     duty,
-    hub::{Hub, Memory, Parts},
+    hub::{Hub, Parts},
     session::{self, Settings},
     table::Commands,
 };
 use crate::{
-    net::{addr::Address, spawn::Spawn, stream::Stream},
+    net::{addr::Address, memory::Memory, spawn::Spawn, stream::Stream},
     policy::{
         balance::{Balancer, Strategy},
         gate::{Axes, Health, Passive, Role, derive},
@@ -162,6 +162,7 @@ impl Stage {
             timeouts: self.timeouts,
             credentials: Credentials::default(),
             tls: None,
+            queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }

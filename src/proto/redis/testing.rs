@@ -2,10 +2,10 @@
 
 use super::{
     args::{Args, Span},
-    hub::{Hub, Memory, Parts},
+    hub::{Hub, Parts},
 };
 use crate::{
-    net::spawn::Spawn,
+    net::{memory::Memory, spawn::Spawn},
     policy::{balance::Balancer, reads::ReadFrom},
     telemetry::metrics::WorkerMetrics,
     topology::{self, Backend, Cluster, Credentials, Reporter, Shard, Timeouts, Topology},
@@ -74,5 +74,6 @@ pub(super) fn cluster() -> Cluster {
         timeouts: Timeouts::default(),
         credentials: Credentials::default(),
         tls: None,
+        queue: None,
     }
 }
