@@ -4,12 +4,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod balance;
 mod control;
 mod harness;
 mod http_hostile;
 mod http_hostile_h2;
 mod http_rogue;
 mod http_smuggling;
+mod limits;
 mod operator;
 mod probe;
 mod redis_auth;
@@ -26,3 +28,7 @@ mod server;
 mod slots;
 mod table;
 mod tcp;
+mod tcp_clients;
+mod tcp_edges;
+mod tls;
+mod tls_files;
