@@ -2,6 +2,7 @@
 //! Nothing here is on the request path.
 
 use super::{
+    certificates::Tls,
     plane::Plane,
     process::Stage,
     sheet::Sheet,
@@ -19,6 +20,7 @@ use crate::{
         },
         names,
     },
+    topology::door::Reason,
 };
 use std::time::UNIX_EPOCH;
 
@@ -28,6 +30,7 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
     process(&mut sheet, plane);
     workers(&mut sheet, plane);
     listeners(&mut sheet, plane);
+    certificates(&mut sheet, plane);
     clusters(&mut sheet, plane);
     for watch in plane.table.borrow().watches() {
         backend(&mut sheet, watch);
@@ -87,10 +90,47 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let rejected = names::LISTENER_REJECTED;
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
         sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
+        let reason = ("reason", "header_limit");
+        sheet.count(rejected, &[name, reason], total(|l| &l.rejected_header_limit));
+        sheet.count(rejected, &[name, ("reason", "slow")], total(|l| &l.rejected_slow));
+        sheet.count(rejected, &[name, ("reason", "flood")], total(|l| &l.rejected_flood));
+        if plane.certificates.iter().any(|owner| owner.is_listener(&listener.name)) {
+            let handshakes = names::LISTENER_TLS_HANDSHAKES;
+            sheet.count(handshakes, &[name, ("result", "ok")], total(|l| &l.tls_ok));
+            sheet.count(handshakes, &[name, ("result", "failed")], total(|l| &l.tls_failed));
+        }
+        for reason in Reason::ALL {
+            let counted = |worker: &WorkerMetrics| {
+                worker.listeners.get(i).map_or(0, |listener| reason.counter(listener).get())
+            };
+            let count = plane.workers.iter().map(|worker| counted(worker)).sum();
+            sheet.count(rejected, &[name, ("reason", reason.as_str())], count);
+        }
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
     }
+}
+
+fn certificates(sheet: &mut Sheet, plane: &Plane) {
+    for owner in &plane.certificates {
+        let labels = [("side", owner.side.as_str()), ("name", &*owner.name)];
+        for (result, count) in [("ok", &owner.taken), ("failed", &owner.refused)] {
+            let [side, name] = labels;
+            sheet.count(names::TLS_RELOADS, &[side, name, ("result", result)], count.get());
+        }
+        let Tls::Server(server) = &owner.tls else { continue };
+        for (file, end) in server.ends() {
+            let file = file.to_string_lossy();
+            let labels = [("listener", &*owner.name), ("certificate", &*file)];
+            sheet.add(names::TLS_NOT_AFTER, &labels, seconds(end));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to the year 285 million")]
+fn seconds(unix_time: i64) -> f64 {
+    unix_time as f64
 }
 
 fn clusters(sheet: &mut Sheet, plane: &Plane) {
@@ -102,6 +142,12 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
+        if let Some(queue) = &cluster.queue {
+            sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
+            let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));
+            sheet.histogram(names::QUEUE_WAIT, &[name], waits.map(|c| &c.queue_wait));
+        }
         let members = cluster.shards.iter().flat_map(|shard| &shard.members);
         let in_flight = members.map(|backend| backend.in_flight()).sum();
         sheet.count(names::REQUESTS_IN_FLIGHT, &[name], in_flight);
@@ -153,7 +199,9 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
     sheet.one_of(names::BACKEND_ADMIN, &labels, "admin", wishes, backend.admin().as_str());
     let roles = Role::ALL.map(Role::as_str);
     sheet.one_of(names::BACKEND_ROLE, &labels, "role", roles, role.as_str());
-    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight));
+    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight()));
+    let effective = f64::from(backend.effective_weight()) / 10.0;
+    sheet.add(names::BACKEND_EFFECTIVE_WEIGHT, &labels, effective);
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =

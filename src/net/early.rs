@@ -55,6 +55,10 @@ impl AsyncRead for Early {
             let fits = self.early.len().min(buf.remaining());
             buf.put_slice(self.early.get(..fits).unwrap_or_default());
             self.early.advance(fits);
+            if self.early.is_empty() {
+                // What is used up would be kept for as long as the connection lives.
+                self.early = Bytes::new();
+            }
         }
         let read = buf.filled().len() - before;
         self.counts.read.set(self.counts.read.get() + read as u64);

@@ -2,11 +2,13 @@
 
 use crate::{
     config::{self, Config},
+    net::{memory::Memory, tls},
     policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
         settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
     },
+    topology::door::Door,
 };
 use std::sync::Arc;
 
@@ -14,7 +16,10 @@ use std::sync::Arc;
 pub(super) fn settings(
     index: usize,
     listener: &config::Listener,
+    tls: Option<tls::Server>,
     clusters: Arc<[ClusterSettings]>,
+    door: Arc<Door>,
+    memory: Memory,
 ) -> Settings {
     let http = &listener.http;
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -23,6 +28,7 @@ pub(super) fn settings(
         name: listener.name.as_str().into(),
         routes: listener.routes.iter().map(route).collect(),
         proxies: listener.proxy_protocol.clone(),
+        tls,
         trusted: http.trusted.clone(),
         limits: Limits {
             header_bytes: bytes(http.header_bytes),
@@ -39,6 +45,8 @@ pub(super) fn settings(
             config::RequestId::Make => RequestId::Make,
         },
         clusters,
+        door,
+        memory,
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod balance;
 mod control;
 mod harness;
 mod http_drain;
@@ -12,6 +13,9 @@ mod http_expect;
 mod http_faults;
 mod http_grpc;
 mod http_headers;
+mod http_hostile;
+mod http_hostile_h2;
+mod http_rogue;
 mod http_routes;
 mod http_shards;
 mod http_smuggling;
@@ -19,6 +23,7 @@ mod http_stream;
 mod http_trailers;
 mod http_two;
 mod http_upgrade;
+mod limits;
 mod operator;
 mod probe;
 mod redis_auth;
@@ -35,3 +40,7 @@ mod server;
 mod slots;
 mod table;
 mod tcp;
+mod tcp_clients;
+mod tcp_edges;
+mod tls;
+mod tls_files;

@@ -6,7 +6,7 @@ use super::{
     download::{Download, Passage},
     forward::{Answer, Errand},
     head::{self, Hop},
-    hub::Hub,
+    hub::{Hub, Watched},
     parcel::{Again, Parcel},
     reply::Refusal,
     routes,
@@ -16,6 +16,7 @@ use super::{
     tunnel::Tunnel,
     watch::Watch,
 };
+use crate::topology::door;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -23,7 +24,11 @@ use http::{
     request::Parts,
 };
 use hyper::body::{Body, Incoming};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// One client's connection.
 #[derive(Debug)]
@@ -31,25 +36,59 @@ pub(super) struct Session {
     pub(super) hub: Rc<Hub>,
     pub(super) settings: Rc<Settings>,
     pub(super) client: Client,
+    /// What it waits for; over HTTP/2 between requests, for each stream has its own.
+    pub(super) watch: Rc<Watch>,
     /// The other side, once the client has been told that it is connected to it.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Session {
-    /// The reply to one request, whatever becomes of it; `watch` has what it waits for.
+    /// The reply to one request, whatever becomes of it. `stream`: the watch of a stream of HTTP/2.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        watch: Rc<Watch>,
+        stream: Option<Rc<Watch>>,
     ) -> Response<Download> {
-        watch.begin();
-        let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch);
+        let (watch, watched) = self.watch(stream);
+        let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
         match self.forward(head, incoming, &mut trip).await {
             Ok((answer, promise)) => self.reply(answer, promise, trip),
             Err(refusal) => {
                 trip.refused();
+                if let Some((fault, text)) = refusal.fault() {
+                    fault.count(&self.hub, &self.settings, text);
+                }
                 refusal.into_response()
+            }
+        }
+    }
+
+    /// Whether the limits of the client's address and of the process let the request in.
+    fn is_allowed(&self, head: &Parts) -> Result<(), Refusal> {
+        let settings = &*self.settings;
+        let refusal = if settings.memory.is_used_up() {
+            Some(door::Refusal::MEMORY)
+        } else if settings.door.counts_requests() {
+            let address = self.client.origin(settings, &head.headers);
+            let key = address.map(|address| settings.door.prefix().client(address));
+            key.and_then(|key| settings.door.request(key, Instant::now()).err())
+        } else {
+            None
+        };
+        let Some(refusal) = refusal else { return Ok(()) };
+        if let Some(listener) = self.hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, Instant::now());
+        }
+        Err(Refusal::limited(refusal))
+    }
+
+    fn watch(&self, stream: Option<Rc<Watch>>) -> (Rc<Watch>, Option<Watched>) {
+        match stream {
+            Some(watch) => (Rc::clone(&watch), Some(self.hub.watch(watch))),
+            None => {
+                self.watch.begin();
+                (Rc::clone(&self.watch), None)
             }
         }
     }
@@ -62,7 +101,8 @@ impl Session {
         trip: &mut Trip,
     ) -> Result<(Answer, Promise), Refusal> {
         let settings = &*self.settings;
-        head::normalise(&mut head, settings.limits.uri)?;
+        self.is_allowed(&head)?;
+        head::normalise(&mut head, &settings.limits)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);
         let index = route.ok_or_else(|| Refusal::no_route(host))?;
@@ -121,7 +161,8 @@ impl Session {
             let (backend, early, connected) = upstream.into_stream();
             let idle = Duration::ZERO;
             trip.complete();
-            *self.tunnel.borrow_mut() = Some(Tunnel { backend, early, connected, trip, idle });
+            let tunnel = Tunnel { backend, early, connected, trip, idle };
+            *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));
             return Response::from_parts(head, Download::Text(Bytes::new()));

@@ -3,23 +3,26 @@
 use super::{
     client::Client,
     download::Download,
+    fault::Fault,
+    http2,
     hub::Hub,
+    reply::{self, refused},
     service::Session,
-    settings::{Limits, Settings},
-    streams::Streams,
+    settings::Settings,
     watch::{Phase, Watch},
 };
 use crate::{
-    net::{early::Early, origin::Origin, stream::Stream},
+    net::{
+        early::{Counts, Early},
+        origin::Origin,
+        stream::Stream,
+    },
     telemetry::metrics::ListenerMetrics,
+    topology::door::{Place, Reason, Refusal},
 };
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
     cell::RefCell,
@@ -30,9 +33,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -43,56 +49,116 @@ pub enum End {
     Tunnel,
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
-    /// It kept silent within a request, or for too long between two.
+    /// The TLS handshake failed.
+    NoTls(io::Error),
+    /// The client has too many connections, or they come too fast.
+    Refused(Reason),
+    /// It kept silent within a request, or for too long between two, or did not take its reply.
     Silent,
+    /// It sent more than is good of frames that only cost.
+    Flood,
+    /// What it began with names no protocol of ours.
+    NotHttp,
     /// What came was not HTTP, or the connection broke.
     Broken(hyper::Error),
     /// Nothing could be read.
     Unread(io::Error),
 }
 
-/// Serves one client until it ends. `peer` is its address, when it has one.
+/// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
+/// the listener's door, where one whose proxy speaks for it is identified here.
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     mut client: Stream,
     peer: Option<IpAddr>,
+    mut place: Place,
 ) -> End {
     let _guard = Guard(Rc::clone(&hub));
     let mut origin = Origin::of(&client, peer);
     if peer.is_some_and(|peer| settings.is_proxy(peer)) {
-        origin = match origin.greeted(&mut client, hub.stock.buffer()).await {
+        origin = match Box::pin(origin.greeted(&mut client, hub.stock.buffer())).await {
             Ok(told) => told,
             Err(error) => {
-                hub.rejected(settings.listener);
+                let why = "its connection does not begin with a PROXY protocol header";
+                Fault::Protocol.count(&hub, &settings, why);
                 return End::NoHeader(error);
             }
+        };
+        if let Err(refusal) = identify(&hub, &settings, &mut place, origin.address) {
+            // In clear nobody who wants TLS would understand it.
+            if settings.tls.is_none() {
+                let _ = client.write_all(&refused(refusal)).await;
+                let _ = client.shutdown().await;
+            }
+            return End::Refused(refusal.reason);
+        }
+    }
+    if let Some(tls) = &settings.tls {
+        // The header was in clear, what came behind it is TLS.
+        let early = std::mem::take(&mut origin.early);
+        let nobody = ListenerMetrics::default();
+        let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+        client = match Box::pin(tls.accept(client, &early, origin.address, listener)).await {
+            Ok(client) => client,
+            Err(error) => return End::NoTls(error),
         };
     }
     hub.look_at_clock();
     let watch = Watch::new(Phase::Head, Hub::after(hub.now_us(), settings.limits.header_time));
     let watched = hub.watch(Rc::clone(&watch));
-    let early = match opening(&hub, &mut client, origin.early, &watch).await {
+    let early = match opening(&mut client, origin.early, &watch).await {
         Ok(Some(early)) => early,
         Ok(None) => return End::Closed,
         Err(error) => return End::Unread(error),
     };
-    let http2 = early.starts_with(PREFACE);
+    // What was agreed on under TLS counts, else what it begins with.
+    let http2 = client.alpn().map_or_else(|| early.starts_with(PREFACE), |agreed| agreed == H2);
+    if !http2 && !names_http(&early) {
+        Fault::Protocol.count(&hub, &settings, "what it began with is not HTTP");
+        return End::NotHttp;
+    }
     let session = Rc::new(Session {
-        client: Client::new(&settings, origin.address, false),
+        client: Client::new(&settings, origin.address, client.is_tls()),
+        watch: Rc::clone(&watch),
         tunnel: RefCell::new(None),
         settings,
         hub,
     });
     let io = Early::new(client, early);
-    let end = if http2 { two(&session, io, &watch).await } else { one(&session, io, &watch).await };
+    let end = if http2 {
+        // In a box: it is larger than all that HTTP/1.1 needs.
+        Box::pin(http2::serve(&session, io)).await
+    } else {
+        one(&session, io, &watch).await
+    };
     drop(watched);
-    if let End::Broken(error) = &end
-        && error.is_parse()
-    {
-        session.hub.rejected(session.settings.listener);
-    }
     end
+}
+
+/// Whether the first line, when it is there, could be that of a request. A client that began with
+/// anything else would not understand an answer either; RFC 9113, 3.4, has no other for one that
+/// meant HTTP/2.
+fn names_http(early: &[u8]) -> bool {
+    let Some(end) = memchr::memchr(b'\n', early) else { return true };
+    let line = early.get(..end).unwrap_or_default();
+    line.trim_ascii().is_empty() || line.windows(5).any(|five| five == b"HTTP/")
+}
+
+/// Takes the place of a client whose proxy has told who it is.
+fn identify(
+    hub: &Hub,
+    settings: &Settings,
+    place: &mut Place,
+    address: Option<IpAddr>,
+) -> Result<(), Refusal> {
+    let Some(address) = address else { return Ok(()) };
+    let now = Instant::now();
+    place.identify(settings.door.prefix().client(address), now).inspect_err(|refusal| {
+        if let Some(listener) = hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, now);
+        }
+    })
 }
 
 /// Counts a fault of ours that ends the session.
@@ -108,13 +174,13 @@ impl Drop for Guard {
 
 /// Reads until it shows which HTTP this is; `None`: the client has left, or keeps silent.
 async fn opening(
-    hub: &Hub,
     client: &mut Stream,
     mut early: Vec<u8>,
     watch: &Watch,
 ) -> io::Result<Option<Bytes>> {
     if early.capacity() == 0 {
-        early = hub.stock.buffer();
+        // Many say nothing for long, and a buffer of the stock is sixteen times as large.
+        early.reserve_exact(FIRST_READ);
     }
     let shows = |early: &[u8]| {
         let seen = early.len().min(PREFACE.len());
@@ -135,43 +201,43 @@ async fn opening(
             Some(Err(error)) => return Err(error),
         }
     }
-    let bytes = Bytes::copy_from_slice(&early);
-    hub.stock.give(early);
-    Ok(Some(bytes))
+    Ok(Some(Bytes::copy_from_slice(&early)))
 }
 
 /// HTTP/1.1.
-async fn one(session: &Rc<Session>, io: Early, watch: &Rc<Watch>) -> End {
+async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let limits = session.settings.limits;
     let mut builder = http1::Builder::new();
-    builder.max_headers(limits.headers).max_buf_size(limits.header_bytes.max(8 * 1024));
+    builder
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER));
     let counts = io.counts();
-    let of_all = Rc::clone(watch);
-    let service = service(session, move || Rc::clone(&of_all));
-    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
+    let connection = builder.serve_connection(TokioIo::new(io), service(session));
+    let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
     let (mut leaving, mut told) = (false, false);
+    let mut taken = 0;
     let ended = poll_fn(|cx| {
         if !leaving && draining.as_mut().poll(cx).is_ready() {
             leaving = true;
-            if matches!(watch.phase(), Phase::Idle | Phase::Head) {
+            if !is_answering(watch) {
                 session.hub.look_at_clock();
-                watch.enter(watch.phase(), Hub::after(session.hub.now_us(), LINGER));
+                watch.enter(watch.phase(), Hub::after(session.hub.now_us(), LAST_REQUEST));
             }
         }
         let seen = counts.read.get();
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Some(ended));
         }
-        waits(session, watch, seen != counts.read.get(), limits);
-        if leaving
-            && !told
-            && (watch.is_over() || !matches!(watch.phase(), Phase::Idle | Phase::Head))
-        {
+        waits(session, watch, seen != counts.read.get(), &mut taken, &counts);
+        if leaving && !told && (watch.is_over() || is_answering(watch)) {
             // hyper closes a connection without a request at once, and says `close` with a reply.
             told = true;
             connection.as_mut().graceful_shutdown();
-            return connection.poll_without_shutdown(cx).map(Some);
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Some(ended));
+            }
         }
         if watch.is_over() {
             return Poll::Ready(None);
@@ -180,7 +246,27 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Rc<Watch>) -> End {
         Poll::Pending
     });
     let ended = match ended.await {
-        None => return End::Silent,
+        None if watch.phase() == Phase::Head && counts.written.get() == 0 => {
+            let mut stream =
+                Pin::into_inner(connection).into_parts().io.into_inner().into_parts().0;
+            let refusal = reply::Refusal::client_timeout();
+            if let Some((fault, text)) = refusal.fault() {
+                fault.count(&session.hub, &session.settings, text);
+            }
+            let goodbye = async {
+                stream.write_all(&refusal.into_bytes()).await?;
+                stream.shutdown().await
+            };
+            let _ = Box::pin(timeout(GOODBYE, goodbye)).await;
+            return End::Silent;
+        }
+        None => {
+            if matches!(watch.phase(), Phase::Head | Phase::Download) {
+                let why = "it does not take its reply, or the rest of its request does not come";
+                Fault::Slow.count(&session.hub, &session.settings, why);
+            }
+            return End::Silent;
+        }
         Some(Err(error)) => Err(error),
         Some(Ok(())) => Ok(()),
     };
@@ -190,63 +276,69 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Rc<Watch>) -> End {
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
         let nobody = ListenerMetrics::default();
         let listener = session.hub.metrics.listeners.get(session.settings.listener);
+        // In a box: an idle connection would have room for it.
+        let listener = listener.unwrap_or(&nobody);
         // What of the first bytes did not fit into hyper's buffer comes after what did.
         let early = Bytes::from([parts.read_buf, unread].concat());
-        tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, early).await;
+        Box::pin(tunnel.relay(&session.hub, listener, stream, early)).await;
         return End::Tunnel;
     }
-    let _ = stream.shutdown().await;
+    // Under TLS the end is told, which somebody who does not read could hold up.
+    let _ = timeout(GOODBYE, stream.shutdown()).await;
     match ended {
         Ok(()) => End::Closed,
-        Err(error) => End::Broken(error),
-    }
-}
-
-fn waits(session: &Session, watch: &Watch, read: bool, limits: Limits) {
-    if read && watch.phase() == Phase::Idle {
-        session.hub.look_at_clock();
-        watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
-    }
-}
-
-/// HTTP/2. `watch`: of the connection; each stream has its own.
-async fn two(session: &Rc<Session>, io: Early, watch: &Rc<Watch>) -> End {
-    let limits = session.settings.limits;
-    let streams = Streams::new(Rc::clone(&session.hub), Rc::clone(watch), limits.keep_alive);
-    let mut builder = http2::Builder::new(streams.clone());
-    builder
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buf_size(SEND_BUFFER);
-    let service = service(session, move || streams.begin());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut draining = pin!(session.hub.draining.cancelled());
-    let mut leaving = false;
-    let ended = poll_fn(|cx| {
-        let drain = !leaving && draining.as_mut().poll(cx).is_ready();
-        if watch.is_over() && leaving {
-            return Poll::Ready(None);
-        }
-        if drain || watch.is_over() {
-            leaving = true;
-            connection.as_mut().graceful_shutdown();
-            if watch.phase() != Phase::Waiting {
-                session.hub.look_at_clock();
-                watch.enter(Phase::Idle, Hub::after(session.hub.now_us(), FAREWELL));
+        Err(error) => {
+            if let Some(fault) = Fault::of(&error) {
+                fault.count(&session.hub, &session.settings, &error);
+                Box::pin(linger(&session.hub, &mut stream, watch)).await;
             }
+            End::Broken(error)
         }
-        watch.remember(cx);
-        connection.as_mut().poll(cx).map(Some)
-    });
-    match ended.await {
-        Some(Ok(())) => End::Closed,
-        Some(Err(error)) => End::Broken(error),
-        None => End::Silent,
+    }
+}
+
+/// Reads on for a moment what nobody wants: a close with bytes unread is a reset, which may overtake
+/// what the client is told (RFC 9112, 9.6).
+async fn linger(hub: &Hub, stream: &mut Stream, watch: &Watch) {
+    hub.look_at_clock();
+    watch.enter(Phase::Idle, Hub::after(hub.now_us(), LINGER));
+    let mut buffer = hub.stock.buffer();
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        buffer.clear();
+        let mut read = pin!(stream.read_buf(&mut buffer));
+        let read = poll_fn(|cx| {
+            watch.remember(cx);
+            if watch.is_due() { Poll::Ready(Ok(0)) } else { read.as_mut().poll(cx) }
+        });
+        let Ok(read @ 1..) = read.await else { break };
+        left = left.saturating_sub(read);
+    }
+    hub.stock.give(buffer);
+}
+
+fn is_answering(watch: &Watch) -> bool {
+    !matches!(watch.phase(), Phase::Idle | Phase::Head)
+}
+
+/// Begins a wait, or begins it anew for a client that is slow and not idle.
+fn waits(session: &Session, watch: &Watch, read: bool, taken: &mut u64, counts: &Counts) {
+    let limits = session.settings.limits;
+    match watch.phase() {
+        Phase::Idle if read => {
+            session.hub.look_at_clock();
+            watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
+        }
+        Phase::Download if *taken != counts.written.get() => {
+            *taken = counts.written.get();
+            watch.enter(Phase::Download, Hub::after(session.hub.now_us(), limits.body_idle));
+        }
+        _ => {}
     }
 }
 
 /// A request under way. In a box of its own: an idle connection has none.
-struct Answering {
+pub(super) struct Answering {
     hub: Rc<Hub>,
     answer: Pin<Box<dyn Future<Output = Response<Download>>>>,
 }
@@ -260,32 +352,48 @@ impl Future for Answering {
     }
 }
 
-/// What hyper calls for each request; `watch` gives what it waits for.
-fn service<W: Fn() -> Rc<Watch>>(
+impl Answering {
+    /// `stream`: the watch of a stream of HTTP/2.
+    pub(super) fn new(
+        session: &Rc<Session>,
+        request: Request<Incoming>,
+        stream: Option<Rc<Watch>>,
+    ) -> Self {
+        let session = Rc::clone(session);
+        Self {
+            hub: Rc::clone(&session.hub),
+            answer: Box::pin(async move { session.answer(request, stream).await }),
+        }
+    }
+}
+
+/// What hyper calls for each request.
+fn service(
     session: &Rc<Session>,
-    watch: W,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Download>,
     Error = Infallible,
     Future = Answering,
-> + use<W> {
+> + use<> {
     let session = Rc::clone(session);
-    service_fn(move |request| {
-        let (session, watch) = (Rc::clone(&session), watch());
-        Answering {
-            hub: Rc::clone(&session.hub),
-            answer: Box::pin(async move { session.answer(request, watch).await }),
-        }
-    })
+    service_fn(move |request| Answering::new(&session, request, None))
 }
 
-/// What an HTTP/2 client begins with (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The protocols of an HTTP listener under TLS, the preferred one first (RFC 7301, RFC 9113, 3.2).
+pub const PROTOCOLS: &[&[u8]] = &[H2, b"http/1.1"];
+const H2: &[u8] = b"h2";
 /// When we leave, a connection between two requests is kept for so long: who sends one just then is
 /// answered, and told to close. Without it that request was lost.
-const LINGER: Duration = Duration::from_secs(1);
-/// An HTTP/2 client that is told to go, with nothing under way, has so long to say that it heard.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes of a reply that may wait for an HTTP/2 client on each stream.
-const SEND_BUFFER: usize = 64 * 1024;
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_secs(1);
+/// What an HTTP/2 client begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most first requests, but for large cookies; hyper reads the rest.
+const FIRST_READ: usize = 1024;
+/// hyper's own, below which it does not go.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+/// A client that is told why it is closed has read so by then, or does not want to.
+const LINGER: Duration = Duration::from_secs(2);
+/// What may be under way to us when it is told; whoever sends more is not listening.
+const LINGER_BYTES: usize = 1024 * 1024;

@@ -2,7 +2,7 @@
 //! what the client's connection waits for next. It closes itself, however the request ends.
 
 use super::{
-    hub::Hub,
+    hub::{Hub, Watched},
     settings::Settings,
     site::Site,
     stickiness::Told,
@@ -23,6 +23,8 @@ pub(super) struct Trip {
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     watch: Rc<Watch>,
+    /// Of a stream of HTTP/2, which has a watch of its own.
+    _watched: Option<Watched>,
     started_us: u64,
     cluster: Option<usize>,
     access: Access,
@@ -58,12 +60,18 @@ enum End {
 }
 
 impl Trip {
-    pub(super) fn new(hub: Rc<Hub>, settings: Rc<Settings>, watch: Rc<Watch>) -> Self {
+    pub(super) fn new(
+        hub: Rc<Hub>,
+        settings: Rc<Settings>,
+        watch: Rc<Watch>,
+        watched: Option<Watched>,
+    ) -> Self {
         let started_us = hub.now_us();
         Self {
             hub,
             settings,
             watch,
+            _watched: watched,
             started_us,
             cluster: None,
             access: Access::Write,
@@ -128,9 +136,12 @@ impl Trip {
             cell.failures.add(1);
             self.hub.reporter.report(lease.backend(), Outcome::Error);
         }
-        site.replied(now_us, now_us.saturating_sub(asked_us));
+        let took_us = now_us.saturating_sub(asked_us);
+        lease.observe(self.hub.chooser.now_us(), took_us, status.is_server_error());
+        site.replied(now_us, took_us);
         let body_idle = self.settings.limits.body_idle;
-        self.watch.reply(Hub::after(now_us, body_idle));
+        self.watch.reply();
+        self.watch.enter(Phase::Reply, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
         let key = site.enter(&self.watch);
         self.at = Some(Stop { lease, site, key, life_us, body_idle });
@@ -152,6 +163,14 @@ impl Trip {
         self.hub.look_at_clock();
     }
 
+    /// The backend has nothing for the client now.
+    pub(super) fn waits(&self) {
+        let Some(stop) = &self.at else { return };
+        if self.watch.phase() == Phase::Download {
+            self.watch.enter(Phase::Reply, Hub::after(self.hub.now_us(), stop.body_idle));
+        }
+    }
+
     /// A part of the reply's body has come and is handed on.
     pub(super) fn passed(&self, bytes: usize) {
         let Some(stop) = &self.at else { return };
@@ -167,6 +186,7 @@ impl Trip {
         self.end = End::Broken;
         let Some(stop) = &self.at else { return };
         stop.lease.cell().failures.add(1);
+        stop.lease.observe(self.hub.chooser.now_us(), 0, true);
         self.hub.reporter.report(stop.lease.backend(), Outcome::LocalFailure);
     }
 
@@ -201,6 +221,9 @@ impl Trip {
 
 impl Drop for Trip {
     fn drop(&mut self) {
+        if matches!(self.end, End::Replied(_)) && self.watch.is_late_reply() {
+            self.broken();
+        }
         if let Some(stop) = &self.at {
             stop.site.leave(stop.key);
         }

@@ -78,12 +78,12 @@ impl Upload {
         self.enter(Phase::Waiting, self.times.reply);
     }
 
-    /// Waits for that from now on; once the reply has begun, its time is that of the reply's body,
-    /// which whatever passes prolongs.
+    /// Waits for that from now on. Once the reply has begun it is the reply that is waited for, and
+    /// what passes the other way prolongs that.
     fn enter(&self, phase: Phase, time: Duration) {
         let now_us = self.hub.now_us();
         if self.watch.has_replied() {
-            self.watch.enter(Phase::Download, Hub::after(now_us, self.times.body));
+            self.watch.enter(self.watch.phase(), Hub::after(now_us, self.times.body));
         } else {
             self.watch.enter(phase, Hub::after(now_us, time));
         }

@@ -18,7 +18,9 @@ pub(super) enum Phase {
     Upload,
     /// The head of the reply.
     Waiting,
-    /// The next part of the reply's body, or a client that takes it.
+    /// The next part of the reply's body.
+    Reply,
+    /// A client that takes the reply's body.
     Download,
 }
 
@@ -29,14 +31,14 @@ pub(super) struct Watch {
     /// In the hub's microseconds; `u64::MAX`: never.
     deadline_us: Cell<u64>,
     due: Cell<bool>,
-    /// The head of the reply has come: what is left of the request no longer counts.
-    replied: Cell<bool>,
     /// The backend is out: a request that may be is to go to another one.
     moved: Cell<bool>,
     /// The operator wants the connections of its backend closed.
     killed: Cell<bool>,
     /// Since when the backend has had all of the request; `u64::MAX`: it has not.
     asked_us: Cell<u64>,
+    /// The head of the reply has come: no other reply can be given.
+    replied: Cell<bool>,
     /// Bytes of the request's body that came, and of the reply's that went.
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
@@ -49,10 +51,10 @@ impl Watch {
             phase: Cell::new(phase),
             deadline_us: Cell::new(deadline_us),
             due: Cell::new(false),
-            replied: Cell::new(false),
-            asked_us: Cell::new(u64::MAX),
             moved: Cell::new(false),
             killed: Cell::new(false),
+            asked_us: Cell::new(u64::MAX),
+            replied: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
             waker: RefCell::new(None),
@@ -73,17 +75,26 @@ impl Watch {
     /// A request begins: nothing was counted, nobody moved it, and no time is set.
     pub(super) fn begin(&self) {
         self.enter(Phase::Waiting, u64::MAX);
-        self.replied.set(false);
         self.moved.set(false);
         self.killed.set(false);
+        self.replied.set(false);
         self.received.set(0);
         self.sent.set(0);
     }
 
-    /// The head of the reply has come, whose first part may take until `deadline_us`.
-    pub(super) fn reply(&self, deadline_us: u64) {
+    /// The wait has been too long, or is not to go on.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.get() || self.killed.get()
+    }
+
+    /// The head of the reply has come.
+    pub(super) fn reply(&self) {
         self.replied.set(true);
-        self.enter(Phase::Download, deadline_us);
+    }
+
+    /// Whether it has.
+    pub(super) fn has_replied(&self) -> bool {
+        self.replied.get()
     }
 
     /// The backend has all of the request since then; `u64::MAX`: it is still being sent.
@@ -96,20 +107,16 @@ impl Watch {
         Some(self.asked_us.get()).filter(|us| *us != u64::MAX)
     }
 
-    /// Whether a reply has begun.
-    pub(super) fn has_replied(&self) -> bool {
-        self.replied.get()
-    }
-
-    /// Nobody answers for this wait but whoever drives the connection or the stream: it is to be
-    /// closed. Before the reply, the request itself is answered instead.
+    /// The wait has been too long and nobody but the connection can end it: before its head has come
+    /// whole, a request has nobody else, and after the head of its reply neither.
     pub(super) fn is_over(&self) -> bool {
-        self.is_due() && !matches!(self.phase(), Phase::Upload | Phase::Waiting)
+        let asks = matches!(self.phase.get(), Phase::Upload | Phase::Waiting);
+        self.is_due() && (self.replied.get() || !asks)
     }
 
-    /// The wait has been too long, or is not to go on.
-    pub(super) fn is_due(&self) -> bool {
-        self.due.get() || self.killed.get()
+    /// The backend broke off within its reply by saying nothing more.
+    pub(super) fn is_late_reply(&self) -> bool {
+        self.due.get() && self.phase.get() == Phase::Reply
     }
 
     /// The connection to the backend that has replied is to be closed.
