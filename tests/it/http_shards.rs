@@ -5,7 +5,10 @@ use crate::harness::{
     PATIENCE, Setup, Sluice, eventually,
     web::{HttpConn, Origin},
 };
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 /// Shards of a primary (`p0`) and a replica (`r0`) each, and what Sluice is started with.
 fn sharded(count: usize, cluster: &[&str]) -> (Vec<Origin>, Sluice) {
@@ -58,6 +61,17 @@ fn writes_go_to_the_primary_and_reads_to_replicas() {
     origins[1].kill();
     sluice.wait_for(&origins[1].address(), false);
     assert_eq!(who(&sluice, "GET", "/", ""), "p0", "the primary reads when no replica can");
+}
+
+/// A primary behind HTTP was asked for Redis's COMMAND.
+#[test]
+fn a_web_server_hears_nothing_but_http() {
+    let (origins, sluice) = sharded(1, &[]);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(who(&sluice, "POST", "/slow/50", ""), "p0");
+    }
+    assert_eq!(origins[0].garbage(), Vec::<String>::new());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     policy::{access::Access, gate::Admin},
-    topology::pick,
+    topology::{Layout, pick},
 };
 use std::{rc::Rc, time::Duration};
 
@@ -109,7 +109,8 @@ fn close_largest_client(hub: &Hub) {
 fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
     let mut topology = hub.topology();
     for cluster in &topology.snapshot().clusters {
-        if hub.has_asked_commands(cluster.id) {
+        // Web servers have primaries too.
+        if !matches!(cluster.layout, Layout::Shards) || hub.has_asked_commands(cluster.id) {
             continue;
         }
         let Some(primary) = cluster.shards.iter().find_map(pick::primary) else { continue };
