@@ -7,6 +7,7 @@ mod download;
 pub mod exchange;
 mod fault;
 mod forward;
+pub mod fuzzing;
 mod head;
 mod http2;
 pub mod hub;

@@ -210,7 +210,7 @@ fn repeatable(method: &Method) -> bool {
 }
 
 /// How long the connection may be idle: less than the backend itself says that it waits.
-fn keep_alive_us(head: &http::response::Parts, configured: Duration) -> u64 {
+pub(super) fn keep_alive_us(head: &http::response::Parts, configured: Duration) -> u64 {
     if head.version == Version::HTTP_10 {
         return 0;
     }

@@ -177,10 +177,9 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-#[cfg(test)]
 impl Settings {
-    /// A listener with nothing set but whom it trusts.
-    pub(super) fn for_tests(trusted: Vec<IpNet>) -> Self {
+    /// A listener with nothing set but whom it trusts; for tests and fuzzing.
+    pub(super) fn bare(trusted: Vec<IpNet>) -> Self {
         Self {
             listener: 0,
             name: "web".into(),
