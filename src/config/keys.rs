@@ -2,10 +2,12 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+mod access_log;
 mod http;
 mod probe;
 mod sticky;
 
+pub(super) use access_log::ACCESS_LOG;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
@@ -165,7 +167,12 @@ pub(super) static ROOT: Scope = Scope {
         key("clusters", Kind::Named(&CLUSTER), "", "The groups of backends by name."),
         later("watch"),
         later("users"),
-        later("access_log"),
+        key(
+            "access_log",
+            Kind::Map(&ACCESS_LOG),
+            "",
+            "One line of JSON for each request of the http listeners; when not given, none.",
+        ),
         later("slow_log"),
         later("trusted"),
     ],
@@ -279,7 +286,6 @@ pub(super) static LISTENER: Scope = Scope {
         later("rate"),
         later("trusted"),
         key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
-        later("access_log"),
         later("tcp"),
         later("idle_timeout"),
     ],

@@ -35,6 +35,7 @@ use crate::{
         reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
+    telemetry::access_log,
     topology::{Credentials, HttpCheck, Timeouts},
 };
 use ipnet::IpNet;
@@ -51,6 +52,8 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     pub admin: Admin,
     pub log: Log,
+    /// `None`: requests are not logged.
+    pub access_log: Option<AccessLog>,
     pub limits: Limits,
     pub shutdown: Shutdown,
     pub listeners: Vec<Listener>,
@@ -81,6 +84,14 @@ pub enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// One line for each request of the HTTP listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub place: access_log::Place,
+    /// Whether paths are logged with their query; default true.
+    pub query: bool,
 }
 
 /// Process-wide bounds.
@@ -167,6 +178,8 @@ pub struct HttpListener {
     /// Default false.
     pub via: bool,
     pub request_id: RequestId,
+    /// Whether its requests are in the access log, when there is one; default true.
+    pub access_log: bool,
 }
 
 impl Default for HttpListener {
@@ -182,6 +195,7 @@ impl Default for HttpListener {
             streams: 128,
             via: false,
             request_id: RequestId::Pass,
+            access_log: true,
         }
     }
 }

@@ -24,7 +24,7 @@ mod watch;
 use crate::{
     config::Config,
     policy::dice::Dice,
-    telemetry::metrics::WorkerMetrics,
+    telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
 };
 use plane::Plane;
@@ -57,6 +57,8 @@ pub struct Inputs {
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
     pub workers: Vec<Arc<WorkerMetrics>>,
+    /// Lines that are not in the access log; `None`: there is none.
+    pub access_log: Option<Dropped>,
     /// Names of `WorkerMetrics::commands`, in their order.
     pub commands: Vec<String>,
     /// Where the pages are served; see [`admin::bind`].
@@ -105,16 +107,28 @@ fn run_task(task: impl Future<Output = ()> + 'static) {
 }
 
 async fn run(inputs: Inputs) {
-    let Inputs { config, publisher, reports, workers, commands, admin, on_change, state, shutdown } =
-        inputs;
+    let Inputs {
+        config,
+        publisher,
+        reports,
+        workers,
+        access_log,
+        commands,
+        admin,
+        on_change,
+        state,
+        shutdown,
+    } = inputs;
     let topology = publisher.current();
     let plane = Rc::new(Plane {
         listeners: plane::listeners(&config),
+        web: plane::web(&config),
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
         topology,
         workers,
+        access_log,
         state,
         started: Instant::now(),
         token: config.admin.token.clone(),

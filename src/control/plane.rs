@@ -3,11 +3,11 @@
 
 use super::{process::ProcessState, pulse::Pulse, table::Table};
 use crate::{
-    config::{Config, Secret},
-    telemetry::metrics::WorkerMetrics,
+    config::{Config, Protocol, Secret},
+    telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::Topology,
 };
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 
 /// Shared by reference between the tasks of control's thread.
@@ -15,9 +15,13 @@ use tokio::time::Instant;
 pub(super) struct Plane {
     pub(super) topology: Arc<Topology>,
     pub(super) listeners: Vec<Listener>,
+    /// The names of the clusters that are spoken to in HTTP.
+    pub(super) web: HashSet<String>,
     /// Names of `WorkerMetrics::commands`.
     pub(super) commands: Vec<String>,
     pub(super) workers: Vec<Arc<WorkerMetrics>>,
+    /// Lines that are not in the access log.
+    pub(super) access_log: Option<Dropped>,
     pub(super) state: Arc<ProcessState>,
     pub(super) table: RefCell<Table>,
     pub(super) pulse: RefCell<Pulse>,
@@ -46,6 +50,12 @@ impl Plane {
     pub(super) fn alive(&self) -> Result<(), String> {
         self.pulse.borrow().alive(self.now_ms())
     }
+}
+
+/// The clusters of `config` that are spoken to in HTTP.
+pub(super) fn web(config: &Config) -> HashSet<String> {
+    let clusters = config.clusters.iter().filter(|one| one.protocol == Protocol::Http);
+    clusters.map(|cluster| cluster.name.clone()).collect()
 }
 
 /// The listeners of `config`, as the pages show them.

@@ -45,9 +45,9 @@ impl Stock {
 #[derive(Clone, Copy, Debug)]
 pub struct Tally<'a> {
     /// Bytes passed from the client to the backend.
-    pub up: [&'a Counter; 2],
+    pub up: &'a [&'a Counter],
     /// Bytes passed from the backend to the client.
-    pub down: [&'a Counter; 2],
+    pub down: &'a [&'a Counter],
     /// A gauge of the bytes that buffers hold.
     pub held: &'a Counter,
 }
@@ -125,7 +125,7 @@ pub async fn relay(
 /// One direction.
 struct Way<'a> {
     stock: &'a Stock,
-    counts: [&'a Counter; 2],
+    counts: &'a [&'a Counter],
     held: &'a Counter,
     /// Without capacity while none is borrowed.
     buffer: Vec<u8>,
@@ -150,7 +150,7 @@ enum Fault {
 }
 
 impl<'a> Way<'a> {
-    fn new(stock: &'a Stock, counts: [&'a Counter; 2], held: &'a Counter, early: Vec<u8>) -> Self {
+    fn new(stock: &'a Stock, counts: &'a [&'a Counter], held: &'a Counter, early: Vec<u8>) -> Self {
         if early.capacity() > 0 {
             held.add(SIZE);
         }

@@ -1,6 +1,7 @@
 //! Assembles everything from a configuration and runs it: binds, starts control and the workers,
 //! waits for a signal, drains. It contains no decision.
 
+mod access_log;
 mod http;
 mod limits;
 mod signal;
@@ -25,6 +26,7 @@ use crate::{
     },
     topology::{self, Reporter},
 };
+use access_log::Logging;
 use signal::Stop;
 use std::{
     io,
@@ -40,6 +42,8 @@ use worker::{Crew, Settings, Start};
 pub enum RunError {
     #[error("listener {name}: bind {bind}")]
     Bind { name: String, bind: Bind, source: io::Error },
+    #[error("access log {path}")]
+    AccessLog { path: String, source: io::Error },
     #[error("a thread ended, see the log; this is a bug in sluice")]
     ThreadEnded,
     #[error("{what}")]
@@ -57,6 +61,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let descriptors = limits::raise_descriptors();
     let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
     let clients = limits::clients(&config, descriptors, workers);
+    let logging = Logging::start(config.access_log.as_ref())?;
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
@@ -93,6 +98,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
         memory: Memory { limit: limits::memory(&config), workers: metrics.clone().into() },
+        access_log: logging.log.clone(),
         reporter,
         reader,
         clients,
@@ -108,6 +114,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         publisher,
         reports,
         workers: metrics,
+        access_log: logging.dropped(),
         admin,
         on_change: Arc::new(move || bell.gates_changed()),
         state: Arc::clone(&state),
@@ -121,6 +128,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     stop.cancel();
     crew.join();
     let _ = control.join();
+    logging.finish();
     match ended.map_err(|source| RunError::Start { what: "signals", source })? {
         Stop::Signal => Ok(()),
         Stop::ThreadEnded => Err(RunError::ThreadEnded),
@@ -147,7 +155,7 @@ fn settings(
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
         Protocol::Http => {
-            Settings::Http(http::settings(index, listener, Arc::clone(http_clusters)))
+            Settings::Http(http::settings(config, index, listener, Arc::clone(http_clusters)))
         }
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,

@@ -84,6 +84,7 @@ impl Control {
             publisher,
             reports,
             workers: vec![Arc::clone(&worker)],
+            access_log: None,
             commands: vec!["get".to_owned(), "unknown".to_owned()],
             admin: doors,
             on_change: Arc::new(move || {

@@ -20,6 +20,7 @@ use crate::{
         dice::Dice,
         retry::{Effect, Verdict, decide},
     },
+    telemetry::metrics::RetryReason,
     topology::{Backend, Cluster, Lease, Outcome},
 };
 use http::Response;
@@ -56,6 +57,21 @@ enum Miss {
     Lost { lost: Lost, used: bool },
 }
 
+impl Miss {
+    /// Why there is another try, when there is one.
+    fn reason(&self) -> RetryReason {
+        match self {
+            Self::Connect(_) => RetryReason::Connect,
+            Self::Lost { lost: Lost::Unsent(_), .. } => RetryReason::Closed,
+            Self::Lost { lost: Lost::Broken(error), used: true } if closed(error) => {
+                RetryReason::Closed
+            }
+            Self::Lost { lost: Lost::Broken(_) | Lost::Due, .. } => RetryReason::Lost,
+            Self::Lost { lost: Lost::Moved, .. } => RetryReason::Moved,
+        }
+    }
+}
+
 impl Errand<'_> {
     /// Sends the request, to another backend when one fails.
     ///
@@ -63,13 +79,13 @@ impl Errand<'_> {
     /// What the client is told when no backend has answered.
     pub(super) async fn run(&mut self, mut parcel: Parcel, trip: &Trip) -> Result<Answer, Refusal> {
         let mut tries = 0;
-        let mut newest = None;
+        let (mut newest, mut reason) = (None, None);
         loop {
             let Some((place, backend)) = self.choice.next(self.hub) else {
                 return Err(newest.unwrap_or_else(|| Refusal::no_backend(self.choice.why_not())));
             };
-            if tries > 0 {
-                trip.retried();
+            if let Some(reason) = reason {
+                trip.retried(reason);
             }
             tries += 1;
             let miss = match self.ask((place, backend), &mut parcel, trip).await {
@@ -78,6 +94,7 @@ impl Errand<'_> {
             };
             self.blame(backend, &miss, trip);
             let refusal = self.refusal(backend, &miss, trip, tries);
+            reason = Some(miss.reason());
             if !self.again(place, miss, &mut parcel, trip, tries) {
                 return Err(refusal);
             }
@@ -97,8 +114,11 @@ impl Errand<'_> {
     ) -> Result<Answer, Miss> {
         let lease = Lease::new(self.hub.chooser.worker(), Arc::clone(backend));
         let site = self.hub.site(backend);
+        trip.asks(backend);
+        let began_us = self.hub.now_us();
         let line = Line::open(self.hub, self.cluster, self.settings, &site, parcel.is_replayable());
         let line = line.await.map_err(Miss::Connect)?;
+        trip.connected(began_us);
         let asked_us = self.hub.now_us();
         let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
         let waiting = site.wait(trip.watch(), asked_us, parcel.is_replayable());

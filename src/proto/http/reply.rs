@@ -25,6 +25,14 @@ impl Refusal {
         Self { status, reason, text: text.into(), close: false }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     /// The request is not what HTTP allows: who is to say where the next one begins?
     pub(super) fn malformed(text: impl Into<String>) -> Self {
         Self { close: true, ..Self::new(StatusCode::BAD_REQUEST, "malformed_request", text) }

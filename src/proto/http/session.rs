@@ -149,6 +149,8 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.headers).max_buf_size(limits.header_bytes.max(8 * 1024));
     let counts = io.counts();
+    let nobody = ListenerMetrics::default();
+    let listener = session.listener().unwrap_or(&nobody);
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
@@ -158,11 +160,12 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             drained = true;
             connection.as_mut().graceful_shutdown();
         }
-        let seen = counts.read.get();
-        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+        let polled = connection.poll_without_shutdown(cx);
+        let read = counts.settle(&listener.bytes_in, &listener.bytes_out);
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }
-        waits(session, watch, seen != counts.read.get(), limits);
+        waits(session, watch, read > 0, limits);
         if watch.is_due() && !matches!(watch.phase(), Phase::Upload | Phase::Waiting) {
             return Poll::Ready(None);
         }
@@ -178,9 +181,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let mut stream = parts.io.into_inner().into_stream();
     let tunnel = session.tunnel.borrow_mut().take();
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
-        let nobody = ListenerMetrics::default();
-        let listener = session.hub.metrics.listeners.get(session.settings.listener);
-        tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, parts.read_buf).await;
+        tunnel.relay(&session.hub, listener, stream, parts.read_buf).await;
         return End::Tunnel;
     }
     let _ = stream.shutdown().await;
@@ -205,6 +206,9 @@ async fn two(session: &Rc<Session>, io: Early) -> End {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER);
+    let counts = io.counts();
+    let nobody = ListenerMetrics::default();
+    let listener = session.listener().unwrap_or(&nobody);
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = pin!(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
@@ -214,7 +218,9 @@ async fn two(session: &Rc<Session>, io: Early) -> End {
             drained = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        let polled = connection.as_mut().poll(cx);
+        counts.settle(&listener.bytes_in, &listener.bytes_out);
+        polled
     });
     match ended.await {
         Ok(()) => End::Closed,

@@ -3,9 +3,10 @@
 
 use super::{hub::Hub, site::Site, upload::Upload, upstream::Lost, watch::Watch};
 use crate::{
-    net::stream,
+    net::{early::Early, stream},
     topology::{Cluster, Connected},
 };
+use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
@@ -40,14 +41,21 @@ impl Shared {
         }
         let stream = stream::connect(&site.backend.address, cluster.timeouts.connect).await?;
         let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
+        let stream = Early::new(stream, Bytes::new());
+        let counts = stream.counts();
         let (send, connection) = http2::Builder::new(hub.spawn.clone())
             .max_header_list_size(MAX_HEADER_LIST)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
         hub.spawn.start(async move {
-            let _connected = connected;
-            if let Err(error) = connection.await {
+            let (mut connection, cell) = (pin!(connection), connected.cell());
+            let ended = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                counts.settle(&cell.bytes_in, &cell.bytes_out);
+                polled
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!("HTTP/2 connection to a backend: {error}");
             }
         });

@@ -10,7 +10,7 @@ use crate::{
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
-    telemetry::metrics::{ListenerMetrics, WorkerMetrics},
+    telemetry::metrics::{ListenerMetrics, RetryReason, WorkerMetrics},
     topology::{Cluster, Connected, Killable, Layout, Lease, Outcome, Shard, pick},
 };
 use ipnet::IpNet;
@@ -69,8 +69,8 @@ pub async fn serve(
     };
     counted.iter().for_each(|requests| requests.ok.add(1));
     let tally = Tally {
-        up: [&listener.bytes_in, &lease.cell().bytes_out],
-        down: [&listener.bytes_out, &lease.cell().bytes_in],
+        up: &[&listener.bytes_in, &lease.cell().bytes_out],
+        down: &[&listener.bytes_out, &lease.cell().bytes_in],
         held: &hub.metrics.buffered,
     };
     let idle = cluster.timeouts.idle;
@@ -119,7 +119,7 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
         let (index, lease) = claim(hub, cluster.id, group, key, tried)?;
         tried |= 1 << index;
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
-            counted.writes.retries.add(1);
+            counted.writes.retried(RetryReason::Connect);
         }
         let backend = lease.backend();
         let killable = Killable::new(&hub.kills, Arc::clone(backend));
