@@ -263,6 +263,11 @@ impl<'a, 't> Reader<'a, 't> {
         self.text(section, name).map(|path| self.folder.join(path))
     }
 
+    /// Whether the files of certificates and keys are to be looked into.
+    pub(super) fn reads_certificates(&self) -> bool {
+        self.env.certificates
+    }
+
     /// `password`, or what `password_file` holds without its last line end.
     pub(super) fn password(&mut self, section: &Section<'_>) -> Option<String> {
         self.secret(section, "password", "password_file")

@@ -3,14 +3,15 @@
 
 use super::{LogFormat, Protocol, RequestId};
 use crate::{
-    net::proxy_protocol::Version,
+    net::{proxy_protocol::Version, tls},
     policy::{
         access::Access,
-        balance::Strategy,
+        balance::{Failback, Strategy},
         gate::Admin,
         reads::ReadFrom,
         sticky::{Mode, SameSite, Secure},
     },
+    topology::FailOpen,
 };
 
 /// Words and what they stand for.
@@ -40,10 +41,21 @@ pub(super) const STRATEGY: Words<Strategy> = &[
     ("p2c", Strategy::P2c),
     ("round_robin", Strategy::RoundRobin),
     ("least_connections", Strategy::LeastConnections),
+    ("peak_ewma", Strategy::PeakEwma),
     ("random", Strategy::Random),
     ("client_ip", Strategy::ClientIp),
+    ("maglev", Strategy::Maglev),
+    ("failover", Strategy::Failover),
 ];
-pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
+pub(super) const STRATEGY_WORDS: &[&str] = &names::<8, _>(STRATEGY);
+
+pub(super) const FAILBACK: Words<Failback> =
+    &[("auto", Failback::Auto), ("manual", Failback::Manual)];
+pub(super) const FAILBACK_WORDS: &[&str] = &names::<2, _>(FAILBACK);
+
+pub(super) const FAIL_OPEN: Words<FailOpen> =
+    &[("never", FailOpen::Never), ("all_down", FailOpen::AllDown)];
+pub(super) const FAIL_OPEN_WORDS: &[&str] = &names::<2, _>(FAIL_OPEN);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
@@ -66,6 +78,10 @@ pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);
+
+pub(super) const TLS_VERSION: Words<tls::Version> =
+    &[("1.2", tls::Version::V1_2), ("1.3", tls::Version::V1_3)];
+pub(super) const TLS_VERSION_WORDS: &[&str] = &names::<2, _>(TLS_VERSION);
 
 /// The word for a value; empty for a value without one.
 pub(super) fn word<T: PartialEq>(words: Words<T>, value: &T) -> &'static str {

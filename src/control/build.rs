@@ -3,22 +3,28 @@
 
 use crate::{
     config::{self, Protocol},
+    net::tls,
     policy::{
-        balance::{Balancer, Strategy},
+        balance::{Balancer, Rules, Strategy},
         gate::{Admin, Axes, Init, Role, derive},
         maglev::stable_id,
         shard::even_slots,
     },
-    topology::{Backend, Cluster, Layout, Shard, Topology},
+    topology::{
+        Backend, Cluster, FailOpen, Layout, Present, Queue, Room, Shard, Topology,
+        admission::BackendLimits,
+    },
 };
 use std::sync::Arc;
 
 /// The snapshot that `config` describes. Backend ids count up from 0 in the order of the file, and
-/// each backend gets one cell per worker.
-pub fn build(config: &config::Config, workers: usize) -> Topology {
+/// each backend gets one cell per worker. `tls` is what was loaded from `upstream.tls`, by cluster.
+pub fn build(config: &config::Config, workers: usize, tls: &[Option<tls::Client>]) -> Topology {
     let mut ids = 0..u32::MAX;
-    let clusters = config.clusters.iter().enumerate();
-    let clusters = clusters.map(|(id, written)| cluster(id, written, workers, &mut ids));
+    let clusters = config.clusters.iter().enumerate().map(|(id, written)| Cluster {
+        tls: tls.get(id).cloned().flatten(),
+        ..cluster(id, written, workers, &mut ids)
+    });
     Topology { clusters: clusters.map(Arc::new).collect() }
 }
 
@@ -29,11 +35,16 @@ fn cluster(
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
+    let balance = written.backends.as_ref().map_or(written.reads.balance, |group| group.balance);
+    let queue = queue(written);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
         let address = member.address.clone();
-        let backend = Backend::new(id, cluster, shard, address, member.weight, workers);
+        let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers)
+            .with_room(room(written, queue.as_ref()));
+        backend.is_timed = balance == Strategy::PeakEwma;
+        backend.tier = member.tier;
         backend.publish_admin(member.admin);
         if member.admin != Admin::Ready {
             let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
@@ -42,7 +53,7 @@ fn cluster(
         backend
     };
     let (layout, shards) = match &written.backends {
-        Some(backends) => group(backends, &mut member),
+        Some(backends) => group(backends, written.fail_open, &mut member),
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
@@ -67,7 +78,28 @@ fn cluster(
         reads: written.reads.from,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
+        tls: None,
+        queue: queue.clone(),
     }
+}
+
+/// Where requests wait: not with Redis, which refuses at once.
+fn queue(written: &config::Cluster) -> Option<Arc<Queue>> {
+    let waits = written.backends.is_some() || written.protocol == Protocol::Http;
+    let shards = written.shards.len().max(1);
+    (waits && most(written).is_some()).then(|| Arc::new(Queue::new(written.limits.queue, shards)))
+}
+
+fn room(written: &config::Cluster, queue: Option<&Arc<Queue>>) -> Option<Room> {
+    most(written).map(|most| Room::new(most, queue.map(Arc::clone)))
+}
+
+/// How many requests one backend may have under way. A relayed connection is a request; Redis's shared
+/// connections are not.
+fn most(written: &config::Cluster) -> Option<u32> {
+    let BackendLimits { max_connections, max_in_flight, .. } = written.limits;
+    let connections = max_connections.filter(|_| written.backends.is_some());
+    max_in_flight.into_iter().chain(connections).min()
 }
 
 fn shard(
@@ -78,13 +110,19 @@ fn shard(
     let name: Arc<str> = part.name.as_str().into();
     let written = std::iter::once(&part.primary).chain(&part.replicas);
     let members: Vec<_> = written.map(|one| Arc::new(member(&name, one))).collect();
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-    let replicas = weights.get(1..).unwrap_or_default();
+    let weights = shares(&members);
+    let balancer = |from: usize| {
+        let tiers = members.iter().skip(from).map(|member| member.tier).collect();
+        let rules = Rules { strategy: balance, tiers, ..Rules::default() };
+        Balancer::with(rules, weights.get(from..).unwrap_or_default())
+    };
     Shard {
         name,
-        replicas: Balancer::new(balance, replicas),
-        any: Balancer::new(balance, &weights),
+        replicas: balancer(1),
+        any: balancer(0),
         members,
+        fail_open: FailOpen::Never,
+        present: Present::default(),
     }
 }
 
@@ -102,6 +140,7 @@ fn assign(shard: &Shard) {
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
+    fail_open: FailOpen,
     member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
@@ -114,16 +153,26 @@ fn group(
         Arc::new(backend)
     });
     let members: Vec<_> = members.collect();
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-    let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
     let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
-    let balance = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
+    let strategy = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
+    let rules = Rules {
+        strategy,
+        failback: written.failback,
+        ids: members.iter().map(|member| stable_id(member.name.as_bytes())).collect(),
+        tiers: members.iter().map(|member| member.tier).collect(),
+    };
     let shard = Shard {
         name: nameless,
+        replicas: Balancer::new(strategy, &[]),
+        any: Balancer::with(rules, &shares(&members)),
         members,
-        replicas: Balancer::new(balance, &[]),
-        any: Balancer::with_ids(balance, &weights, &ids),
+        fail_open,
+        present: Present::default(),
     };
     let client = client_ip.unwrap_or_default();
     (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
+}
+
+fn shares(members: &[Arc<Backend>]) -> Vec<u32> {
+    members.iter().map(|member| member.effective_weight()).collect()
 }

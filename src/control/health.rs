@@ -17,7 +17,7 @@ use tokio::{
 /// Probes one backend for ever, on one connection.
 pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let Some(target) = plane.table.borrow().target(index) else { return };
-    let asked = || Prober::new(target.address.clone(), target.spec.clone());
+    let asked = || Prober::new(target.address.clone(), target.tls.clone(), target.spec.clone());
     let mut prober = asked();
     let mut pause = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
     loop {
@@ -36,13 +36,17 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
         let sent = Instant::now();
         let answer = prober.probe(target.check.timeout).await;
         let took = sent.elapsed();
-        let (result, said) = match answer {
-            Ok(Answer { report, said }) => (Ok(report), said),
-            Err(error) => (Err(error), None),
+        let (result, said, weight) = match answer {
+            Ok(Answer { report, said, weight }) => (Ok(report), said, weight),
+            Err(error) => (Err(error), None, None),
         };
         let evidence = Evidence { result, said, sent_ms, took };
         let now_ms = plane.now_ms();
         pause = plane.table.borrow_mut().probed(index, evidence, now_ms, dice.next());
+        if let Some(weight) = weight {
+            plane.table.borrow_mut().set_weight(index, weight, "probe", now_ms);
+        }
+        plane.follow_weights();
         end_first_round(&plane);
         sleep(MIN_GAP).await;
         pause = pause.saturating_sub(MIN_GAP);
@@ -53,6 +57,7 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
 pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>, mut dice: Dice) {
     while let Some(report) = reports.recv().await {
         let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
+        plane.follow_weights();
         if let Some(Ask::Suspect(index)) = ask {
             run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
         }
@@ -62,7 +67,7 @@ pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>
 /// Two probes back to back on a connection of their own; one answer clears the suspicion.
 async fn suspect(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let Some(target) = plane.table.borrow().target(index) else { return };
-    let mut prober = Prober::new(target.address, target.spec);
+    let mut prober = Prober::new(target.address, target.tls, target.spec);
     let mut failure = None;
     for _ in 0..SUSPECT_PROBES {
         failure = prober.probe(SUSPECT_TIMEOUT).await.err();
@@ -82,6 +87,7 @@ pub(super) async fn tick(plane: Rc<Plane>, mut dice: Dice) {
         let now_ms = plane.now_ms();
         plane.pulse.borrow_mut().sample(&plane.workers, now_ms);
         plane.table.borrow_mut().tick(now_ms, dice.next());
+        plane.follow_weights();
     }
 }
 

@@ -5,6 +5,7 @@
 mod access;
 pub mod admin;
 pub mod build;
+mod certificates;
 mod events;
 mod health;
 mod lag;
@@ -19,10 +20,12 @@ pub mod socket;
 mod status;
 mod table;
 mod usage;
+mod warming;
 mod watch;
 
 use crate::{
     config::Config,
+    net::tls,
     policy::dice::Dice,
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
@@ -53,6 +56,8 @@ pub struct Inputs {
     /// What [`build::build`] made the first snapshot of `publisher` from.
     pub config: Config,
     pub publisher: Publisher,
+    /// The TLS of each listener, in the order of the configuration.
+    pub tls: Vec<Option<tls::Server>>,
     /// The workers' reports on backends.
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
@@ -110,6 +115,7 @@ async fn run(inputs: Inputs) {
     let Inputs {
         config,
         publisher,
+        tls,
         reports,
         workers,
         access_log,
@@ -123,10 +129,12 @@ async fn run(inputs: Inputs) {
     let plane = Rc::new(Plane {
         listeners: plane::listeners(&config),
         web: plane::web(&config),
+        certificates: plane::certificates(&config, &topology, tls),
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
         topology,
+        publisher,
         workers,
         access_log,
         state,
@@ -136,6 +144,7 @@ async fn run(inputs: Inputs) {
     let mut dice = Dice::new(RandomState::new().hash_one(0));
     admin::open(admin, &plane, &shutdown);
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
+    run_task(certificates::follow(Rc::clone(&plane)));
     run_task(health::grace(Rc::clone(&plane), grace.unwrap_or_default()));
     tokio::select! {
         () = shutdown.cancelled() => {}

@@ -1,11 +1,17 @@
 //! What control's tasks share: the table of backends, the workers' counters and the state of the
 //! process. One thread owns it; nothing in it is held over an await.
 
-use super::{process::ProcessState, pulse::Pulse, table::Table};
+use super::{
+    certificates::{Owner, Side, Tls},
+    process::ProcessState,
+    pulse::Pulse,
+    table::Table,
+};
 use crate::{
     config::{Config, Protocol, Secret},
+    net::tls,
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
-    topology::Topology,
+    topology::{Publisher, Topology},
 };
 use std::{cell::RefCell, collections::HashSet, sync::Arc};
 use tokio::time::Instant;
@@ -13,10 +19,14 @@ use tokio::time::Instant;
 /// Shared by reference between the tasks of control's thread.
 #[derive(Debug)]
 pub(super) struct Plane {
+    /// The first snapshot: later ones differ in their balancers alone.
     pub(super) topology: Arc<Topology>,
+    pub(super) publisher: Publisher,
     pub(super) listeners: Vec<Listener>,
     /// The names of the clusters that are spoken to in HTTP.
     pub(super) web: HashSet<String>,
+    /// The TLS of those listeners and clusters that have it.
+    pub(super) certificates: Vec<Owner>,
     /// Names of `WorkerMetrics::commands`.
     pub(super) commands: Vec<String>,
     pub(super) workers: Vec<Arc<WorkerMetrics>>,
@@ -45,6 +55,14 @@ impl Plane {
         super::events::millis(self.started.elapsed())
     }
 
+    /// Puts balancers in force that know the newest weights.
+    pub(super) fn follow_weights(&self) {
+        let clusters = self.table.borrow_mut().take_reweighed();
+        if !clusters.is_empty() {
+            self.publisher.publish(self.publisher.current().reweighed(&clusters));
+        }
+    }
+
     /// # Errors
     /// Which worker's loop does not turn.
     pub(super) fn alive(&self) -> Result<(), String> {
@@ -56,6 +74,21 @@ impl Plane {
 pub(super) fn web(config: &Config) -> HashSet<String> {
     let clusters = config.clusters.iter().filter(|one| one.protocol == Protocol::Http);
     clusters.map(|cluster| cluster.name.clone()).collect()
+}
+
+/// The TLS of `config`: of listeners, in its order, and of the clusters of the snapshot.
+pub(super) fn certificates(
+    config: &Config,
+    topology: &Topology,
+    servers: Vec<Option<tls::Server>>,
+) -> Vec<Owner> {
+    let listeners = config.listeners.iter().zip(servers).filter_map(|(listener, tls)| {
+        Some(Owner::new(Side::Listener, &listener.name, Tls::Server(tls?)))
+    });
+    let clusters = topology.clusters.iter().filter_map(|cluster| {
+        Some(Owner::new(Side::Cluster, &cluster.name, Tls::Client(cluster.tls.clone()?)))
+    });
+    listeners.chain(clusters).collect()
 }
 
 /// The listeners of `config`, as the pages show them.

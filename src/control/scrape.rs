@@ -2,6 +2,7 @@
 //! Nothing here is on the request path.
 
 use super::{
+    certificates::Tls,
     plane::Plane,
     process::Stage,
     sheet::Sheet,
@@ -21,6 +22,7 @@ use crate::{
         },
         names,
     },
+    topology::door::Reason,
 };
 use std::time::UNIX_EPOCH;
 
@@ -30,6 +32,7 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
     process(&mut sheet, plane);
     workers(&mut sheet, plane);
     listeners(&mut sheet, plane);
+    certificates(&mut sheet, plane);
     clusters(&mut sheet, plane);
     for watch in plane.table.borrow().watches() {
         let is_http = plane.web.contains(&*watch.backend().cluster);
@@ -93,6 +96,18 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let rejected = names::LISTENER_REJECTED;
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
         sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
+        if plane.certificates.iter().any(|owner| owner.is_listener(&listener.name)) {
+            let handshakes = names::LISTENER_TLS_HANDSHAKES;
+            sheet.count(handshakes, &[name, ("result", "ok")], total(|l| &l.tls_ok));
+            sheet.count(handshakes, &[name, ("result", "failed")], total(|l| &l.tls_failed));
+        }
+        for reason in Reason::ALL {
+            let counted = |worker: &WorkerMetrics| {
+                worker.listeners.get(i).map_or(0, |listener| reason.counter(listener).get())
+            };
+            let count = plane.workers.iter().map(|worker| counted(worker)).sum();
+            sheet.count(rejected, &[name, ("reason", reason.as_str())], count);
+        }
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
@@ -103,6 +118,27 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
             }
         }
     }
+}
+
+fn certificates(sheet: &mut Sheet, plane: &Plane) {
+    for owner in &plane.certificates {
+        let labels = [("side", owner.side.as_str()), ("name", &*owner.name)];
+        for (result, count) in [("ok", &owner.taken), ("failed", &owner.refused)] {
+            let [side, name] = labels;
+            sheet.count(names::TLS_RELOADS, &[side, name, ("result", result)], count.get());
+        }
+        let Tls::Server(server) = &owner.tls else { continue };
+        for (file, end) in server.ends() {
+            let file = file.to_string_lossy();
+            let labels = [("listener", &*owner.name), ("certificate", &*file)];
+            sheet.add(names::TLS_NOT_AFTER, &labels, seconds(end));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to the year 285 million")]
+fn seconds(unix_time: i64) -> f64 {
+    unix_time as f64
 }
 
 fn clusters(sheet: &mut Sheet, plane: &Plane) {
@@ -119,6 +155,12 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
                 let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));
                 sheet.count(names::HTTP_RESPONSES, &[name, ("class", word)], count);
             }
+        }
+        sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
+        if let Some(queue) = &cluster.queue {
+            sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
+            let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));
+            sheet.histogram(names::QUEUE_WAIT, &[name], waits.map(|c| &c.queue_wait));
         }
         let members = cluster.shards.iter().flat_map(|shard| &shard.members);
         let in_flight = members.map(|backend| backend.in_flight()).sum();
@@ -177,7 +219,9 @@ fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
     sheet.one_of(names::BACKEND_ADMIN, &labels, "admin", wishes, backend.admin().as_str());
     let roles = Role::ALL.map(Role::as_str);
     sheet.one_of(names::BACKEND_ROLE, &labels, "role", roles, role.as_str());
-    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight));
+    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight()));
+    let effective = f64::from(backend.effective_weight()) / 10.0;
+    sheet.add(names::BACKEND_EFFECTIVE_WEIGHT, &labels, effective);
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     if is_http {
         sheet.count(names::BACKEND_IDLE, &labels, total(|c| &c.idle));

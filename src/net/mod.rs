@@ -3,8 +3,11 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod dial;
 pub mod early;
+mod linger;
 pub mod listener;
+pub mod memory;
 pub mod origin;
 pub mod outgoing;
 pub mod pool;
@@ -14,3 +17,4 @@ pub mod relay;
 pub mod spawn;
 mod splice;
 pub mod stream;
+pub mod tls;

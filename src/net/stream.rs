@@ -1,10 +1,16 @@
 //! One connection, whatever carries it: an unsplit, closed enum that is `Send`. Not what is said
 //! on it.
 
-use super::addr::Address;
-use rustix::net::sockopt;
+use super::{
+    addr::Address,
+    tls::{self, Tls},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt,
+};
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -19,6 +25,8 @@ use tokio::{
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Encrypted, over one of the others.
+    Tls(Box<Tls>),
 }
 
 /// Dials `address`; a name is resolved now, and every address it has is tried in turn. A TCP peer
@@ -80,25 +88,72 @@ impl Stream {
         match self {
             Self::Tcp(socket) => Ok(sockopt::set_tcp_user_timeout(socket, 0)?),
             Self::Unix(_) => Ok(()),
+            Self::Tls(tls) => tls.socket().wait_for_slow_reader(),
         }
     }
 
-    /// Writes what the socket takes now, without waiting.
+    /// Writes what the socket takes now, without waiting; under TLS some more, which is
+    /// [`Self::unsent`] then.
     ///
     /// # Errors
     /// `WouldBlock` when it takes nothing; then wait with [`Self::poll_write_ready`].
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.try_write(bytes),
             Self::Unix(socket) => socket.try_write(bytes),
+            Self::Tls(tls) => tls.try_write(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// The same with several pieces.
+    ///
+    /// # Errors
+    /// Those of [`Self::try_write`].
+    pub fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write_vectored(parts),
+            Self::Unix(socket) => socket.try_write_vectored(parts),
+            Self::Tls(tls) => tls.try_write(parts),
+        }
+    }
+
+    /// Bytes that were taken and have not left: 0 unless it is encrypted, and then as many as there
+    /// may be at most. They leave when a task flushes, or polls to read or to write.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Self::Tls(tls) if tls.unsent() => tls::UNSENT,
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => 0,
         }
     }
 
     /// Resolves when a read may give something, the end or an error included.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_read_ready(cx),
             Self::Unix(socket) => socket.poll_read_ready(cx),
+            Self::Tls(tls) => tls.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether the connection is known to be gone: reset, or closed both ways. One whose other side
+    /// has finished sending and may still read is not.
+    pub fn is_broken(&self) -> bool {
+        let nothing = PollFlags::empty();
+        let mut polled = [match self {
+            Self::Tcp(socket) => PollFd::new(socket, nothing),
+            Self::Unix(socket) => PollFd::new(socket, nothing),
+            Self::Tls(tls) => return tls.socket().is_broken(),
+        }];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Errors and hang-ups are told unasked (poll(2)).
+        poll(&mut polled, Some(&now)).is_ok()
+            && polled.iter().any(|one| one.revents().intersects(PollFlags::ERR | PollFlags::HUP))
+    }
+
+    /// Resolves within 100ms of [`Self::is_broken`], and never else.
+    pub async fn broken(&self) {
+        while !self.is_broken() {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -106,15 +161,45 @@ impl Stream {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Tls(_) => None,
         }
     }
 
-    /// Resolves when [`Self::try_write`] may go on.
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Resolves when [`Self::try_write`] may go on, and nothing is [`Self::unsent`].
+    pub fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_write_ready(cx),
             Self::Unix(socket) => socket.poll_write_ready(cx),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The protocol that both ends agreed on under TLS.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(tls) => tls.alpn(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// The host name that the client asked for under TLS.
+    pub fn sni(&self) -> Option<&str> {
+        match self {
+            Self::Tls(tls) => tls.sni(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Tells the other side, without waiting, that all was said: under TLS an end that is not told
+    /// may be somebody's cut.
+    pub fn say_goodbye(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.say_goodbye();
         }
     }
 }
@@ -128,6 +213,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(tls) => tls.poll_read(cx, buf),
         }
     }
 }
@@ -141,13 +227,14 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(bytes)]),
         }
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         if let [only] = slices {
@@ -167,6 +254,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Tls(tls) => tls.poll_write(cx, slices),
         }
     }
 
@@ -174,18 +262,24 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(tls) => tls.poll_shutdown(cx),
         }
     }
 }
 
+/// An event loop tells no waiter of a hang-up beside what can be read already, so we ask.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of several pieces that are written as one: a small reply with its head.
 const GATHERED: usize = 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -223,5 +317,29 @@ mod tests {
         assert_eq!(options(&dialled), wanted(30_000));
         // A client may pause for as long as it likes: a full receive buffer counts as silence.
         assert_eq!(options(&accepted.register().unwrap()), wanted(0));
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_from_an_end_of_sending() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pair = async || {
+            let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+            (theirs.unwrap(), Stream::from_tcp(ours.unwrap().0).unwrap())
+        };
+        let (mut theirs, mut ours) = pair().await;
+        assert!(!ours.is_broken());
+        tokio::io::AsyncWriteExt::shutdown(&mut theirs).await.unwrap();
+        std::future::poll_fn(|cx| ours.poll_read_ready(cx)).await.unwrap();
+        assert!(!ours.is_broken());
+        socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(theirs);
+        tokio::time::timeout(Duration::from_secs(5), ours.broken()).await.unwrap();
+
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let ours = Stream::Unix(ours);
+        assert!(!ours.is_broken());
+        drop(theirs);
+        assert!(ours.is_broken());
     }
 }

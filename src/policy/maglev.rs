@@ -13,6 +13,7 @@ pub struct Maglev(Box<[u8]>);
 
 /// A member's walk over the table: its preferences, most wanted first.
 struct Walk {
+    place: u8,
     at: u64,
     skip: u64,
     weight: u64,
@@ -38,18 +39,24 @@ impl Maglev {
     /// proportion to the weights. At most 64 members are looked at; no members, an empty table.
     /// Takes some milliseconds: not for the request path.
     pub fn new(members: impl IntoIterator<Item = (u64, u32)>) -> Self {
-        let mut walks: Vec<Walk> = members.into_iter().take(64).map(Walk::new).collect();
+        let members = (0..64).zip(members);
+        Self::of_places(members.map(|(place, (id, weight))| (place, id, weight)))
+    }
+
+    /// As [`Self::new`] of some members of a list: each is a place in it, an id and a weight.
+    pub fn of_places(members: impl Iterator<Item = (u8, u64, u32)>) -> Self {
+        let mut walks: Vec<Walk> = members.map(Walk::new).collect();
         let Some(heaviest) = walks.iter().map(|walk| walk.weight).max() else {
             return Self(Box::default());
         };
         let mut table = vec![FREE; usize::try_from(ENTRIES).unwrap_or_default()];
         let mut free = table.len();
         while free > 0 {
-            for (walk, member) in walks.iter_mut().zip(0_u8..) {
+            for walk in &mut walks {
                 walk.credit += walk.weight;
                 if walk.credit >= heaviest && free > 0 {
                     walk.credit -= heaviest;
-                    walk.claim(&mut table, member);
+                    walk.claim(&mut table);
                     free -= 1;
                 }
             }
@@ -66,9 +73,10 @@ impl Maglev {
 }
 
 impl Walk {
-    fn new((id, weight): (u64, u32)) -> Self {
+    fn new((place, id, weight): (u8, u64, u32)) -> Self {
         let (offset, skip) = (mix(id), mix(!id));
         Self {
+            place,
             at: offset % ENTRIES,
             skip: skip % (ENTRIES - 1) + 1,
             weight: u64::from(weight).max(1),
@@ -78,12 +86,12 @@ impl Walk {
 
     /// Takes the free entry it wants most. There must be one: the length is prime, so a walk meets
     /// every entry.
-    fn claim(&mut self, table: &mut [u8], member: u8) {
+    fn claim(&mut self, table: &mut [u8]) {
         loop {
             let wanted = usize::try_from(self.at).ok().and_then(|at| table.get_mut(at));
             self.at = (self.at + self.skip) % ENTRIES;
             if let Some(entry) = wanted.filter(|entry| **entry == FREE) {
-                *entry = member;
+                *entry = self.place;
                 return;
             }
         }

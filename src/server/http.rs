@@ -2,6 +2,7 @@
 
 use crate::{
     config::{self, Config},
+    net::{memory::Memory, tls},
     policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
@@ -9,6 +10,7 @@ use crate::{
             AccessLog, ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky,
         },
     },
+    topology::door::Door,
 };
 use std::sync::Arc;
 
@@ -17,7 +19,10 @@ pub(super) fn settings(
     config: &Config,
     index: usize,
     listener: &config::Listener,
+    tls: Option<tls::Server>,
     clusters: Arc<[ClusterSettings]>,
+    door: Arc<Door>,
+    memory: Memory,
 ) -> Settings {
     let http = &listener.http;
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -26,6 +31,7 @@ pub(super) fn settings(
         name: listener.name.as_str().into(),
         routes: listener.routes.iter().map(route).collect(),
         proxies: listener.proxy_protocol.clone(),
+        tls,
         trusted: http.trusted.clone(),
         limits: Limits {
             header_bytes: bytes(http.header_bytes),
@@ -47,6 +53,8 @@ pub(super) fn settings(
             .filter(|_| http.access_log)
             .map(|log| AccessLog { query: log.query }),
         clusters,
+        door,
+        memory,
     }
 }
 

@@ -10,12 +10,11 @@ mod worker;
 use crate::{
     config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
-    net::{addr::Bind, listener::Listener},
+    net::{addr::Bind, listener::Listener, memory::Memory, tls},
     proto::{
-        http::settings::ClusterSettings,
+        http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
             self, client,
-            hub::Memory,
             table::{Commands, Custom},
         },
         tcp,
@@ -24,7 +23,7 @@ use crate::{
         log,
         metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     },
-    topology::{self, Reporter},
+    topology::{self, Reporter, door::Door},
 };
 use access_log::Logging;
 use signal::Stop;
@@ -46,6 +45,8 @@ pub enum RunError {
     AccessLog { path: String, source: io::Error },
     #[error("a thread ended, see the log; this is a bug in sluice")]
     ThreadEnded,
+    #[error("TLS of {what}")]
+    Tls { what: String, source: tls::FileError },
     #[error("{what}")]
     Start { what: &'static str, source: io::Error },
 }
@@ -62,6 +63,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
     let clients = limits::clients(&config, descriptors, workers);
     let logging = Logging::start(config.access_log.as_ref())?;
+    let (served, asked) = (served_tls(&config)?, asked_tls(&config)?);
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
@@ -74,7 +76,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
 
     let metrics = worker_metrics(&config, workers);
-    let (publisher, reader) = topology::channel(build::build(&config, workers));
+    let (publisher, reader) = topology::channel(build::build(&config, workers, &asked));
     let (reporter, reports) = Reporter::channel();
     let state = Arc::new(ProcessState::new());
     let stop = CancellationToken::new();
@@ -86,18 +88,23 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listener.local()
         );
     }
+    let doors: Vec<_> = config.listeners.iter().map(door).collect();
     let http_clusters = http::clusters(&config);
+    let memory = Memory { limit: limits::memory(&config), workers: metrics.clone().into() };
+    let each = config.listeners.iter().zip(&doors).enumerate();
     let crew = Crew::start(Start {
-        settings: config
-            .listeners
-            .iter()
-            .enumerate()
-            .map(|(index, listener)| settings(&config, index, listener, &http_clusters))
+        settings: each
+            .zip(&served)
+            .map(|((index, (listener, door)), tls)| {
+                let tls = tls.clone();
+                settings(&config, index, listener, tls, &http_clusters, door, &memory)
+            })
             .collect(),
+        doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
-        memory: Memory { limit: limits::memory(&config), workers: metrics.clone().into() },
+        memory,
         access_log: logging.log.clone(),
         reporter,
         reader,
@@ -112,6 +119,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         commands: Commands::builtin().iter().map(|c| c.name.to_ascii_lowercase()).collect(),
         config: config.clone(),
         publisher,
+        tls: served,
         reports,
         workers: metrics,
         access_log: logging.dropped(),
@@ -146,22 +154,68 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
+/// What each listener shows to and asks of its clients.
+fn served_tls(config: &Config) -> Result<Vec<Option<tls::Server>>, RunError> {
+    let load = |listener: &crate::config::Listener| {
+        let Some(files) = listener.tls.clone() else { return Ok(None) };
+        let alpn = match listener.protocol {
+            Protocol::Http => PROTOCOLS,
+            Protocol::Redis | Protocol::Tcp => &[],
+        };
+        tls::Server::load(&listener.name, files, alpn).map(Some).map_err(|source| {
+            let what = format!("listener {}", listener.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.listeners.iter().map(load).collect()
+}
+
+/// What each cluster asks of and shows to its backends.
+fn asked_tls(config: &Config) -> Result<Vec<Option<tls::Client>>, RunError> {
+    let load = |cluster: &crate::config::Cluster| {
+        let Some(files) = cluster.tls.clone() else { return Ok(None) };
+        tls::Client::load(files).map(Some).map_err(|source| {
+            let what = format!("cluster {}", cluster.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.clusters.iter().map(load).collect()
+}
+
+fn door(listener: &crate::config::Listener) -> Arc<Door> {
+    Arc::new(Door::new(listener.name.as_str().into(), listener.limits))
+}
+
 fn settings(
     config: &Config,
     index: usize,
     listener: &crate::config::Listener,
+    tls: Option<tls::Server>,
     http_clusters: &Arc<[ClusterSettings]>,
+    door: &Arc<Door>,
+    memory: &Memory,
 ) -> Settings {
     match listener.protocol {
-        Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
-        Protocol::Http => {
-            Settings::Http(http::settings(config, index, listener, Arc::clone(http_clusters)))
-        }
+        Protocol::Redis => Settings::Redis(redis::session::Settings {
+            tls,
+            ..redis_settings(config, index, listener)
+        }),
+        Protocol::Http => Settings::Http(http::settings(
+            config,
+            index,
+            listener,
+            tls,
+            Arc::clone(http_clusters),
+            Arc::clone(door),
+            memory.clone(),
+        )),
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
             trusted: listener.proxy_protocol.clone(),
+            tls,
+            door: Arc::clone(door),
         }),
     }
 }
@@ -186,6 +240,7 @@ fn redis_settings(
         },
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        tls: None,
     }
 }
 

@@ -53,7 +53,7 @@ metrics! {
     LISTENER_ACCEPTED Counter "sluice_listener_connections_accepted_total"
         "Connections accepted.";
     LISTENER_REJECTED Counter "sluice_listener_connections_rejected_total"
-        "Clients refused: closed for bytes that are not Redis, or told that a password is wrong.";
+        "Clients refused: for what they sent, for a wrong password, or by a limit.";
     LISTENER_ACTIVE Gauge "sluice_listener_connections_active" "Connections open now.";
     HTTP_REFUSALS Counter "sluice_http_refusals_total"
         "Requests answered by us, by the reason that X-Sluice-Error told.";
@@ -61,6 +61,12 @@ metrics! {
         "Lines of the access log that could not be written.";
     LISTENER_BYTES Counter "sluice_listener_bytes_total"
         "Bytes read from clients (in) and written to them (out).";
+    LISTENER_TLS_HANDSHAKES Counter "sluice_listener_tls_handshakes_total"
+        "TLS handshakes with clients, by result.";
+    TLS_NOT_AFTER Gauge "sluice_tls_certificate_not_after_timestamp_seconds"
+        "When a listener's certificate expires, as a unix time.";
+    TLS_RELOADS Counter "sluice_tls_reloads_total"
+        "Changed files of certificates and keys that were read: taken, or found to be of no use.";
     REQUESTS Counter "sluice_requests_total"
         "Requests answered: ok, with an error of a backend, with an error of ours.";
     REQUEST_DURATION Histogram "sluice_request_duration_seconds"
@@ -69,6 +75,11 @@ metrics! {
     RETRIES Counter "sluice_retries_total" "Requests sent once more, by reason.";
     HTTP_RESPONSES Counter "sluice_http_responses_total"
         "Replies of HTTP, by the class of their status.";
+    REQUESTS_OVERLOADED Counter "sluice_requests_overloaded_total"
+        "Requests refused because every backend was at its limit.";
+    QUEUE_LENGTH Gauge "sluice_queue_length" "Requests that wait for a backend that has room.";
+    QUEUE_WAIT Histogram "sluice_queue_wait_seconds"
+        "How long requests waited for room, those that got none included.";
     REDIS_LOCAL Counter "sluice_redis_local_requests_total"
         "Requests answered without a backend.";
     REDIS_SPLIT Counter "sluice_redis_split_requests_total"
@@ -82,7 +93,9 @@ metrics! {
     BACKEND_ROLE Gauge "sluice_backend_role" "1 for the role it has, 0 for the others.";
     BACKEND_ADMIN Gauge "sluice_backend_admin"
         "1 for what the operator wants of it (ready, drain, disabled), 0 for the others.";
-    BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its configured weight.";
+    BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its weight, as configured or set since.";
+    BACKEND_EFFECTIVE_WEIGHT Gauge "sluice_backend_effective_weight"
+        "Its weight, or the part of it that it has while it is warming.";
     BACKEND_CONNECTIONS Gauge "sluice_backend_connections" "Connections of ours open to it.";
     BACKEND_IDLE Gauge "sluice_backend_connections_idle"
         "Connections of HTTP/1.1 that are kept for the next request.";

@@ -5,9 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
 mod access_log;
+mod balance;
 mod control;
 mod harness;
 mod http_smuggling;
+mod limits;
 mod operator;
 mod probe;
 mod redis_auth;
@@ -24,3 +26,7 @@ mod server;
 mod slots;
 mod table;
 mod tcp;
+mod tcp_clients;
+mod tcp_edges;
+mod tls;
+mod tls_files;

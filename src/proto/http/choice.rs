@@ -8,7 +8,11 @@ use super::{
 };
 use crate::{
     policy::{access::Access, cookie, dice::mix, slot::slot},
-    topology::{Backend, Cluster, Layout, Shard, pick},
+    topology::{
+        Backend, Cluster, Layout, Lease, Shard,
+        admission::{Attempt, Turn, claim},
+        pick,
+    },
 };
 use http::{HeaderValue, Method, header::COOKIE, request::Parts};
 use std::{
@@ -22,6 +26,8 @@ use std::{
 pub(super) struct Choice<'a> {
     cluster: &'a Cluster,
     shard: &'a Shard,
+    /// The shard's place among the cluster's.
+    place: usize,
     access: Access,
     /// What `client_ip` and `maglev` pin.
     key: u64,
@@ -44,17 +50,18 @@ impl<'a> Choice<'a> {
         hub: &Hub,
     ) -> Result<Self, Refusal> {
         let found = settings.shard_key.as_ref().map(|place| (place, place.find(head)));
-        let shard = match (&*cluster.shards, &found) {
+        let place = match (&*cluster.shards, &found) {
             ([], _) => None,
-            ([only], _) => Some(only),
+            ([_], _) => Some(0),
             (_, Some((_, Some(key)))) => {
-                let owner = cluster.slots.get(usize::from(slot(key))).copied().map(usize::from);
-                owner.and_then(|owner| cluster.shards.get(owner))
+                cluster.slots.get(usize::from(slot(key))).copied().map(usize::from)
             }
             (_, Some((place, None))) => return Err(Refusal::no_shard_key(place.missing())),
             (_, None) => None,
         };
-        let shard = shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
+        let found_shard = place.and_then(|place| Some((place, cluster.shards.get(place)?)));
+        let (place, shard) =
+            found_shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
         let header = settings.sticky.as_ref().and_then(|sticky| sticky.header.as_ref());
         let told = header.and_then(|name| head.headers.get(name)).map(HeaderValue::as_bytes);
         let key = match (found.and_then(|(_, key)| key).or(told), cluster.layout, address) {
@@ -63,7 +70,7 @@ impl<'a> Choice<'a> {
             (None, _, _) => hub.chooser.draw(),
         };
         let access = access(&head.method);
-        Ok(Self { cluster, shard, access, key, tried: 0, sticky: None, strict: false })
+        Ok(Self { cluster, shard, place, access, key, tried: 0, sticky: None, strict: false })
     }
 
     /// Its session is at the member at that place; `strict`: and goes nowhere else.
@@ -76,25 +83,50 @@ impl<'a> Choice<'a> {
         self.access
     }
 
-    /// The place of the next backend to try, or `None` when none is left.
-    pub(super) fn next(&mut self, hub: &Hub) -> Option<(usize, &'a Arc<Backend>)> {
-        let index =
-            self.at_home().or_else(|| if self.strict { None } else { self.elsewhere(hub) })?;
-        self.tried |= 1 << index;
-        Some((index, self.shard.members.get(index)?))
+    /// Where it waits for room: who has a session somewhere waits for that backend alone.
+    pub(super) fn turn(&self) -> Turn {
+        Turn { shard: self.place, access: self.access, home: self.home().map(|(place, _)| place) }
+    }
+
+    /// A claim on the next backend to try, which is then tried.
+    pub(super) fn next(&mut self, hub: &Hub) -> Attempt<(usize, Lease)> {
+        let claimed = self.claim(hub);
+        if let Attempt::Got((index, _)) = &claimed {
+            self.tried |= 1 << index;
+        }
+        claimed
+    }
+
+    fn claim(&self, hub: &Hub) -> Attempt<(usize, Lease)> {
+        let worker = hub.chooser.worker();
+        if let Some((place, backend)) = self.home() {
+            let mut once = (!backend.gate().half_open() || backend.take_permit()).then_some(place);
+            return match claim(worker, self.shard, self.tried, None, |_| once.take()) {
+                Attempt::Nobody if !backend.has_room() => Attempt::Full,
+                claimed => claimed,
+            };
+        }
+        if self.strict && self.sticky.is_some() {
+            return Attempt::Nobody;
+        }
+        let wanted = match self.cluster.layout {
+            Layout::Group { .. } => None,
+            Layout::Shards | Layout::Fixed => Some((self.access, self.cluster.reads)),
+        };
+        claim(worker, self.shard, self.tried, wanted, |tried| self.elsewhere(hub, tried))
     }
 
     /// The member of its session, if it still takes those and was not tried.
-    fn at_home(&self) -> Option<usize> {
+    fn home(&self) -> Option<(usize, &'a Arc<Backend>)> {
         let place = self.sticky.filter(|place| self.tried >> place & 1 == 0)?;
         let backend = self.shard.members.get(place)?;
         let gate = backend.gate();
-        let takes = gate.sticky() || gate.half_open() && backend.take_permit();
-        takes.then_some(place)
+        let takes = gate.sticky() || gate.half_open() && backend.has_permit();
+        takes.then_some((place, backend))
     }
 
-    fn elsewhere(&self, hub: &Hub) -> Option<usize> {
-        let (shard, cluster, tried) = (self.shard, self.cluster, self.tried);
+    fn elsewhere(&self, hub: &Hub, tried: u64) -> Option<usize> {
+        let (shard, cluster) = (self.shard, self.cluster);
         let draw = || hub.chooser.draw();
         hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
             Layout::Group { .. } => pick::any(shard, picker, tried, draw),

@@ -25,3 +25,5 @@ mod tunnel;
 mod upload;
 mod upstream;
 mod watch;
+
+pub use reply::refused;

@@ -17,7 +17,7 @@ use super::{
     tunnel::Tunnel,
     watch::{Phase, Watch},
 };
-use crate::telemetry::metrics::ListenerMetrics;
+use crate::{telemetry::metrics::ListenerMetrics, topology::door};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -25,7 +25,11 @@ use http::{
     request::Parts,
 };
 use hyper::body::{Body, Incoming};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// One client's connection.
 #[derive(Debug)]
@@ -59,6 +63,25 @@ impl Session {
         self.hub.metrics.listeners.get(self.settings.listener)
     }
 
+    /// Whether the limits of the client's address and of the process let the request in.
+    fn is_allowed(&self, head: &Parts) -> Result<(), Refusal> {
+        let settings = &*self.settings;
+        let refusal = if settings.memory.is_used_up() {
+            Some(door::Refusal::MEMORY)
+        } else if settings.door.counts_requests() {
+            let address = self.client.origin(settings, &head.headers);
+            let key = address.map(|address| settings.door.prefix().client(address));
+            key.and_then(|key| settings.door.request(key, Instant::now()).err())
+        } else {
+            None
+        };
+        let Some(refusal) = refusal else { return Ok(()) };
+        if let Some(listener) = self.hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, Instant::now());
+        }
+        Err(Refusal::limited(refusal))
+    }
+
     fn watch(&self) -> (Rc<Watch>, Option<Watched>) {
         if let Some(watch) = &self.watch {
             watch.begin();
@@ -76,6 +99,7 @@ impl Session {
         trip: &mut Trip,
     ) -> Result<(Answer, Promise), Refusal> {
         let settings = &*self.settings;
+        self.is_allowed(&head)?;
         head::normalise(&mut head, settings.limits.uri)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);

@@ -4,6 +4,7 @@ use super::{
     client::Client,
     download::Download,
     hub::Hub,
+    reply::refused,
     service::Session,
     settings::{Limits, Settings},
     watch::{Phase, Watch},
@@ -11,6 +12,7 @@ use super::{
 use crate::{
     net::{early::Early, origin::Origin, stream::Stream},
     telemetry::metrics::ListenerMetrics,
+    topology::door::{Place, Reason, Refusal},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,8 +31,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -41,6 +47,10 @@ pub enum End {
     Tunnel,
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
+    /// The TLS handshake failed.
+    NoTls(io::Error),
+    /// The client has too many connections, or they come too fast.
+    Refused(Reason),
     /// It kept silent within a request, or for too long between two.
     Silent,
     /// What came was not HTTP, or the connection broke.
@@ -49,12 +59,14 @@ pub enum End {
     Unread(io::Error),
 }
 
-/// Serves one client until it ends. `peer` is its address, when it has one.
+/// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
+/// the listener's door, where one whose proxy speaks for it is identified here.
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     mut client: Stream,
     peer: Option<IpAddr>,
+    mut place: Place,
 ) -> End {
     let _guard = Guard(Rc::clone(&hub));
     let mut origin = Origin::of(&client, peer);
@@ -66,6 +78,24 @@ pub async fn serve(
                 return End::NoHeader(error);
             }
         };
+        if let Err(refusal) = identify(&hub, &settings, &mut place, origin.address) {
+            // In clear nobody who wants TLS would understand it.
+            if settings.tls.is_none() {
+                let _ = client.write_all(&refused(refusal)).await;
+                let _ = client.shutdown().await;
+            }
+            return End::Refused(refusal.reason);
+        }
+    }
+    if let Some(tls) = &settings.tls {
+        // The header was in clear, what came behind it is TLS.
+        let early = std::mem::take(&mut origin.early);
+        let nobody = ListenerMetrics::default();
+        let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+        client = match tls.accept(client, &early, origin.address, listener).await {
+            Ok(client) => client,
+            Err(error) => return End::NoTls(error),
+        };
     }
     hub.look_at_clock();
     let watch = Watch::new(Phase::Head, Hub::after(hub.now_us(), settings.limits.header_time));
@@ -75,9 +105,10 @@ pub async fn serve(
         Ok(None) => return End::Closed,
         Err(error) => return End::Unread(error),
     };
-    let http2 = early.starts_with(PREFACE);
+    // What was agreed on under TLS counts, else what it begins with.
+    let http2 = client.alpn().map_or_else(|| early.starts_with(PREFACE), |agreed| agreed == H2);
     let session = Rc::new(Session {
-        client: Client::new(&settings, origin.address, false),
+        client: Client::new(&settings, origin.address, client.is_tls()),
         watch: (!http2).then(|| Rc::clone(&watch)),
         tunnel: RefCell::new(None),
         settings,
@@ -96,6 +127,22 @@ pub async fn serve(
         session.hub.rejected(session.settings.listener);
     }
     end
+}
+
+/// Takes the place of a client whose proxy has told who it is.
+fn identify(
+    hub: &Hub,
+    settings: &Settings,
+    place: &mut Place,
+    address: Option<IpAddr>,
+) -> Result<(), Refusal> {
+    let Some(address) = address else { return Ok(()) };
+    let now = Instant::now();
+    place.identify(settings.door.prefix().client(address), now).inspect_err(|refusal| {
+        if let Some(listener) = hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, now);
+        }
+    })
 }
 
 /// Counts a fault of ours that ends the session.
@@ -184,7 +231,8 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         tunnel.relay(&session.hub, listener, stream, parts.read_buf).await;
         return End::Tunnel;
     }
-    let _ = stream.shutdown().await;
+    // Under TLS the end is told, which somebody who does not read could hold up.
+    let _ = timeout(GOODBYE, stream.shutdown()).await;
     match ended {
         Ok(()) => End::Closed,
         Err(error) => End::Broken(error),
@@ -262,6 +310,10 @@ fn service(
     })
 }
 
+/// The protocols of an HTTP listener under TLS, the preferred one first (RFC 7301, RFC 9113, 3.2).
+pub const PROTOCOLS: &[&[u8]] = &[H2, b"http/1.1"];
+const H2: &[u8] = b"h2";
+const GOODBYE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a reply that may wait for an HTTP/2 client on each stream.

@@ -2,8 +2,9 @@
 
 use super::routes::Route;
 use crate::{
-    net::prefix::Prefix,
+    net::{memory::Memory, prefix::Prefix, tls},
     policy::sticky::{Codec, Jar, SetCookie},
+    topology::door::Door,
 };
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -19,6 +20,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// Whose connections begin with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
     /// Whose word is taken for who the client is (`X-Forwarded-For`).
     pub trusted: Vec<IpNet>,
     pub limits: Limits,
@@ -29,6 +32,9 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// By cluster of the process.
     pub clusters: Arc<[ClusterSettings]>,
+    pub door: Arc<Door>,
+    /// When it is used up, requests are refused.
+    pub memory: Memory,
 }
 
 /// What is logged of each request.
@@ -156,7 +162,7 @@ impl Settings {
     }
 
     /// Whether connections from `peer` begin with a PROXY protocol header.
-    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
         contains(&self.proxies, peer)
     }
 }
@@ -189,12 +195,15 @@ impl Settings {
             name: "web".into(),
             routes: Vec::new(),
             proxies: Vec::new(),
+            tls: None,
             trusted,
             limits: Limits::default(),
             via: false,
             request_id: RequestId::Pass,
             access_log: None,
             clusters: Arc::new([]),
+            door: Arc::new(Door::new("".into(), Default::default())),
+            memory: Memory::default(),
         }
     }
 }

@@ -38,6 +38,8 @@ struct Inner {
     touched: bool,
     /// The session has requests that wait for places.
     stalled: bool,
+    /// Not read because memory is scarce and it has much to be told.
+    held_back: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -70,6 +72,8 @@ pub enum End {
     Client,
     /// QUIT.
     Quit,
+    /// There was no TLS handshake.
+    Handshake,
     /// What it sent is not Redis protocol.
     Protocol,
     /// It read too slowly: `redis.client_output_limit`.
@@ -110,6 +114,7 @@ impl Client {
                 paused: None,
                 touched: false,
                 stalled: false,
+                held_back: false,
                 closing: None,
                 end: None,
                 barrier: false,
@@ -142,13 +147,15 @@ impl Client {
         }
         while inner.backlog() > 0 {
             inner.write(hub, self);
+            // Now: while memory is scarce no batch may come that would.
+            inner.charge(hub);
             if let Some(end) = inner.end {
                 return Poll::Ready(Event::End(end));
             }
             if inner.backlog() == 0 {
                 break;
             }
-            let Some(stream) = &inner.stream else { break };
+            let Some(stream) = &mut inner.stream else { break };
             match stream.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Client)),
@@ -168,7 +175,7 @@ impl Client {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
-        if !read || inner.closing.is_some() || inner.stalled {
+        if !read || inner.closing.is_some() || inner.stalled || inner.held_back {
             return Poll::Pending;
         }
         let Some(stream) = &mut inner.stream else {
@@ -329,6 +336,19 @@ impl Client {
         self.inner.borrow().charged
     }
 
+    /// Bytes of replies held for this client.
+    pub(super) fn owed(&self) -> usize {
+        self.inner.borrow().line.held()
+    }
+
+    /// Stops reading its requests, or goes on.
+    pub(super) fn hold_back(&self, hold: bool) {
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::replace(&mut inner.held_back, hold) && !hold {
+            inner.wake();
+        }
+    }
+
     /// Microseconds of silence after which it is closed; 0: never.
     pub fn idle_limit_us(&self) -> u64 {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
@@ -343,7 +363,12 @@ impl Client {
     /// The session is over: the socket is closed now, replies still under way are dropped.
     pub fn close(&self, hub: &Hub) {
         let mut inner = self.inner.borrow_mut();
-        inner.stream = None;
+        if let Some(mut stream) = inner.stream.take()
+            && inner.line.is_empty()
+            && inner.line.out.is_empty()
+        {
+            stream.say_goodbye();
+        }
         inner.line = Line::default();
         inner.input_held = 0;
         inner.waker = None;
@@ -372,7 +397,12 @@ impl Inner {
     }
 
     fn backlog(&self) -> usize {
-        self.line.out.len()
+        self.line.out.len() + self.unsent()
+    }
+
+    /// Bytes that are encrypted and have not left.
+    fn unsent(&self) -> usize {
+        self.stream.as_ref().map_or(0, Stream::unsent)
     }
 
     /// The window starts small and doubles with every round that fills it, as long as what is
@@ -416,7 +446,7 @@ impl Inner {
 
     /// Writes until all is written or the socket takes no more.
     fn write(&mut self, hub: &Hub, client: &Client) {
-        let Some(stream) = &self.stream else { return };
+        let Some(stream) = &mut self.stream else { return };
         match self.line.out.write(&hub.buffers, stream) {
             Ok(n) => {
                 if let Some(listener) = hub.metrics.listeners.get(client.listener) {
@@ -436,7 +466,7 @@ impl Inner {
     }
 
     fn charge(&mut self, hub: &Hub) {
-        let held = self.line.held() + self.input_held;
+        let held = self.line.held() + self.unsent() + self.input_held;
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;

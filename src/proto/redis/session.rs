@@ -9,7 +9,11 @@ use super::{
     hub::Hub,
     reply,
 };
-use crate::{net::stream::Stream, topology::pick::Picker};
+use crate::{
+    net::{stream::Stream, tls},
+    telemetry::metrics::ListenerMetrics,
+    topology::pick::Picker,
+};
 use std::{hash::BuildHasher, net::IpAddr, rc::Rc, sync::Arc};
 
 /// What a listener asks of its clients and gives them.
@@ -27,6 +31,8 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
 }
 
 /// What a session remembers of its client.
@@ -44,15 +50,23 @@ pub(super) struct State {
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
-    stream: Stream,
+    mut stream: Stream,
     peer: Option<IpAddr>,
 ) -> End {
+    if let Some(tls) = &settings.tls {
+        let nobody = ListenerMetrics::default();
+        let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+        stream = match tls.accept(stream, &[], peer, listener).await {
+            Ok(stream) => stream,
+            Err(_) => return End::Handshake,
+        };
+    }
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     hub.register(&client);
     client.charge(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
-    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key });
+    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
     let mut session = Session {
         guard: Guard { hub, client },
         state: State {
@@ -126,7 +140,7 @@ impl Session {
             settings: &self.settings,
             state: &mut self.state,
             now_us,
-            out_of_memory: hub.memory.above(100),
+            out_of_memory: hub.memory.is_used_up(),
             big: None,
         };
         let mut requests = 0;
@@ -170,7 +184,7 @@ impl Session {
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {
             client.close_after_replies(end);
-        } else if self.input.len() > BIG_INPUT && hub.memory.above(100) {
+        } else if self.input.len() > BIG_INPUT && hub.memory.is_used_up() {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
         }

@@ -3,19 +3,26 @@
 use super::hub::Hub;
 use crate::{
     net::{
-        addr::Address,
+        dial::{Opening, dial},
         listener::is_exhaustion,
         origin::Origin,
         proxy_protocol,
         relay::{self, Tally, relay},
-        stream::{self, Stream},
+        stream::Stream,
+        tls,
     },
+    policy::access::Access,
+    proto::admission::admit,
     telemetry::metrics::{ListenerMetrics, RetryReason, WorkerMetrics},
-    topology::{Cluster, Connected, Killable, Layout, Lease, Outcome, Shard, pick},
+    topology::{
+        Cluster, Connected, Killable, Layout, Lease, Outcome, Shard,
+        admission::{Attempt, Turn, claim},
+        door::{Door, Place, Reason},
+        pick,
+    },
 };
 use ipnet::IpNet;
-use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
-use tokio::io::AsyncWriteExt;
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 
 /// What a listener says of its connections.
 #[derive(Clone, Debug)]
@@ -27,6 +34,9 @@ pub struct Settings {
     pub cluster: usize,
     /// Whose connections begin with a PROXY protocol header.
     pub trusted: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
+    pub door: Arc<Door>,
 }
 
 /// How a connection ended.
@@ -37,16 +47,24 @@ pub enum End {
     Killed,
     /// No backend took it.
     NoBackend,
+    /// It left before a backend had taken it.
+    Gone,
+    /// The client has too many connections, or they come too fast.
+    Refused(Reason),
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
+    /// The TLS handshake failed.
+    NoTls(io::Error),
 }
 
-/// Serves one client until it ends. `peer` is its address, when it has one.
+/// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
+/// the listener's door, where one whose proxy speaks for it is identified here.
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     mut client: Stream,
     peer: Option<IpAddr>,
+    mut place: Place,
 ) -> End {
     let _guard = Guard(&hub.metrics);
     let Some(cluster) = hub.chooser.cluster(settings.cluster) else { return End::NoBackend };
@@ -61,9 +79,30 @@ pub async fn serve(
                 return End::NoHeader(error);
             }
         };
+        if let Some(address) = origin.address {
+            let key = settings.door.prefix().client(address);
+            if let Err(refusal) = place.identify(key, Instant::now()) {
+                settings.door.refused(refusal.reason, listener, Instant::now());
+                return End::Refused(refusal.reason);
+            }
+        }
+    }
+    if let Some(tls) = &settings.tls {
+        // The header was in clear, what came behind it is TLS.
+        let early = std::mem::take(&mut origin.early);
+        client = match tls.accept(client, &early, origin.address, listener).await {
+            Ok(client) => client,
+            Err(error) => return End::NoTls(error),
+        };
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
-    let Some((lease, connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
+    let connected = tokio::select! {
+        biased;
+        connected = connect(&hub, &cluster, &origin) => connected,
+        // One that has only finished sending waits for its answer.
+        () = client.broken() => return End::Gone,
+    };
+    let Some((lease, connected, mut backend)) = connected else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
@@ -101,7 +140,8 @@ impl Drop for Guard<'_> {
 }
 
 impl Settings {
-    fn trusts(&self, peer: IpAddr) -> bool {
+    /// Whether a connection from `peer` begins with a PROXY protocol header.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.iter().any(|network| network.contains(&peer))
     }
@@ -116,17 +156,26 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
     let header = send_proxy.map(|version| proxy_protocol::header(version, origin.ends));
     let mut tried = 0;
     for attempt in 0..ATTEMPTS {
-        let (index, lease) = claim(hub, cluster.id, group, key, tried)?;
+        let metrics = hub.metrics.clusters.get(cluster.id);
+        let one = || claim_one(hub, cluster.id, group, key, tried);
+        let (index, lease) =
+            admit(cluster, metrics, Turn { shard: 0, access: Access::Write, home: None }, one)
+                .await
+                .ok()?;
         tried |= 1 << index;
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
             counted.writes.retried(RetryReason::Connect);
         }
         let backend = lease.backend();
         let killable = Killable::new(&hub.kills, Arc::clone(backend));
-        match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
+        let opening = Opening { header: header.as_deref(), ..Opening::tls(cluster.tls.as_ref()) };
+        let began_us = hub.chooser.now_us();
+        match dial(&backend.address, opening, cluster.timeouts.connect).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
+                let now_us = hub.chooser.now_us();
+                lease.observe(now_us, now_us.saturating_sub(began_us), false);
                 let _connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
                 return Some((lease, Joined { _connected, killable }, stream));
             }
@@ -136,22 +185,18 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
     None
 }
 
-/// A connection that has got its header. A new socket takes so little at once.
-async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::Result<Stream> {
-    let mut stream = stream::connect(address, limit).await?;
-    if let Some(header) = header {
-        stream.write_all(header).await?;
-    }
-    Ok(stream)
-}
-
 /// A claim on one that was not tried.
-fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Option<(usize, Lease)> {
-    let index = hub.chooser.with_picker(cluster, key, |picker| {
-        pick::any(group, picker, tried, || hub.chooser.draw())
-    })?;
-    let backend = Arc::clone(group.members.get(index)?);
-    Some((index, Lease::new(hub.chooser.worker(), backend)))
+fn claim_one(
+    hub: &Hub,
+    cluster: usize,
+    group: &Shard,
+    key: u64,
+    tried: u64,
+) -> Attempt<(usize, Lease)> {
+    hub.chooser.with_picker(cluster, key, |picker| {
+        let pick = |tried| pick::any(group, picker, tried, || hub.chooser.draw());
+        claim(hub.chooser.worker(), group, tried, None, pick)
+    })
 }
 
 /// Tells why there is no connection; what we lack ourselves is no fault of the backend.
@@ -164,6 +209,7 @@ fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
     }
     cell.writes.add(1);
     cell.failures.add(1);
+    lease.observe(hub.chooser.now_us(), 0, true);
     hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 
