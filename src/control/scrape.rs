@@ -10,13 +10,15 @@ use super::{
     watch::{Watch, serves},
 };
 use crate::{
+    config::Protocol,
     policy::{
         access::Access,
         gate::{Admin, Role, State},
     },
     telemetry::{
         metrics::{
-            BackendMetrics, ClusterMetrics, Counter, ListenerMetrics, RequestMetrics, WorkerMetrics,
+            BackendMetrics, ClusterMetrics, Counter, ListenerMetrics, REFUSALS, RequestMetrics,
+            RetryReason, WorkerMetrics,
         },
         names,
     },
@@ -33,7 +35,8 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
     certificates(&mut sheet, plane);
     clusters(&mut sheet, plane);
     for watch in plane.table.borrow().watches() {
-        backend(&mut sheet, watch);
+        let is_http = plane.web.contains(&*watch.backend().cluster);
+        backend(&mut sheet, watch, is_http);
     }
     sheet.text()
 }
@@ -58,6 +61,9 @@ fn process(sheet: &mut Sheet, plane: &Plane) {
         if let Some(value) = value {
             sheet.count(name, &[], value);
         }
+    }
+    if let Some(dropped) = &plane.access_log {
+        sheet.count(names::ACCESS_LOG_DROPPED, &[], dropped.get());
     }
     sheet.count(names::EVENTS, &[], plane.table.borrow().events().total());
 }
@@ -109,6 +115,12 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
+        if listener.protocol == Protocol::Http.as_str() {
+            for (reason, word) in REFUSALS.iter().enumerate() {
+                let count = sum(plane, |worker| worker.listeners.get(i)?.refusals.get(reason));
+                sheet.count(names::HTTP_REFUSALS, &[name, ("reason", word)], count);
+            }
+        }
     }
 }
 
@@ -142,6 +154,12 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        if plane.web.contains(&*cluster.name) {
+            for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
+                let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));
+                sheet.count(names::HTTP_RESPONSES, &[name, ("class", word)], count);
+            }
+        }
         sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
         if let Some(queue) = &cluster.queue {
             sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
@@ -165,7 +183,13 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
                 let [cluster, access] = labels;
                 sheet.count(names::REQUESTS, &[cluster, access, ("result", result)], count);
             }
-            sheet.count(names::RETRIES, &labels, total(|m| &m.retries));
+            for reason in RetryReason::ALL {
+                let count = plane.workers.iter().filter_map(|worker| of_worker(worker, access));
+                let count = count.filter_map(|m| m.retries.get(reason as usize)).map(Counter::get);
+                let [cluster, access] = labels;
+                let labels = [cluster, access, ("reason", reason.as_str())];
+                sheet.count(names::RETRIES, &labels, count.sum());
+            }
             let durations = plane.workers.iter().filter_map(|worker| of_worker(worker, access));
             sheet.histogram(names::REQUEST_DURATION, &labels, durations.map(|m| &m.duration));
         }
@@ -180,7 +204,7 @@ fn requests_of(worker: &WorkerMetrics, cluster: usize, access: Access) -> Option
     })
 }
 
-fn backend(sheet: &mut Sheet, watch: &Watch) {
+fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
     let backend = watch.backend();
     let labels =
         [("cluster", &*backend.cluster), ("shard", &*backend.shard), ("backend", &*backend.name)];
@@ -203,6 +227,9 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
     let effective = f64::from(backend.effective_weight()) / 10.0;
     sheet.add(names::BACKEND_EFFECTIVE_WEIGHT, &labels, effective);
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
+    if is_http {
+        sheet.count(names::BACKEND_IDLE, &labels, total(|c| &c.idle));
+    }
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =
         (total(|c| &c.reads), total(|c| &c.writes), total(|c| &c.failures));

@@ -209,7 +209,7 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
         for access in [&counted.reads, &counted.writes] {
             requests.backend_errors += access.backend_errors.get();
             requests.proxy_errors += access.proxy_errors.get();
-            requests.retries += access.retries.get();
+            requests.retries += access.all_retries();
         }
         requests.overloaded += counted.overloaded.get();
         requests.reads += all(&counted.reads);

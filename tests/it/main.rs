@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod access_log;
 mod balance;
 mod control;
 mod harness;

@@ -4,6 +4,7 @@ use super::{
     choice::Choice,
     client::Client,
     download::{Download, Passage},
+    entry::Entry,
     forward::{Answer, Errand},
     head::{self, Hop},
     hub::{Hub, Watched},
@@ -16,7 +17,7 @@ use super::{
     tunnel::Tunnel,
     watch::Watch,
 };
-use crate::topology::door;
+use crate::{telemetry::metrics::ListenerMetrics, topology::door};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -52,16 +53,18 @@ impl Session {
         let (watch, watched) = self.watch(stream);
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
+        if let Some(log) = self.settings.access_log {
+            trip.log(Entry::new(log, &head, self.client.origin(&self.settings, &head.headers)));
+        }
         match self.forward(head, incoming, &mut trip).await {
             Ok((answer, promise)) => self.reply(answer, promise, trip),
-            Err(refusal) => {
-                trip.refused();
-                if let Some((fault, text)) = refusal.fault() {
-                    fault.count(&self.hub, &self.settings, text);
-                }
-                refusal.into_response()
-            }
+            Err(refusal) => self.refuse(refusal, trip),
         }
+    }
+
+    /// What is counted of the listener that it came in at.
+    pub(super) fn listener(&self) -> Option<&ListenerMetrics> {
+        self.hub.metrics.listeners.get(self.settings.listener)
     }
 
     /// Whether the limits of the client's address and of the process let the request in.
@@ -125,11 +128,26 @@ impl Session {
             || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
         let mut hop = head::to_backend(&mut head, &self.client, settings, length_known, make_id);
         ask_to_upgrade(&mut head, &mut hop, &incoming);
+        trip.names(head.headers.get(head::X_REQUEST_ID));
         let again = of_cluster.idempotent_writes || repeatable(&head.method);
         let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
         let mut errand = Errand { hub: &self.hub, cluster, settings: of_cluster, choice };
         let answer = errand.run(parcel, trip).await?;
         Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
+    }
+
+    /// Answers in place of a backend.
+    fn refuse(&self, refusal: Refusal, mut trip: Trip) -> Response<Download> {
+        if let Some((fault, text)) = refusal.fault() {
+            fault.count(&self.hub, &self.settings, text);
+        }
+        if let Some(listener) = self.listener() {
+            listener.refused(refusal.reason());
+        }
+        let (status, reason) = (refusal.status(), refusal.reason());
+        let response = refusal.into_response();
+        trip.refused(status, reason, response.body().size_hint().lower());
+        response
     }
 
     /// Makes a backend's reply ours.
@@ -152,7 +170,7 @@ impl Session {
             let (Some(upstream), Some(_)) = (upstream, promise.upgrade) else {
                 trip.broken();
                 let text = "the backend changes to a protocol that nobody asked for";
-                return Refusal::reply_lost(text).into_response();
+                return self.refuse(Refusal::reply_lost(text), trip);
             };
             let (backend, early, connected) = upstream.into_stream();
             let idle = Duration::ZERO;
