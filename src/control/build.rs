@@ -42,7 +42,7 @@ fn cluster(
         backend
     };
     let (layout, shards) = match &written.backends {
-        Some(backends) => group(backends, &mut member),
+        Some(backends) => group(backends, written.protocol, &mut member),
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
@@ -102,6 +102,7 @@ fn assign(shard: &Shard) {
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
+    protocol: Protocol,
     member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
@@ -117,7 +118,9 @@ fn group(
     let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
     let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
     let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
-    let balance = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
+    // Over HTTP what is sticky goes before the strategy, request by request.
+    let pinned = client_ip.is_some() && protocol != Protocol::Http;
+    let balance = if pinned { Strategy::ClientIp } else { written.balance };
     let shard = Shard {
         name: nameless,
         members,

@@ -14,6 +14,7 @@ mod prober;
 pub mod process;
 mod pulse;
 mod scrape;
+mod sessions;
 mod sheet;
 pub mod socket;
 mod status;

@@ -21,6 +21,10 @@ struct Walk {
 
 const FREE: u8 = u8::MAX;
 
+/// How often a hash is hashed again past members that do not take it. With half of all out, one hash
+/// in 256 comes to the end of it.
+const REHASHES: usize = 8;
+
 /// The id of a member by its name: two processes agree on it, whatever else they know (FNV-1a,
 /// 64 bits, draft-eastlake-fnv).
 pub const fn stable_id(name: &[u8]) -> u64 {
@@ -62,6 +66,16 @@ impl Maglev {
     pub fn get(&self, hash: u64) -> Option<usize> {
         let entry = usize::try_from(hash % ENTRIES).ok()?;
         self.0.get(entry).map(|member| usize::from(*member))
+    }
+
+    /// The first member that takes a hash: its own, else those that it gives hashed again, so that
+    /// what one leaves is spread over all others. `None` when none of eight did.
+    pub fn first(&self, hash: u64, mut takes: impl FnMut(usize) -> bool) -> Option<usize> {
+        let mut hash = hash;
+        (0..REHASHES).find_map(|_| {
+            hash = mix(hash);
+            self.get(hash).filter(|member| takes(*member))
+        })
     }
 }
 
@@ -134,6 +148,21 @@ mod tests {
     fn members_with_one_id_still_share() {
         let table = Maglev::new([(7, 1), (7, 1)]);
         assert_eq!(shares(&table, 2), [32_769, 32_768]);
+    }
+
+    #[test]
+    fn what_one_leaves_is_spread_over_the_others() {
+        let table = Maglev::new((0..4).map(|id| (id, 1)));
+        let mut got = [0; 4];
+        for hash in 0..10_000 {
+            let own = table.first(hash, |_| true).unwrap();
+            let other = table.first(hash, |member| member != 0).unwrap();
+            assert!(own == 0 || own == other, "who can stay stays");
+            got[other] += u32::from(own == 0);
+        }
+        assert!(got[1..].iter().all(|share| (700..1_000).contains(share)), "{got:?}");
+        assert_eq!(table.first(7, |_| false), None);
+        assert_eq!(Maglev::new([]).first(7, |_| true), None);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use crate::{
     config::{self, Config},
-    policy::sticky::{self, Codec, Jar, Mode, SetCookie},
+    policy::{
+        maglev::{Maglev, stable_id},
+        sticky::{self, Codec, Jar, Mode, SetCookie},
+    },
     proto::http::{
         routes::{Host, Route},
         settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
@@ -65,6 +68,8 @@ fn cluster(cluster: &config::Cluster) -> ClusterSettings {
 
 fn sticky(backends: &config::Backends) -> Option<Sticky> {
     let written = backends.sticky.as_ref()?;
+    let names: Vec<String> =
+        backends.members.iter().map(|member| member.address.to_string()).collect();
     let cookie = written.cookie.as_ref().map(|cookie| {
         let codec = Codec::new(&sticky::Settings {
             mode: cookie.mode,
@@ -72,8 +77,6 @@ fn sticky(backends: &config::Backends) -> Option<Sticky> {
             max_idle: cookie.max_idle,
             max_life: cookie.max_life,
         });
-        let names: Vec<String> =
-            backends.members.iter().map(|member| member.address.to_string()).collect();
         let jar = Jar::new(&codec, names.iter().map(String::as_str));
         let timed = cookie.max_idle.is_some() || cookie.max_life.is_some();
         let timeless = cookie.mode != Mode::Signed && !timed;
@@ -81,7 +84,10 @@ fn sticky(backends: &config::Backends) -> Option<Sticky> {
         Cookie::new(codec, jar, set, written.strict, timeless, names.len())
     });
     let header = written.header.as_ref().and_then(|name| name.parse().ok());
-    Some(Sticky { cookie, header, client_ip: written.client_ip })
+    let weights = backends.members.iter().map(|member| member.weight);
+    let ids = names.iter().map(|name| stable_id(name.as_bytes()));
+    let table = Maglev::new(ids.zip(weights));
+    Some(Sticky { cookie, header, client_ip: written.client_ip, table })
 }
 
 fn route(route: &config::Route) -> Route {

@@ -79,10 +79,6 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
-    /// Requests of sticky sessions: that stayed, that began one, that had to move.
-    pub sticky_kept: Counter,
-    pub sticky_new: Counter,
-    pub sticky_moved: Counter,
 }
 
 /// What one worker counts of one listener.
@@ -111,6 +107,20 @@ pub struct BackendMetrics {
     pub connects_failed: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
+    pub sessions: SessionMetrics,
+}
+
+/// What one worker counts of the sticky sessions of one backend.
+#[derive(Debug, Default)]
+pub struct SessionMetrics {
+    /// Sessions that began here.
+    pub new: Counter,
+    /// Sessions that came from another backend.
+    pub came: Counter,
+    /// Sessions that went to another backend.
+    pub left: Counter,
+    /// Requests of sessions that were here already.
+    pub kept: Counter,
 }
 
 /// Everything one worker counts. Index by listener, cluster and command as numbered at the start;

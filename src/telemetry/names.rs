@@ -63,6 +63,8 @@ metrics! {
         "From the last byte of a request to its reply being ready.";
     REQUESTS_IN_FLIGHT Gauge "sluice_requests_in_flight" "Requests sent and not answered.";
     RETRIES Counter "sluice_retries_total" "Requests sent once more, to another backend.";
+    STICKY Counter "sluice_sticky_total"
+        "Requests of sticky sessions by cookie: that stayed (kept), began one (new), had to move (moved).";
     REDIS_LOCAL Counter "sluice_redis_local_requests_total"
         "Requests answered without a backend.";
     REDIS_SPLIT Counter "sluice_redis_split_requests_total"
@@ -84,6 +86,8 @@ metrics! {
     BACKEND_IN_FLIGHT Gauge "sluice_backend_in_flight" "Requests sent to it and not answered.";
     BACKEND_BYTES Counter "sluice_backend_bytes_total"
         "Bytes read from it (in) and written to it (out).";
+    BACKEND_STICKY Counter "sluice_backend_sticky_total"
+        "Sticky sessions that began here (new), came from another backend or left for one, and requests of those that stayed (kept).";
     BACKEND_CHECKS Counter "sluice_backend_checks_total" "Probes, by result.";
     BACKEND_CHECK_DURATION Histogram "sluice_backend_check_duration_seconds"
         "How long probes took, failed ones included.";

@@ -4,13 +4,13 @@
 use super::{
     hub::Hub,
     reply::Refusal,
-    settings::{ClusterSettings, ShardKey},
+    settings::{ClusterSettings, ShardKey, Sticky},
 };
 use crate::{
-    policy::{access::Access, cookie, dice::mix, slot::slot},
+    policy::{access::Access, cookie, dice::mix, gate::State, maglev::Maglev, slot::slot},
     topology::{Backend, Cluster, Layout, Shard, pick},
 };
-use http::{HeaderValue, Method, header::COOKIE, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, header::COOKIE, request::Parts};
 use std::{
     hash::{BuildHasher, Hasher},
     net::IpAddr,
@@ -25,6 +25,8 @@ pub(super) struct Choice<'a> {
     access: Access,
     /// What `client_ip` and `maglev` pin.
     key: u64,
+    /// What keeps it at one backend where no session does.
+    pin: Option<Pin<'a>>,
     /// Bit i: member i has been tried.
     tried: u64,
     /// The member that its session is at.
@@ -33,12 +35,19 @@ pub(super) struct Choice<'a> {
     strict: bool,
 }
 
+/// A hash that belongs to one member, and to another one when that is out.
+#[derive(Clone, Copy, Debug)]
+struct Pin<'a> {
+    table: &'a Maglev,
+    hash: u64,
+}
+
 impl<'a> Choice<'a> {
     /// # Errors
     /// What the client is told when the request does not say which shard it is for.
     pub(super) fn new(
         cluster: &'a Cluster,
-        settings: &ClusterSettings,
+        settings: &'a ClusterSettings,
         head: &Parts,
         address: Option<IpAddr>,
         hub: &Hub,
@@ -55,21 +64,27 @@ impl<'a> Choice<'a> {
             (_, None) => None,
         };
         let shard = shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
-        let header = settings.sticky.as_ref().and_then(|sticky| sticky.header.as_ref());
-        let told = header.and_then(|name| head.headers.get(name)).map(HeaderValue::as_bytes);
-        let key = match (found.and_then(|(_, key)| key).or(told), cluster.layout, address) {
+        let key = match (found.and_then(|(_, key)| key), cluster.layout, address) {
             (Some(key), _, _) => hash(key),
             (None, Layout::Group { client, .. }, Some(address)) => client.key(address),
             (None, _, _) => hub.chooser.draw(),
         };
+        let pin = settings.sticky.as_ref().and_then(|sticky| sticky.pin(&head.headers, address));
         let access = access(&head.method);
-        Ok(Self { cluster, shard, access, key, tried: 0, sticky: None, strict: false })
+        Ok(Self { cluster, shard, access, key, pin, tried: 0, sticky: None, strict: false })
     }
 
-    /// Its session is at the member at that place; `strict`: and goes nowhere else.
-    pub(super) fn stick(&mut self, place: usize, strict: bool) {
+    /// Its session is at the member at that place; `strict`: and goes nowhere else. `since` tells it
+    /// from other sessions of that member.
+    ///
+    /// When the member is out all of the session's requests go to the same other one: a browser
+    /// sends several at once, and each by itself would begin the session somewhere else.
+    pub(super) fn stick(&mut self, place: usize, strict: bool, since: u64, table: &'a Maglev) {
         self.sticky = Some(place);
         self.strict = strict;
+        if self.pin.is_none() {
+            self.pin = Some(Pin { table, hash: self.key ^ mix(since) });
+        }
     }
 
     pub(super) fn access(&self) -> Access {
@@ -89,11 +104,35 @@ impl<'a> Choice<'a> {
         let place = self.sticky.filter(|place| self.tried >> place & 1 == 0)?;
         let backend = self.shard.members.get(place)?;
         let gate = backend.gate();
-        let takes = gate.sticky() || gate.half_open() && backend.take_permit();
+        let takes = gate.sticky()
+            || gate.half_open() && backend.take_permit()
+            || !self.strict && self.is_as_good_as_any(backend);
         takes.then_some(place)
     }
 
+    /// With nobody ready the pick takes them all for ready but those taken out by hand; so the
+    /// session need not leave a backend for another one that is out too.
+    fn is_as_good_as_any(&self, home: &Backend) -> bool {
+        let ready = |one: &Arc<Backend>| one.gate().open() || one.gate().half_open();
+        home.state() != State::Disabled && !self.shard.members.iter().any(ready)
+    }
+
+    fn pinned(&self) -> Option<usize> {
+        let Pin { table, hash } = self.pin?;
+        table.first(hash, |place| {
+            let untried = self.tried >> place & 1 == 0;
+            let member = self.shard.members.get(place).filter(|_| untried);
+            member.is_some_and(|backend| {
+                let gate = backend.gate();
+                gate.open() || gate.half_open() && backend.take_permit()
+            })
+        })
+    }
+
     fn elsewhere(&self, hub: &Hub) -> Option<usize> {
+        if let Some(place) = self.pinned() {
+            return Some(place);
+        }
         let (shard, cluster, tried) = (self.shard, self.cluster, self.tried);
         let draw = || hub.chooser.draw();
         hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
@@ -127,6 +166,16 @@ fn access(method: &Method) -> Access {
     match *method {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Access::Read,
         _ => Access::Write,
+    }
+}
+
+impl Sticky {
+    /// By its header, else by its client's address. One that says nothing is none.
+    fn pin(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Option<Pin<'_>> {
+        let told = self.header.as_ref().and_then(|name| headers.get(name));
+        let told = told.map(HeaderValue::as_bytes).filter(|told| !told.is_empty()).map(hash);
+        let address = || Some(self.client_ip?.key(address?));
+        told.or_else(address).map(|hash| Pin { table: &self.table, hash })
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     parcel::Parcel,
     reply::Refusal,
     routes,
-    settings::Settings,
+    settings::{ClusterSettings, Cookie, Settings, Sticky},
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
@@ -80,10 +80,13 @@ impl Session {
         let address = self.client.origin(settings, &head.headers);
         let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
         trip.goes_to(index, choice.access());
-        let cookie = of_cluster.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
-        let stickiness = cookie.map(|cookie| Stickiness::take(cookie, &mut head.headers));
-        if let (Some(cookie), Some(place)) = (cookie, stickiness.and_then(|found| found.place)) {
-            choice.stick(place, cookie.strict);
+        let mut stickiness = None;
+        if let Some((sticky, cookie)) = with_cookie(of_cluster) {
+            let found = Stickiness::take(cookie, &mut head.headers);
+            if let Some(place) = found.place {
+                choice.stick(place, cookie.strict, found.issued, &sticky.table);
+            }
+            stickiness = Some(found);
         }
 
         let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
@@ -109,10 +112,10 @@ impl Session {
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
         head::to_client(&mut head, &self.settings);
-        let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
-        if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
+        let sticky = of_cluster.and_then(with_cookie);
+        if let (Some((_, cookie)), Some(stickiness)) = (sticky, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
-            trip.sticky(told);
+            trip.sticky(told, &lease);
         }
         trip.replied(head.status, lease, site, asked_us, life_us);
         if switches {
@@ -148,6 +151,11 @@ struct Promise {
     /// The protocol that the client was allowed to ask for.
     upgrade: Option<HeaderValue>,
     stickiness: Option<Stickiness>,
+}
+
+fn with_cookie(cluster: &ClusterSettings) -> Option<(&Sticky, &Cookie)> {
+    let sticky = cluster.sticky.as_ref()?;
+    Some((sticky, sticky.cookie.as_ref()?))
 }
 
 /// Whether the client waits to be told that its body is wanted; there is no other expectation

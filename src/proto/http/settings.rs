@@ -3,7 +3,10 @@
 use super::routes::Route;
 use crate::{
     net::prefix::Prefix,
-    policy::sticky::{Codec, Jar, SetCookie},
+    policy::{
+        maglev::Maglev,
+        sticky::{Codec, Jar, SetCookie},
+    },
 };
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -78,6 +81,9 @@ pub struct Sticky {
     pub cookie: Option<Cookie>,
     pub header: Option<HeaderName>,
     pub client_ip: Option<Prefix>,
+    /// Which backend a header or an address belongs to, by its place in its group. Every proxy with
+    /// the same backends has the same one.
+    pub table: Maglev,
 }
 
 /// The cookie that names a backend.
