@@ -6,7 +6,9 @@
 
 mod control;
 mod harness;
+mod http_browser;
 mod http_smuggling;
+mod http_sticky;
 mod operator;
 mod probe;
 mod redis_auth;
