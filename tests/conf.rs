@@ -320,7 +320,7 @@ fn check_says_ok_in_one_line_or_every_finding() {
     let (code, out, _) = sluice(&["check", "conf/tcp.yaml"]);
     assert_eq!(code, Some(0));
     assert!(
-        out.starts_with("conf/tcp.yaml: ok: 1 listener, 1 cluster, 2 backends; worst"),
+        out.starts_with("conf/tcp.yaml: ok: 2 listeners, 2 clusters, 5 backends; worst"),
         "{out}"
     );
     let bad = "tests/acceptance/bad/four-mistakes.yaml";

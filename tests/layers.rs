@@ -70,6 +70,10 @@ fn findings(path: &str, text: &str) -> Vec<String> {
     if lines > MAX_LINES && !is_table {
         found.push(format!("{path}: {lines} lines, over {MAX_LINES}; split it by idea"));
     }
+    // A module of tests in a file of its own, as the one at the end of a file.
+    if path.ends_with("/tests.rs") {
+        return found;
+    }
     let rules = RULES.iter().filter(|(place, _)| Path::new(path).starts_with(place));
     let spawn_rule = (!SPAWNERS.contains(&path)).then_some(&("src", SPAWNING));
     for (place, words) in rules.chain(spawn_rule) {
@@ -131,6 +135,7 @@ fn the_scan_finds_what_it_is_for() {
     assert_eq!(findings("src/net/x.rs", "tokio::spawn(f);").len(), 1);
     assert_eq!(findings("src/control/mod.rs", "tokio::spawn(f);").len(), 0);
     assert_eq!(findings("src/x.rs", "\n#[cfg(test)]\nmod tests { use tokio::spawn; }").len(), 0);
+    assert_eq!(findings("src/x/tests.rs", "use tokio::spawn;").len(), 0);
     assert_eq!(findings("src/x.rs", &"\n".repeat(MAX_LINES + 1)).len(), 1);
     assert_eq!(findings("src/x.rs", &format!("//! The table.{}", "\n".repeat(900))).len(), 0);
 }

@@ -3,10 +3,12 @@
 //! the reading itself.
 
 mod http;
+mod limits;
 mod probe;
 mod sticky;
 
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
+pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 
@@ -59,6 +61,8 @@ pub(super) enum Kind {
     Command,
     /// A duration in this range; `or_none`: 0 too, for none.
     Duration { min: Duration, max: Duration, or_none: bool },
+    /// So many per second, minute or hour.
+    Rate,
     /// `true` or `false`.
     Switch,
     /// A number of bytes; `auto`: that word too.
@@ -272,11 +276,14 @@ pub(super) static LISTENER: Scope = Scope {
             "",
             "Instead of cluster, for http: the first that matches a request says which cluster answers.",
         ),
+        key(
+            "limits",
+            Kind::Map(&LISTENER_LIMITS),
+            "",
+            "How many connections it takes, and of one client address.",
+        ),
         later("tls"),
         later("users"),
-        later("max_connections"),
-        later("per_client"),
-        later("rate"),
         later("trusted"),
         key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
         later("access_log"),
@@ -358,6 +365,24 @@ pub(super) static CLUSTER: Scope = Scope {
             "p2c",
             "How one of the backends is picked; p2c: the less busy of two drawn.",
         ),
+        key(
+            "failback",
+            choice(words::FAILBACK_WORDS),
+            "auto",
+            "Of balance: failover; manual: it stays where it is until that one fails.",
+        ),
+        key(
+            "slow_start",
+            up_to(HOUR),
+            "",
+            "A backend that has come back gets 10% of its weight at first and all of it after so long; when not given, 10s for http and 0 for redis and tcp.",
+        ),
+        key(
+            "fail_open",
+            choice(words::FAIL_OPEN_WORDS),
+            "",
+            "all_down: when no backend is ready, all are tried; when not given, all_down for backends and never for shards.",
+        ),
         key("sticky", Kind::Map(&STICKY), "", "What keeps a client at its backend."),
         key(
             "send_proxy",
@@ -369,6 +394,12 @@ pub(super) static CLUSTER: Scope = Scope {
         key("reads", Kind::Map(&READS), "", "Where reads go."),
         key("check", Kind::Map(&CHECK), "", "The schedule of the probes."),
         key("timeouts", Kind::Map(&TIMEOUTS), "", "How long to wait for what."),
+        key(
+            "limits",
+            Kind::Map(&CLUSTER_LIMITS),
+            "",
+            "How much one backend gets at once, and how many wait for it.",
+        ),
         key("upstream", Kind::Map(&UPSTREAM), "", "Who we are to the backends."),
         key("redis", Kind::Map(&CLUSTER_REDIS), "", "What only the protocol redis has."),
         key(
@@ -385,17 +416,11 @@ pub(super) static CLUSTER: Scope = Scope {
         later("mirror"),
         later("coalesce"),
         later("failover_wait"),
-        later("fail_open"),
-        later("failback"),
         later("init_state"),
         later("on_unhealthy"),
         later("outlier"),
         later("passive"),
         key("retry", Kind::Map(&RETRY), "", "Which requests are tried again, for http."),
-        later("queue"),
-        later("max_connections"),
-        later("max_in_flight"),
-        later("slow_start"),
         key(
             "shard_key",
             Kind::Map(&SHARD_KEY),
@@ -438,8 +463,8 @@ pub(super) static MEMBER: Scope = Scope {
     keys: &[
         key("address", Kind::Address, "", "host:port or unix:/path."),
         key("weight", whole(1, 1_000), "1", "Its share beside the others'."),
+        key("tier", whole(0, 63), "0", "It is used when no backend of a lower tier is ready."),
         later("id"),
-        later("tier"),
         key(
             "admin",
             choice(words::ADMIN_WORDS),
@@ -563,8 +588,13 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "0",
             "A tcp connection on which no byte moves for so long, either way, is closed; 0: never.",
         ),
+        key(
+            "queue",
+            between(MS, MINUTE),
+            "1s",
+            "For a backend that has room, when all are at their limit (limits.max_in_flight).",
+        ),
         later("script"),
-        later("queue"),
         later("read"),
         later("write"),
     ],
@@ -625,7 +655,7 @@ pub(super) static COMMAND: Scope = Scope {
 };
 
 const fn strategies() -> Kind {
-    Kind::Choice { now: words::STRATEGY_WORDS, later: &["peak_ewma", "maglev", "failover"] }
+    choice(words::STRATEGY_WORDS)
 }
 
 const fn choice(now: &'static [&'static str]) -> Kind {

@@ -29,13 +29,15 @@ use crate::{
     },
     policy::{
         access::Access,
-        balance::Strategy,
+        balance::{Failback, Strategy},
         gate,
         health::worst_case,
         reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
-    topology::{Credentials, HttpCheck, Timeouts},
+    topology::{
+        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+    },
 };
 use ipnet::IpNet;
 use std::{
@@ -112,6 +114,7 @@ pub struct Listener {
     pub redis: RedisListener,
     /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
+    pub limits: DoorLimits,
     /// Of the protocol http alone: the first that matches; one for every request when the listener
     /// names its cluster.
     pub routes: Vec<Route>,
@@ -247,10 +250,15 @@ pub struct Cluster {
     pub shards: Vec<Shard>,
     pub backends: Option<Backends>,
     pub reads: Reads,
+    /// As written; see [`Config::slow_start`].
+    pub slow_start: Option<Duration>,
+    /// What a pick from `backends` does when none is ready; default `all_down`.
+    pub fail_open: FailOpen,
     pub check: Check,
     /// What probes ask, where they are HTTP requests.
     pub http_check: Option<HttpCheck>,
     pub timeouts: Timeouts,
+    pub limits: BackendLimits,
     pub upstream: Credentials,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
@@ -271,6 +279,8 @@ pub struct Backends {
     /// 1 to 64.
     pub members: Vec<Member>,
     pub balance: Strategy,
+    /// Of `failover` alone.
+    pub failback: Failback,
     pub sticky: Option<Sticky>,
     /// The PROXY protocol header that each connection begins with.
     pub send_proxy: Option<Version>,
@@ -309,6 +319,8 @@ pub struct Member {
     pub weight: u32,
     /// What the file says it is to do.
     pub admin: gate::Admin,
+    /// 0 to 63; default 0. Used when no backend of a lower tier is ready.
+    pub tier: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -369,6 +381,14 @@ impl Protocol {
     pub fn as_str(self) -> &'static str {
         words::word(words::PROTOCOL, &self)
     }
+
+    /// The default of `slow_start` (core.md): none for databases, nor for what may be one.
+    pub const fn slow_start(self) -> Duration {
+        match self {
+            Self::Redis | Self::Tcp => Duration::ZERO,
+            Self::Http => Duration::from_secs(10),
+        }
+    }
 }
 
 impl Config {
@@ -391,6 +411,14 @@ impl Config {
     /// only what differs. Passwords are shown as `(set)`.
     pub fn to_yaml(&self, defaults: bool) -> String {
         print::yaml(self, defaults)
+    }
+
+    /// How long a backend of that cluster that has come back gets less than its share; 0: not at
+    /// all.
+    pub fn slow_start(&self, cluster: usize) -> Duration {
+        let default =
+            |cluster: &Cluster| cluster.slow_start.unwrap_or_else(|| cluster.protocol.slow_start());
+        self.clusters.get(cluster).map(default).unwrap_or_default()
     }
 
     /// How many backends the clusters have, each address once per shard.
@@ -445,7 +473,7 @@ impl std::fmt::Debug for Secret {
 impl Member {
     /// One of weight 1 that is to do its work.
     pub const fn new(address: Address) -> Self {
-        Self { address, weight: 1, admin: gate::Admin::Ready }
+        Self { address, weight: 1, tier: 0, admin: gate::Admin::Ready }
     }
 }
 

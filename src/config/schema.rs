@@ -72,6 +72,9 @@ fn kind(kind_of: &'static Kind) -> Value {
                 "$comment": format!("{} to {}{none}", Period(*min), Period(*max)),
             })
         }
+        Kind::Rate => {
+            json!({ "type": "string", "pattern": format!(r"^[1-9][0-9]*/[smh]$|{VARIABLE}") })
+        }
         Kind::Size { min, max, auto } => {
             let auto = if *auto { "|^auto$" } else { "" };
             json!({

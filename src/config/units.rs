@@ -1,6 +1,7 @@
 //! Durations and sizes as operators write them: `250ms`, `64KiB`. Not the limits on them: those
 //! are in the key tables.
 
+use crate::policy::limit::Rate;
 use std::{fmt, str::FromStr, time::Duration};
 
 /// A duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`; or `0`.
@@ -11,6 +12,10 @@ pub struct Period(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
+/// A rate: a whole number, `/` and one of `s`, `m`, `h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RateText(pub(super) Rate);
+
 /// Why a text is no duration or no size; it says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -19,6 +24,9 @@ pub struct UnitError(String);
 /// Milliseconds per unit, the largest first.
 const PERIODS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// Seconds per unit of a rate.
+const RATES: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
 
 /// Bytes per unit, the largest first.
 const SIZES: [(&str, u64); 4] =
@@ -47,6 +55,30 @@ impl FromStr for Period {
         let (_, millis) = PERIODS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
         let millis = number.checked_mul(*millis).ok_or_else(|| too_large(text))?;
         Ok(Self(Duration::from_millis(millis)))
+    }
+}
+
+impl FromStr for RateText {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let wrong = || {
+            UnitError(format!(
+                "'{text}' is not a rate; write a whole number from 1 and a time: 100/s, 600/m, 1000/h"
+            ))
+        };
+        let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
+        let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+        let (_, seconds) = RATES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        Ok(Self(Rate { count, period: Duration::from_secs(*seconds) }))
+    }
+}
+
+impl fmt::Display for RateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.period.as_secs();
+        let unit = RATES.iter().find(|(_, unit)| *unit == seconds).map_or("s", |(name, _)| name);
+        write!(f, "{}/{unit}", self.0.count)
     }
 }
 
@@ -134,6 +166,18 @@ mod tests {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }
         assert_eq!("1024".parse::<Size>().unwrap().to_string(), "1KiB");
+    }
+
+    #[test]
+    fn rates_round_trip() {
+        for text in ["1/s", "100/s", "600/m", "1000/h"] {
+            assert_eq!(text.parse::<RateText>().unwrap().to_string(), text);
+        }
+        for text in ["", "100", "0/s", "-1/s", "1.5/s", "/s", "1/", "1/d", "1 / s", "99999999999/s"]
+        {
+            let error = text.parse::<RateText>().unwrap_err().to_string();
+            assert!(error.contains("write a whole number from 1"), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ impl Kind {
             Self::LogLevel => "a level such as info",
             Self::Command => "a command such as DEBUG",
             Self::Duration { .. } => "a duration such as 250ms, 2s or 1h",
+            Self::Rate => "a rate such as 100/s",
             Self::Size { .. } => "a size such as 64KiB or 1MiB",
             Self::Integer { .. } => "a whole number",
             Self::Switch => "true or false",

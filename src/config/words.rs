@@ -6,11 +6,12 @@ use crate::{
     net::proxy_protocol::Version,
     policy::{
         access::Access,
-        balance::Strategy,
+        balance::{Failback, Strategy},
         gate::Admin,
         reads::ReadFrom,
         sticky::{Mode, SameSite, Secure},
     },
+    topology::FailOpen,
 };
 
 /// Words and what they stand for.
@@ -40,10 +41,21 @@ pub(super) const STRATEGY: Words<Strategy> = &[
     ("p2c", Strategy::P2c),
     ("round_robin", Strategy::RoundRobin),
     ("least_connections", Strategy::LeastConnections),
+    ("peak_ewma", Strategy::PeakEwma),
     ("random", Strategy::Random),
     ("client_ip", Strategy::ClientIp),
+    ("maglev", Strategy::Maglev),
+    ("failover", Strategy::Failover),
 ];
-pub(super) const STRATEGY_WORDS: &[&str] = &names::<5, _>(STRATEGY);
+pub(super) const STRATEGY_WORDS: &[&str] = &names::<8, _>(STRATEGY);
+
+pub(super) const FAILBACK: Words<Failback> =
+    &[("auto", Failback::Auto), ("manual", Failback::Manual)];
+pub(super) const FAILBACK_WORDS: &[&str] = &names::<2, _>(FAILBACK);
+
+pub(super) const FAIL_OPEN: Words<FailOpen> =
+    &[("never", FailOpen::Never), ("all_down", FailOpen::AllDown)];
+pub(super) const FAIL_OPEN_WORDS: &[&str] = &names::<2, _>(FAIL_OPEN);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);

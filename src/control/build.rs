@@ -4,12 +4,15 @@
 use crate::{
     config::{self, Protocol},
     policy::{
-        balance::{Balancer, Strategy},
+        balance::{Balancer, Rules, Strategy},
         gate::{Admin, Axes, Init, Role, derive},
         maglev::stable_id,
         shard::even_slots,
     },
-    topology::{Backend, Cluster, Layout, Shard, Topology},
+    topology::{
+        Backend, Cluster, FailOpen, Layout, Present, Queue, Room, Shard, Topology,
+        admission::BackendLimits,
+    },
 };
 use std::sync::Arc;
 
@@ -29,11 +32,16 @@ fn cluster(
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
+    let balance = written.backends.as_ref().map_or(written.reads.balance, |group| group.balance);
+    let queue = queue(written);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
         let address = member.address.clone();
-        let backend = Backend::new(id, cluster, shard, address, member.weight, workers);
+        let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers)
+            .with_room(room(written, queue.as_ref()));
+        backend.is_timed = balance == Strategy::PeakEwma;
+        backend.tier = member.tier;
         backend.publish_admin(member.admin);
         if member.admin != Admin::Ready {
             let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
@@ -42,7 +50,7 @@ fn cluster(
         backend
     };
     let (layout, shards) = match &written.backends {
-        Some(backends) => group(backends, written.protocol, &mut member),
+        Some(backends) => group(backends, (written.protocol, written.fail_open), &mut member),
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
@@ -67,7 +75,27 @@ fn cluster(
         reads: written.reads.from,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
+        queue: queue.clone(),
     }
+}
+
+/// Where requests wait: not with Redis, which refuses at once.
+fn queue(written: &config::Cluster) -> Option<Arc<Queue>> {
+    let waits = written.backends.is_some() || written.protocol == Protocol::Http;
+    let shards = written.shards.len().max(1);
+    (waits && most(written).is_some()).then(|| Arc::new(Queue::new(written.limits.queue, shards)))
+}
+
+fn room(written: &config::Cluster, queue: Option<&Arc<Queue>>) -> Option<Room> {
+    most(written).map(|most| Room::new(most, queue.map(Arc::clone)))
+}
+
+/// How many requests one backend may have under way. A relayed connection is a request; Redis's shared
+/// connections are not.
+fn most(written: &config::Cluster) -> Option<u32> {
+    let BackendLimits { max_connections, max_in_flight, .. } = written.limits;
+    let connections = max_connections.filter(|_| written.backends.is_some());
+    max_in_flight.into_iter().chain(connections).min()
 }
 
 fn shard(
@@ -78,13 +106,20 @@ fn shard(
     let name: Arc<str> = part.name.as_str().into();
     let written = std::iter::once(&part.primary).chain(&part.replicas);
     let members: Vec<_> = written.map(|one| Arc::new(member(&name, one))).collect();
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-    let replicas = weights.get(1..).unwrap_or_default();
+    let weights = shares(&members);
+    let balancer = |from: usize| {
+        let tiers = members.iter().skip(from).map(|member| member.tier).collect();
+        let rules = Rules { strategy: balance, tiers, ..Rules::default() };
+        Balancer::with(rules, weights.get(from..).unwrap_or_default())
+    };
     Shard {
         name,
-        replicas: Balancer::new(balance, replicas),
-        any: Balancer::new(balance, &weights),
+        replicas: balancer(1),
+        any: balancer(0),
+        pinned: None,
         members,
+        fail_open: FailOpen::Never,
+        present: Present::default(),
     }
 }
 
@@ -102,7 +137,7 @@ fn assign(shard: &Shard) {
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
-    protocol: Protocol,
+    (protocol, fail_open): (Protocol, FailOpen),
     member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
@@ -115,18 +150,32 @@ fn group(
         Arc::new(backend)
     });
     let members: Vec<_> = members.collect();
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-    let ids: Vec<u64> = members.iter().map(|member| stable_id(member.name.as_bytes())).collect();
     let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
     // Over HTTP what is sticky goes before the strategy, request by request.
-    let pinned = client_ip.is_some() && protocol != Protocol::Http;
-    let balance = if pinned { Strategy::ClientIp } else { written.balance };
+    let http = protocol == Protocol::Http;
+    let by_client = client_ip.is_some() && !http;
+    let strategy = if by_client { Strategy::ClientIp } else { written.balance };
+    let rules = Rules {
+        strategy,
+        failback: written.failback,
+        ids: members.iter().map(|member| stable_id(member.name.as_bytes())).collect(),
+        tiers: members.iter().map(|member| member.tier).collect(),
+    };
+    let pinned = (http && written.sticky.is_some())
+        .then(|| Rules { strategy: Strategy::Maglev, ..rules.clone() });
     let shard = Shard {
         name: nameless,
+        replicas: Balancer::new(strategy, &[]),
+        any: Balancer::with(rules, &shares(&members)),
+        pinned: pinned.map(|rules| Balancer::with(rules, &shares(&members))),
         members,
-        replicas: Balancer::new(balance, &[]),
-        any: Balancer::with_ids(balance, &weights, &ids),
+        fail_open,
+        present: Present::default(),
     };
     let client = client_ip.unwrap_or_default();
     (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
+}
+
+fn shares(members: &[Arc<Backend>]) -> Vec<u32> {
+    members.iter().map(|member| member.effective_weight()).collect()
 }

@@ -36,13 +36,17 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
         let sent = Instant::now();
         let answer = prober.probe(target.check.timeout).await;
         let took = sent.elapsed();
-        let (result, said) = match answer {
-            Ok(Answer { report, said }) => (Ok(report), said),
-            Err(error) => (Err(error), None),
+        let (result, said, weight) = match answer {
+            Ok(Answer { report, said, weight }) => (Ok(report), said, weight),
+            Err(error) => (Err(error), None, None),
         };
         let evidence = Evidence { result, said, sent_ms, took };
         let now_ms = plane.now_ms();
         pause = plane.table.borrow_mut().probed(index, evidence, now_ms, dice.next());
+        if let Some(weight) = weight {
+            plane.table.borrow_mut().set_weight(index, weight, "probe", now_ms);
+        }
+        plane.follow_weights();
         end_first_round(&plane);
         sleep(MIN_GAP).await;
         pause = pause.saturating_sub(MIN_GAP);
@@ -53,6 +57,7 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
 pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>, mut dice: Dice) {
     while let Some(report) = reports.recv().await {
         let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
+        plane.follow_weights();
         if let Some(Ask::Suspect(index)) = ask {
             run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
         }
@@ -82,6 +87,7 @@ pub(super) async fn tick(plane: Rc<Plane>, mut dice: Dice) {
         let now_ms = plane.now_ms();
         plane.pulse.borrow_mut().sample(&plane.workers, now_ms);
         plane.table.borrow_mut().tick(now_ms, dice.next());
+        plane.follow_weights();
     }
 }
 

@@ -20,6 +20,7 @@ pub mod socket;
 mod status;
 mod table;
 mod usage;
+mod warming;
 mod watch;
 
 use crate::{
@@ -115,6 +116,7 @@ async fn run(inputs: Inputs) {
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
         topology,
+        publisher,
         workers,
         state,
         started: Instant::now(),

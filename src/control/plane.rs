@@ -5,7 +5,7 @@ use super::{process::ProcessState, pulse::Pulse, table::Table};
 use crate::{
     config::{Config, Secret},
     telemetry::metrics::WorkerMetrics,
-    topology::Topology,
+    topology::{Publisher, Topology},
 };
 use std::{cell::RefCell, sync::Arc};
 use tokio::time::Instant;
@@ -13,7 +13,9 @@ use tokio::time::Instant;
 /// Shared by reference between the tasks of control's thread.
 #[derive(Debug)]
 pub(super) struct Plane {
+    /// The first snapshot: later ones differ in their balancers alone.
     pub(super) topology: Arc<Topology>,
+    pub(super) publisher: Publisher,
     pub(super) listeners: Vec<Listener>,
     /// Names of `WorkerMetrics::commands`.
     pub(super) commands: Vec<String>,
@@ -39,6 +41,14 @@ impl Plane {
     /// Milliseconds since control started; the clock of every machine in the table.
     pub(super) fn now_ms(&self) -> u64 {
         super::events::millis(self.started.elapsed())
+    }
+
+    /// Puts balancers in force that know the newest weights.
+    pub(super) fn follow_weights(&self) {
+        let clusters = self.table.borrow_mut().take_reweighed();
+        if !clusters.is_empty() {
+            self.publisher.publish(self.publisher.current().reweighed(&clusters));
+        }
     }
 
     /// # Errors

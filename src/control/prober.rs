@@ -39,6 +39,8 @@ pub(super) struct Answer {
     pub(super) report: Report,
     /// In its own words, where the report does not tell it.
     pub(super) said: Option<String>,
+    /// The share of the traffic that it asks for.
+    pub(super) weight: Option<u32>,
 }
 
 impl Spec {
@@ -82,14 +84,14 @@ impl Prober {
                 };
             }
         };
-        Ok(Answer { report: report?, said: None })
+        Ok(Answer { report: report?, said: None, weight: None })
     }
 }
 
-/// `weight_header` is read, and followed by nobody yet.
 fn told(answer: http::probe::Answer) -> Answer {
     let weight = answer.weight.map(|weight| format!(", weight {weight}")).unwrap_or_default();
-    Answer { report: CONNECTED, said: Some(format!("{}{weight}", answer.status)) }
+    let said = Some(format!("{}{weight}", answer.status));
+    Answer { report: CONNECTED, said, weight: answer.weight }
 }
 
 fn not_well(address: &Address, fault: &Fault) -> ProbeError {

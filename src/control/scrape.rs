@@ -21,7 +21,7 @@ use crate::{
         },
         names,
     },
-    topology::Layout,
+    topology::{Layout, door::Reason},
 };
 use std::time::UNIX_EPOCH;
 
@@ -90,6 +90,13 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let rejected = names::LISTENER_REJECTED;
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
         sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
+        for reason in Reason::ALL {
+            let counted = |worker: &WorkerMetrics| {
+                worker.listeners.get(i).map_or(0, |listener| reason.counter(listener).get())
+            };
+            let count = plane.workers.iter().map(|worker| counted(worker)).sum();
+            sheet.count(rejected, &[name, ("reason", reason.as_str())], count);
+        }
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
@@ -105,6 +112,12 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
+        if let Some(queue) = &cluster.queue {
+            sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
+            let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));
+            sheet.histogram(names::QUEUE_WAIT, &[name], waits.map(|c| &c.queue_wait));
+        }
         let members = || cluster.shards.iter().flat_map(|shard| &shard.members);
         if matches!(cluster.layout, Layout::Group { .. }) {
             for (result, pick) in STICKY {
@@ -162,7 +175,9 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
     sheet.one_of(names::BACKEND_ADMIN, &labels, "admin", wishes, backend.admin().as_str());
     let roles = Role::ALL.map(Role::as_str);
     sheet.one_of(names::BACKEND_ROLE, &labels, "role", roles, role.as_str());
-    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight));
+    sheet.count(names::BACKEND_WEIGHT, &labels, u64::from(backend.weight()));
+    let effective = f64::from(backend.effective_weight()) / 10.0;
+    sheet.add(names::BACKEND_EFFECTIVE_WEIGHT, &labels, effective);
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =

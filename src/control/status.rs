@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     policy::{admin::Source, slot::SLOTS},
-    telemetry::metrics::BackendMetrics,
-    topology::Cluster,
+    telemetry::metrics::{BackendMetrics, ListenerMetrics},
+    topology::{Cluster, door::Reason},
 };
 use serde::Serialize;
 
@@ -41,6 +41,8 @@ struct Listener<'a> {
     cluster: &'a str,
     accepted: u64,
     active: u64,
+    /// By a limit of the listener.
+    refused: u64,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -59,6 +61,9 @@ struct Requests {
     backend_errors: u64,
     proxy_errors: u64,
     retries: u64,
+    overloaded: u64,
+    /// Waiting now.
+    queued: u64,
 }
 
 #[derive(Serialize)]
@@ -82,6 +87,10 @@ struct BackendStatus<'a> {
     role: &'static str,
     state: &'static str,
     weight: u32,
+    /// Less than `weight` while it is warming.
+    effective_weight: f64,
+    /// 0 to 63: the lowest tier with a ready backend is the one in use.
+    tier: u8,
     in_flight: u64,
     reads: u64,
     writes: u64,
@@ -182,11 +191,16 @@ fn listeners(plane: &Plane) -> Vec<Listener<'_>> {
             cluster: &listener.cluster,
             accepted: counted().map(|l| l.accepted.get()).sum(),
             active: counted().map(|l| l.active.get()).sum(),
+            refused: counted().map(refused).sum(),
             bytes_in: counted().map(|l| l.bytes_in.get()).sum(),
             bytes_out: counted().map(|l| l.bytes_out.get()).sum(),
         }
     });
     each.collect()
+}
+
+fn refused(listener: &ListenerMetrics) -> u64 {
+    Reason::ALL.iter().map(|reason| reason.counter(listener).get()).sum()
 }
 
 fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> ClusterStatus<'a> {
@@ -197,9 +211,12 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
             requests.proxy_errors += access.proxy_errors.get();
             requests.retries += access.retries.get();
         }
+        requests.overloaded += counted.overloaded.get();
         requests.reads += all(&counted.reads);
         requests.writes += all(&counted.writes);
     }
+    let queued = cluster.queue.as_ref().map_or(0, |queue| queue.len());
+    requests.queued = u64::try_from(queued).unwrap_or(u64::MAX);
     let now_ms = plane.now_ms();
     let shards = cluster.shards.iter().zip(0u16..).map(|(shard, index)| {
         let slots = runs(&cluster.slots, index);
@@ -241,7 +258,9 @@ fn backend<'a>(plane: &Plane, watch: &'a Watch, now_ms: u64) -> BackendStatus<'a
         name: &backend.name,
         role: backend.role().as_str(),
         state: backend.state().as_str(),
-        weight: backend.weight,
+        weight: backend.weight(),
+        effective_weight: f64::from(backend.effective_weight()) / 10.0,
+        tier: backend.tier,
         in_flight: backend.in_flight(),
         reads: sum(|cell| cell.reads.get()),
         writes: sum(|cell| cell.writes.get()),

@@ -3,6 +3,7 @@
 //! the time of an event.
 
 mod operate;
+mod weights;
 
 use super::{
     events::{Event, Events, wall_clock_ms},
@@ -35,6 +36,8 @@ pub(super) struct Table {
     specs: Vec<Spec>,
     by_id: HashMap<u32, usize>,
     events: Events,
+    /// Clusters whose balancers are older than the weights of their backends.
+    reweighed: Vec<usize>,
     on_change: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -97,16 +100,19 @@ impl Table {
             specs: Vec::new(),
             by_id: HashMap::new(),
             events: Events::default(),
+            reweighed: Vec::new(),
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
+            let slow_start = config.slow_start(cluster.id);
             table.specs.push(Spec::of(written, cluster));
             for shard in &cluster.shards {
                 let first = table.watches.len();
                 for member in &shard.members {
                     table.by_id.insert(member.id, table.watches.len());
                     let group = table.groups.len();
-                    table.watches.push(Watch::new(Arc::clone(member), written.check, group));
+                    let member = Arc::clone(member);
+                    table.watches.push(Watch::new(member, written.check, slow_start, group));
                 }
                 table.groups.push(Group {
                     members: (first..table.watches.len()).collect(),
@@ -177,7 +183,7 @@ impl Table {
             watch.report = Some(report);
         }
         let trigger = Trigger { index, cause: "probe", detail, refill: false };
-        self.settle(group, Some(trigger));
+        self.settle(group, Some(trigger), now_ms);
         self.measure_lag(index, sent_ms, now_ms);
         if speaks {
             self.passive(index, outlier::Event::Probe { passed }, now_ms, draw);
@@ -234,7 +240,9 @@ impl Table {
         for index in 0..self.watches.len() {
             self.passive(index, outlier::Event::Tick, now_ms, draw);
             self.take_back(index, now_ms);
+            self.warm(index, now_ms);
         }
+        self.tell_what_is_usual();
     }
 
     fn suspect(&mut self, index: usize) -> Option<Ask> {
@@ -295,7 +303,7 @@ impl Table {
         }
         let refill = to == Passive::HalfOpen;
         let group = watch.group;
-        self.settle(group, Some(Trigger { index, cause: cause.as_str(), detail, refill }));
+        self.settle(group, Some(Trigger { index, cause: cause.as_str(), detail, refill }), now_ms);
     }
 
     /// The word of the group of `index` (core.md, "Passive ejection").
@@ -338,23 +346,29 @@ impl Table {
     }
 
     /// Publishes what the machines of a shard's members say now, and tells what changed.
-    fn settle(&mut self, group: usize, trigger: Option<Trigger>) {
+    fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
         group.holder = elect(group, &self.watches);
-        let mut changed = false;
+        let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
             let why = trigger.as_ref().filter(|trigger| trigger.index == *index);
             let role = watch.role();
             let disputed = role == Role::Primary && *index != group.holder;
-            let (state, gate) = derive(Axes {
+            let axes = Axes {
                 admin: watch.admin.admin(),
                 health: watch.health.health(),
                 passive: watch.passive.passive(),
                 role: if disputed { Role::Unknown } else { role },
                 init: watch.init(),
-            });
+                ..Axes::default()
+            };
+            watch.warming.follow(derive(axes).0, now_ms);
+            let (state, gate) = derive(Axes { life: watch.warming.life(), ..axes });
             let backend = &watch.backend;
+            // Before the gate: its first requests find it with a small weight.
+            reweighed |=
+                backend.publish_weight(watch.warming.weight(), watch.warming.tenths(now_ms));
             let refill = why.is_some_and(|trigger| trigger.refill);
             let before = (backend.state(), backend.gate(), backend.role());
             if before != (state, gate, role) || refill {
@@ -384,6 +398,9 @@ impl Table {
                 self.events.push(event(watch, words, detail.to_owned(), false));
             }
             watch.disputed = disputed;
+        }
+        if reweighed && !self.reweighed.contains(&group.cluster) {
+            self.reweighed.push(group.cluster);
         }
         if changed {
             (self.on_change)();
@@ -432,7 +449,7 @@ const fn better(from: State, to: State) -> bool {
     match to {
         // An operator's wish, and the end of one.
         _ if matches!(from, State::Disabled) => true,
-        State::Ready | State::HalfOpen | State::Drain | State::Disabled => true,
+        State::Ready | State::Warming | State::HalfOpen | State::Drain | State::Disabled => true,
         State::Ejected => matches!(from, State::Unhealthy),
         State::Unknown | State::Unhealthy => false,
     }
@@ -445,7 +462,7 @@ fn say(cause: Cause) -> String {
             outlier::LOCAL_FAILURES
         ),
         Cause::Errors => {
-            format!("{} errors in a row (LOADING, MASTERDOWN, CLUSTERDOWN)", outlier::ERRORS)
+            format!("{} errors in a row (5xx; LOADING, MASTERDOWN, CLUSTERDOWN)", outlier::ERRORS)
         }
         Cause::SuccessRatio => {
             format!("less than 1 of {} requests of 10s succeeded", outlier::RATIO_DIVISOR)

@@ -1,7 +1,7 @@
 //! What control knows of one backend: its machines, its newest report, its last probes and its
 //! counters. Not the other members of its shard: see [`super::table`].
 
-use super::{events::millis, lag::Lag};
+use super::{events::millis, lag::Lag, warming::Warming};
 use crate::{
     config::Check,
     policy::{
@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -33,6 +34,7 @@ pub(super) struct Watch {
     /// It was disabled, and nothing is known of it since.
     pub(super) returning: bool,
     pub(super) passive: outlier::Machine,
+    pub(super) warming: Warming,
     /// When it was ejected last; a probe sent before that says nothing about it.
     pub(super) tripped_ms: u64,
     pub(super) report: Option<Report>,
@@ -71,10 +73,16 @@ pub(super) struct Checks {
 
 impl Watch {
     /// A backend nobody has probed yet.
-    pub(super) fn new(backend: Arc<Backend>, check: Check, group: usize) -> Self {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        check: Check,
+        slow_start: Duration,
+        group: usize,
+    ) -> Self {
         let fixed = backend.role();
         let probes = Probes { rise: check.rise, fall: check.fall };
         let (ok, failed) = totals(&backend);
+        let warming = Warming::new(backend.weight(), slow_start);
         Self {
             backend,
             check,
@@ -83,6 +91,7 @@ impl Watch {
             health: health::Machine::new(probes),
             returning: false,
             passive: outlier::Machine::new(ok, failed),
+            warming,
             tripped_ms: 0,
             report: None,
             lag: None,

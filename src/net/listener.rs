@@ -4,7 +4,12 @@
 use super::{addr::Bind, stream::Stream};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
-use std::{io, net::IpAddr, os::unix::fs::FileTypeExt, time::Duration};
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Shutdown},
+    os::unix::fs::FileTypeExt,
+    time::Duration,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// A bound listening socket, tied to no event loop yet. A unix socket's file goes when it is dropped.
@@ -136,6 +141,25 @@ impl Accepted {
             Self::Tcp(socket) => socket.peer_addr().ok().map(|address| address.ip()),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Writes what a connection that is refused is told, as far as it goes without waiting, and takes
+    /// what has come: with bytes unread a close would be a reset, which may overtake the words.
+    pub fn say_last(&self, words: &[u8]) {
+        if words.is_empty() {
+            return;
+        }
+        let mut unread = [0; 4096];
+        let _ = match self {
+            Self::Tcp(socket) => (&*socket)
+                .write(words)
+                .and_then(|_| socket.shutdown(Shutdown::Write))
+                .and_then(|()| (&*socket).read(&mut unread)),
+            Self::Unix(socket) => (&*socket)
+                .write(words)
+                .and_then(|_| socket.shutdown(Shutdown::Write))
+                .and_then(|()| (&*socket).read(&mut unread)),
+        };
     }
 
     /// Ties the connection to the event loop of the calling thread.

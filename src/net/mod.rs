@@ -4,7 +4,9 @@
 pub mod addr;
 pub mod buffer;
 pub mod early;
+mod linger;
 pub mod listener;
+pub mod memory;
 pub mod origin;
 pub mod outgoing;
 pub mod pool;

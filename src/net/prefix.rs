@@ -12,7 +12,22 @@ pub struct Prefix {
     pub v6: u8,
 }
 
+/// The part of an address that tells a client from others, exactly: for tables by client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey(u128);
+
 impl Prefix {
+    /// One key for all addresses with the same leading bits; those of the two families never meet.
+    pub fn client(self, address: IpAddr) -> ClientKey {
+        match address.to_canonical() {
+            IpAddr::V4(ip) => {
+                let bits = cut(ip.to_bits().into(), 32, self.v4);
+                ClientKey(MAPPED | bits)
+            }
+            IpAddr::V6(ip) => ClientKey(cut(ip.to_bits(), 128, self.v6)),
+        }
+    }
+
     /// The same number for every address with the same leading bits, on every machine. It is not
     /// mixed: addresses that are neighbours give neighbours.
     pub fn key(self, address: IpAddr) -> u64 {
@@ -25,6 +40,9 @@ impl Prefix {
         }
     }
 }
+
+/// The prefix of IPv4 addresses among IPv6 ones (RFC 4291, 2.5.5.2).
+const MAPPED: u128 = 0xffff << 32;
 
 /// `bits`, a number of `width` bits, with only the first `keep` of them.
 fn cut(bits: u128, width: u32, keep: u8) -> u128 {
@@ -49,7 +67,10 @@ mod tests {
     use super::*;
 
     fn same(prefix: Prefix, one: &str, other: &str) -> bool {
-        prefix.key(one.parse().unwrap()) == prefix.key(other.parse().unwrap())
+        let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+        let same = prefix.key(one) == prefix.key(other);
+        assert_eq!(prefix.client(one) == prefix.client(other), same, "{one} {other}");
+        same
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::{
     buffer::{BUFFER_SIZE, Buffers},
+    linger::linger,
     splice::{Pipe, Pipes},
     stream::Stream,
 };
@@ -16,7 +17,7 @@ use std::{
 };
 use tokio::{
     io::AsyncWrite,
-    time::{Instant, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_util::io::poll_read_buf;
 
@@ -69,7 +70,8 @@ pub enum End {
 /// (zero: never). When one side finishes, the other is told and may go on sending. `early` has
 /// come from the client already, in a buffer of the stock or one without capacity.
 ///
-/// At most one buffer each way is under way; a connection on which nothing moves holds none.
+/// At most one buffer each way is under way; a connection on which nothing moves holds none. When one
+/// side breaks, what came from it still reaches the other, however much that one is still sending.
 pub async fn relay(
     client: &mut Stream,
     backend: &mut Stream,
@@ -87,7 +89,32 @@ pub async fn relay(
     }
     let mut up = Way::new(stock, tally.up, tally.held, early);
     let mut down = Way::new(stock, tally.down, tally.held, Vec::new());
+    let end = pass(client, backend, &mut up, &mut down, idle).await;
+    let (client_sends, backend_sends) = (!up.ended, up.ended && !down.ended);
+    drop((up, down));
+    match &end {
+        End::Backend(_) if client_sends => {
+            linger(client, usize::MAX, &stock.buffers, tally.held).await;
+        }
+        // Who went away without reading wants what it sent to arrive, and nothing more to come.
+        End::Client(_) if backend_sends => {
+            linger(backend, UNWANTED, &stock.buffers, tally.held).await;
+        }
+        _ => {}
+    }
+    end
+}
+
+/// Both ways until the end.
+async fn pass(
+    client: &mut Stream,
+    backend: &mut Stream,
+    up: &mut Way<'_>,
+    down: &mut Way<'_>,
+    idle: Duration,
+) -> End {
     let mut broken = None;
+    let mut watch = None;
     let mut timer = (!idle.is_zero()).then(|| Box::pin(sleep(idle)));
     let (mut newest, mut moved) = (Instant::now(), 0);
     poll_fn(|cx| {
@@ -101,6 +128,17 @@ pub async fn relay(
             Err(Fault::Read(error)) => return Poll::Ready(End::Backend(error)),
             Err(Fault::Write(error)) => broken = Some(End::Client(error)),
             Ok(()) => {}
+        }
+        if up.ended != down.ended && due(&mut watch, cx) {
+            // Its end is all that a side's reader is told of; that it broke later shows only here.
+            if up.ended && !down.done && client.is_broken() {
+                down.give_up();
+                broken = Some(End::Client(io::ErrorKind::ConnectionReset.into()));
+            }
+            if down.ended && !up.done && backend.is_broken() {
+                up.give_up();
+                broken = Some(End::Backend(io::ErrorKind::ConnectionReset.into()));
+            }
         }
         if up.done && down.done {
             return Poll::Ready(broken.take().unwrap_or(End::Finished));
@@ -120,6 +158,17 @@ pub async fn relay(
         Poll::Pending
     })
     .await
+}
+
+/// Whether it is time to look again whether a side is still there, each second.
+fn due(watch: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+    let watch = watch.get_or_insert_with(|| Box::pin(sleep(WATCH)));
+    let mut due = false;
+    while watch.as_mut().poll(cx).is_ready() {
+        due = true;
+        watch.as_mut().reset(Instant::now() + WATCH);
+    }
+    due
 }
 
 /// One direction.
@@ -180,8 +229,7 @@ impl<'a> Way<'a> {
             match self.flush(cx, to) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => {
-                    self.done = true;
-                    self.rest();
+                    self.give_up();
                     return Err(Fault::Write(error));
                 }
                 Poll::Ready(Ok(())) => {}
@@ -203,6 +251,12 @@ impl<'a> Way<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Nobody is there to write to.
+    fn give_up(&mut self) {
+        self.done = true;
+        self.rest();
     }
 
     /// Writes all that was read.
@@ -324,6 +378,10 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// How often a side that has finished sending is looked at.
+const WATCH: Duration = Duration::from_secs(1);
+/// How much a backend may still say to a client that is gone while it reads the rest.
+const UNWANTED: usize = 1 << 20;
 const SIZE: u64 = BUFFER_SIZE as u64;
 /// From so many bytes in large pieces on, a pipe is used.
 const BULK: usize = 256 * 1024;

@@ -2,7 +2,10 @@
 //! on it.
 
 use super::addr::Address;
-use rustix::net::sockopt;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt,
+};
 use std::{
     io,
     pin::Pin,
@@ -102,6 +105,27 @@ impl Stream {
         }
     }
 
+    /// Whether the connection is known to be gone: reset, or closed both ways. One whose other side
+    /// has finished sending and may still read is not.
+    pub fn is_broken(&self) -> bool {
+        let nothing = PollFlags::empty();
+        let mut polled = [match self {
+            Self::Tcp(socket) => PollFd::new(socket, nothing),
+            Self::Unix(socket) => PollFd::new(socket, nothing),
+        }];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Errors and hang-ups are told unasked (poll(2)).
+        poll(&mut polled, Some(&now)).is_ok()
+            && polled.iter().any(|one| one.revents().intersects(PollFlags::ERR | PollFlags::HUP))
+    }
+
+    /// Resolves within 100ms of [`Self::is_broken`], and never else.
+    pub async fn broken(&self) {
+        while !self.is_broken() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// The socket, when what is written to it is what the other side gets.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
@@ -186,6 +210,8 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// An event loop tells no waiter of a hang-up beside what can be read already, so we ask.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of several pieces that are written as one: a small reply with its head.
 const GATHERED: usize = 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -223,5 +249,29 @@ mod tests {
         assert_eq!(options(&dialled), wanted(30_000));
         // A client may pause for as long as it likes: a full receive buffer counts as silence.
         assert_eq!(options(&accepted.register().unwrap()), wanted(0));
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_from_an_end_of_sending() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pair = async || {
+            let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+            (theirs.unwrap(), Stream::from_tcp(ours.unwrap().0).unwrap())
+        };
+        let (mut theirs, ours) = pair().await;
+        assert!(!ours.is_broken());
+        tokio::io::AsyncWriteExt::shutdown(&mut theirs).await.unwrap();
+        std::future::poll_fn(|cx| ours.poll_read_ready(cx)).await.unwrap();
+        assert!(!ours.is_broken());
+        socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(theirs);
+        tokio::time::timeout(Duration::from_secs(5), ours.broken()).await.unwrap();
+
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let ours = Stream::Unix(ours);
+        assert!(!ours.is_broken());
+        drop(theirs);
+        assert!(ours.is_broken());
     }
 }

@@ -55,6 +55,15 @@ pub enum Init {
     Up,
 }
 
+/// Whether a backend has just come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Life {
+    #[default]
+    Steady,
+    /// It was out or is new, and gets its share little by little: `slow_start`.
+    Warming,
+}
+
 /// The axes together; plain values, owned by the health machine of the backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Axes {
@@ -63,6 +72,7 @@ pub struct Axes {
     pub passive: Passive,
     pub role: Role,
     pub init: Init,
+    pub life: Life,
 }
 
 /// The state an operator sees: the first axis that keeps the backend out, else `Ready`.
@@ -77,6 +87,8 @@ pub enum State {
     HalfOpen,
     Drain,
     Disabled,
+    /// Ready, with a scaled weight.
+    Warming,
 }
 
 /// What a pick may do with a backend. One byte, published in one atomic store.
@@ -157,7 +169,11 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
             Init::Up => (State::Unknown, Gate(OPEN | STICKY | role)),
         },
         (Admin::Ready, Health::Healthy, Passive::Closed) => {
-            (State::Ready, Gate(OPEN | STICKY | role))
+            let state = match axes.life {
+                Life::Warming => State::Warming,
+                Life::Steady => State::Ready,
+            };
+            (state, Gate(OPEN | STICKY | role))
         }
     }
 }
@@ -187,7 +203,7 @@ impl Admin {
 
 impl State {
     /// Every state, in the order of metrics and tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unknown,
         Self::Ready,
         Self::Unhealthy,
@@ -195,6 +211,7 @@ impl State {
         Self::HalfOpen,
         Self::Drain,
         Self::Disabled,
+        Self::Warming,
     ];
 
     /// The word of metrics, logs and the status API.
@@ -207,6 +224,7 @@ impl State {
             Self::HalfOpen => "half_open",
             Self::Drain => "drain",
             Self::Disabled => "disabled",
+            Self::Warming => "warming",
         }
     }
 
@@ -219,6 +237,7 @@ impl State {
             4 => Self::HalfOpen,
             5 => Self::Drain,
             6 => Self::Disabled,
+            7 => Self::Warming,
             _ => Self::Unknown,
         }
     }

@@ -8,6 +8,8 @@ pub mod cookie;
 pub mod dice;
 pub mod gate;
 pub mod health;
+pub mod latency;
+pub mod limit;
 pub mod maglev;
 pub mod outlier;
 pub mod reads;

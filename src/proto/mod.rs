@@ -5,6 +5,7 @@
 //! closed sets that the worker and control match on, so that each protocol has the arguments it
 //! needs and nothing is boxed.
 
+pub mod admission;
 pub mod http;
 pub mod redis;
 pub mod tcp;

@@ -2,14 +2,13 @@
 
 use crate::{
     config::{self, Config},
-    policy::{
-        maglev::{Maglev, stable_id},
-        sticky::{self, Codec, Jar, Mode, SetCookie},
-    },
+    net::memory::Memory,
+    policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
         settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
     },
+    topology::door::Door,
 };
 use std::sync::Arc;
 
@@ -18,6 +17,8 @@ pub(super) fn settings(
     index: usize,
     listener: &config::Listener,
     clusters: Arc<[ClusterSettings]>,
+    door: Arc<Door>,
+    memory: Memory,
 ) -> Settings {
     let http = &listener.http;
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -42,6 +43,8 @@ pub(super) fn settings(
             config::RequestId::Make => RequestId::Make,
         },
         clusters,
+        door,
+        memory,
     }
 }
 
@@ -68,8 +71,6 @@ fn cluster(cluster: &config::Cluster) -> ClusterSettings {
 
 fn sticky(backends: &config::Backends) -> Option<Sticky> {
     let written = backends.sticky.as_ref()?;
-    let names: Vec<String> =
-        backends.members.iter().map(|member| member.address.to_string()).collect();
     let cookie = written.cookie.as_ref().map(|cookie| {
         let codec = Codec::new(&sticky::Settings {
             mode: cookie.mode,
@@ -77,6 +78,8 @@ fn sticky(backends: &config::Backends) -> Option<Sticky> {
             max_idle: cookie.max_idle,
             max_life: cookie.max_life,
         });
+        let names: Vec<String> =
+            backends.members.iter().map(|member| member.address.to_string()).collect();
         let jar = Jar::new(&codec, names.iter().map(String::as_str));
         let timed = cookie.max_idle.is_some() || cookie.max_life.is_some();
         let timeless = cookie.mode != Mode::Signed && !timed;
@@ -84,10 +87,7 @@ fn sticky(backends: &config::Backends) -> Option<Sticky> {
         Cookie::new(codec, jar, set, written.strict, timeless, names.len())
     });
     let header = written.header.as_ref().and_then(|name| name.parse().ok());
-    let weights = backends.members.iter().map(|member| member.weight);
-    let ids = names.iter().map(|name| stable_id(name.as_bytes()));
-    let table = Maglev::new(ids.zip(weights));
-    Some(Sticky { cookie, header, client_ip: written.client_ip, table })
+    Some(Sticky { cookie, header, client_ip: written.client_ip })
 }
 
 fn route(route: &config::Route) -> Route {

@@ -9,12 +9,11 @@ mod worker;
 use crate::{
     config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
-    net::{addr::Bind, listener::Listener},
+    net::{addr::Bind, listener::Listener, memory::Memory},
     proto::{
         http::settings::ClusterSettings,
         redis::{
             self, client,
-            hub::Memory,
             table::{Commands, Custom},
         },
         tcp,
@@ -23,7 +22,7 @@ use crate::{
         log,
         metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     },
-    topology::{self, Reporter},
+    topology::{self, Reporter, door::Door},
 };
 use signal::Stop;
 use std::{
@@ -81,18 +80,21 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listener.local()
         );
     }
+    let doors: Vec<_> = config.listeners.iter().map(door).collect();
     let http_clusters = http::clusters(&config);
+    let memory = Memory { limit: limits::memory(&config), workers: metrics.clone().into() };
+    let each = config.listeners.iter().zip(&doors).enumerate();
     let crew = Crew::start(Start {
-        settings: config
-            .listeners
-            .iter()
-            .enumerate()
-            .map(|(index, listener)| settings(&config, index, listener, &http_clusters))
+        settings: each
+            .map(|(index, (listener, door))| {
+                settings(&config, index, listener, &http_clusters, door, &memory)
+            })
             .collect(),
+        doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
-        memory: Memory { limit: limits::memory(&config), workers: metrics.clone().into() },
+        memory,
         reporter,
         reader,
         clients,
@@ -138,22 +140,33 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
+fn door(listener: &crate::config::Listener) -> Arc<Door> {
+    Arc::new(Door::new(listener.name.as_str().into(), listener.limits))
+}
+
 fn settings(
     config: &Config,
     index: usize,
     listener: &crate::config::Listener,
     http_clusters: &Arc<[ClusterSettings]>,
+    door: &Arc<Door>,
+    memory: &Memory,
 ) -> Settings {
     match listener.protocol {
         Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
-        Protocol::Http => {
-            Settings::Http(http::settings(index, listener, Arc::clone(http_clusters)))
-        }
+        Protocol::Http => Settings::Http(http::settings(
+            index,
+            listener,
+            Arc::clone(http_clusters),
+            Arc::clone(door),
+            memory.clone(),
+        )),
         Protocol::Tcp => Settings::Tcp(tcp::session::Settings {
             listener: index,
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
             trusted: listener.proxy_protocol.clone(),
+            door: Arc::clone(door),
         }),
     }
 }

@@ -6,24 +6,29 @@ use crate::{
     control::process::ProcessState,
     net::{
         listener::{Accepted, Acceptor, Listener},
+        memory::Memory,
         spawn::Spawn,
     },
     proto::{
         http,
         redis::{
             self, duty,
-            hub::{Hub, Memory, Parts},
+            hub::{Hub, Parts},
             table::Commands,
         },
         tcp,
     },
     telemetry::metrics::WorkerMetrics,
-    topology::{Chooser, Reader, Reporter},
+    topology::{
+        Chooser, Reader, Reporter,
+        door::{Door, Place, Refusal},
+    },
 };
 use std::{
     cell::Cell,
     hash::{BuildHasher, RandomState},
     io,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     rc::Rc,
     sync::{
@@ -72,6 +77,29 @@ impl Service {
         }
     }
 
+    /// Whether who a client is shows only in what it sends.
+    fn identifies_later(&self, peer: IpAddr) -> bool {
+        match self {
+            Self::Redis(_) => false,
+            Self::Tcp(settings) => settings.trusts(peer),
+            Self::Http(settings) => settings.is_proxy(peer),
+        }
+    }
+
+    /// Whether a new connection is refused when memory is used up. The others refuse each request.
+    fn needs_memory(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// What a connection that is refused is told before it is closed.
+    fn refusal(&self, refusal: Refusal) -> Vec<u8> {
+        match self {
+            Self::Redis(_) => redis::refused(refusal),
+            Self::Tcp(_) => Vec::new(),
+            Self::Http(_) => http::refused(refusal),
+        }
+    }
+
     /// Whether clients wait until every backend was probed: roles must be known before, while what
     /// has none is taken for up (core.md, `init_state`).
     fn waits_for_probes(&self) -> bool {
@@ -83,6 +111,7 @@ impl Service {
 pub(super) struct Start {
     pub settings: Vec<Settings>,
     pub listeners: Vec<Listener>,
+    pub doors: Vec<Arc<Door>>,
     pub commands: Vec<Commands>,
     pub metrics: Vec<Arc<WorkerMetrics>>,
     pub memory: Memory,
@@ -127,11 +156,12 @@ enum Ask {
     Drain,
 }
 
-/// A connection on its way to its worker. Its place among `limits.max_connections` and in its
-/// worker's count is given back when it is dropped.
+/// A connection on its way to its worker. Its place among `limits.max_connections`, at its listener's
+/// door and in its worker's count is given back when it is dropped.
 struct Newcomer {
     accepted: Accepted,
     listener: usize,
+    place: Place,
     ticket: Ticket,
 }
 
@@ -178,6 +208,7 @@ impl Crew {
                 receiver,
                 mailboxes: Arc::clone(&mailboxes),
                 settings: start.settings.clone(),
+                doors: start.doors.clone(),
                 commands: start.commands.clone(),
                 metrics: Arc::clone(metrics),
                 memory: start.memory.clone(),
@@ -259,6 +290,7 @@ struct Worker {
     receiver: mpsc::Receiver<Ask>,
     mailboxes: Arc<[Mailbox]>,
     settings: Vec<Settings>,
+    doors: Vec<Arc<Door>>,
     commands: Vec<Commands>,
     metrics: Arc<WorkerMetrics>,
     memory: Memory,
@@ -307,6 +339,7 @@ impl Worker {
             relays,
             web: Rc::clone(&web),
             services: self.settings.into_iter().map(Service::new).collect(),
+            doors: self.doors,
             mailboxes: self.mailboxes,
             limit: self.limit,
             warned: Cell::new(None),
@@ -363,6 +396,7 @@ struct Desk {
     relays: Rc<tcp::hub::Hub>,
     web: Rc<http::hub::Hub>,
     services: Vec<Service>,
+    doors: Vec<Arc<Door>>,
     mailboxes: Arc<[Mailbox]>,
     limit: Arc<Semaphore>,
     /// When it last warned that clients wait.
@@ -392,8 +426,41 @@ impl Desk {
                 })
                 .await;
             if let Some(accepted) = accepted {
-                self.assign(index, accepted, permit);
+                match self.let_in(index, &accepted) {
+                    Ok(place) => self.assign(index, accepted, place, permit),
+                    Err(refusal) => self.turn_away(index, &accepted, refusal),
+                }
             }
+        }
+    }
+
+    /// A place at the listener's door.
+    fn let_in(&self, index: usize, accepted: &Accepted) -> Result<Place, Refusal> {
+        let (Some(door), Some(service)) = (self.doors.get(index), self.services.get(index)) else {
+            unreachable!("every listener has a door and a service")
+        };
+        if service.needs_memory() && self.hub.memory.is_used_up() {
+            return Err(Refusal::MEMORY);
+        }
+        let mut place = door.enter()?;
+        match accepted.peer() {
+            Some(peer) if !service.identifies_later(peer) => {
+                place.identify(door.prefix().client(peer), Instant::now())?;
+            }
+            _ => {}
+        }
+        Ok(place)
+    }
+
+    /// Tells one that is refused why, in its protocol's words; the caller closes the connection.
+    fn turn_away(&self, index: usize, accepted: &Accepted, refusal: Refusal) {
+        if let (Some(door), Some(listener)) =
+            (self.doors.get(index), self.hub.metrics.listeners.get(index))
+        {
+            door.refused(refusal.reason, listener, Instant::now());
+        }
+        if let Some(service) = self.services.get(index) {
+            accepted.say_last(&service.refusal(refusal));
         }
     }
 
@@ -420,7 +487,13 @@ impl Desk {
     }
 
     /// Keeps the connection when no worker has fewer clients, else passes it on.
-    fn assign(&self, listener: usize, accepted: Accepted, permit: OwnedSemaphorePermit) {
+    fn assign(
+        &self,
+        listener: usize,
+        accepted: Accepted,
+        place: Place,
+        permit: OwnedSemaphorePermit,
+    ) {
         let load = |mailbox: &Mailbox| mailbox.clients.load(Ordering::Relaxed);
         let own = self.mailboxes.get(self.index);
         let least = self.mailboxes.iter().min_by_key(|mailbox| load(mailbox));
@@ -431,7 +504,7 @@ impl Desk {
         };
         chosen.clients.fetch_add(1, Ordering::Relaxed);
         let ticket = Ticket { _permit: permit, clients: Arc::clone(&chosen.clients) };
-        let newcomer = Newcomer { accepted, listener, ticket };
+        let newcomer = Newcomer { accepted, listener, place, ticket };
         if own.is_some_and(|own| std::ptr::eq(own, chosen)) {
             self.welcome(newcomer);
         } else if let Err(error) = chosen.sender.try_send(Ask::NewClient(newcomer))
@@ -444,7 +517,7 @@ impl Desk {
 
     /// Starts the session of a connection that is this worker's.
     fn welcome(&self, newcomer: Newcomer) {
-        let Newcomer { accepted, listener, ticket } = newcomer;
+        let Newcomer { accepted, listener, place, ticket } = newcomer;
         let Some(service) = self.services.get(listener) else { return };
         let peer = accepted.peer();
         let Ok(stream) = accepted.register() else { return };
@@ -453,7 +526,7 @@ impl Desk {
             Service::Redis(settings) => {
                 let (hub, settings) = (Rc::clone(&self.hub), Rc::clone(settings));
                 tokio::task::spawn_local(async move {
-                    let _counted = counted;
+                    let (_counted, _place) = (counted, place);
                     let end = redis::session::serve(hub, settings, stream, peer).await;
                     tracing::debug!(listener, ?end, "session ended");
                 });
@@ -462,7 +535,7 @@ impl Desk {
                 let (hub, settings) = (Rc::clone(&self.web), Rc::clone(settings));
                 tokio::task::spawn_local(async move {
                     let _counted = counted;
-                    let end = http::session::serve(hub, settings, stream, peer).await;
+                    let end = http::session::serve(hub, settings, stream, peer, place).await;
                     tracing::debug!(listener, ?end, "session ended");
                 });
             }
@@ -470,7 +543,7 @@ impl Desk {
                 let (hub, settings) = (Rc::clone(&self.relays), Rc::clone(settings));
                 tokio::task::spawn_local(async move {
                     let _counted = counted;
-                    let end = tcp::session::serve(hub, settings, stream, peer).await;
+                    let end = tcp::session::serve(hub, settings, stream, peer, place).await;
                     tracing::debug!(listener, ?end, "session ended");
                 });
             }

@@ -79,6 +79,10 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
+    /// Refused because every backend was at its limit.
+    pub overloaded: Counter,
+    /// How long requests waited for room, those that got none included.
+    pub queue_wait: Histogram,
 }
 
 /// What one worker counts of one listener.
@@ -89,6 +93,12 @@ pub struct ListenerMetrics {
     pub rejected_protocol: Counter,
     /// Wrong passwords.
     pub rejected_auth: Counter,
+    /// By the limits of the listener, of a client's address, and of the process.
+    pub rejected_max_connections: Counter,
+    pub rejected_client_connections: Counter,
+    pub rejected_client_rate: Counter,
+    pub rejected_client_requests: Counter,
+    pub rejected_memory: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
 }
@@ -108,6 +118,9 @@ pub struct BackendMetrics {
     pub bytes_in: Counter,
     pub bytes_out: Counter,
     pub sessions: SessionMetrics,
+    /// How slow it is, as policy has it; only where a balancer asks. The three are written one after
+    /// the other, and who reads between two of them is a sample off.
+    pub latency: LatencyMetrics,
 }
 
 /// What one worker counts of the sticky sessions of one backend.
@@ -121,6 +134,16 @@ pub struct SessionMetrics {
     pub left: Counter,
     /// Requests of sessions that were here already.
     pub kept: Counter,
+}
+
+/// A moving average of a backend's latency; the numbers are gauges.
+#[derive(Debug, Default)]
+pub struct LatencyMetrics {
+    /// Microseconds as the bits of an `f64`: with peaks and penalties, and of successes alone.
+    pub peak_us: Counter,
+    pub good_us: Counter,
+    /// When the newest sample came, in microseconds on the workers' clock.
+    pub at_us: Counter,
 }
 
 /// Everything one worker counts. Index by listener, cluster and command as numbered at the start;

@@ -53,7 +53,7 @@ metrics! {
     LISTENER_ACCEPTED Counter "sluice_listener_connections_accepted_total"
         "Connections accepted.";
     LISTENER_REJECTED Counter "sluice_listener_connections_rejected_total"
-        "Clients refused: closed for bytes that are not Redis, or told that a password is wrong.";
+        "Clients refused: for what they sent, for a wrong password, or by a limit.";
     LISTENER_ACTIVE Gauge "sluice_listener_connections_active" "Connections open now.";
     LISTENER_BYTES Counter "sluice_listener_bytes_total"
         "Bytes read from clients (in) and written to them (out).";
@@ -65,6 +65,11 @@ metrics! {
     RETRIES Counter "sluice_retries_total" "Requests sent once more, to another backend.";
     STICKY Counter "sluice_sticky_total"
         "Requests of sticky sessions by cookie: that stayed (kept), began one (new), had to move (moved).";
+    REQUESTS_OVERLOADED Counter "sluice_requests_overloaded_total"
+        "Requests refused because every backend was at its limit.";
+    QUEUE_LENGTH Gauge "sluice_queue_length" "Requests that wait for a backend that has room.";
+    QUEUE_WAIT Histogram "sluice_queue_wait_seconds"
+        "How long requests waited for room, those that got none included.";
     REDIS_LOCAL Counter "sluice_redis_local_requests_total"
         "Requests answered without a backend.";
     REDIS_SPLIT Counter "sluice_redis_split_requests_total"
@@ -78,7 +83,9 @@ metrics! {
     BACKEND_ROLE Gauge "sluice_backend_role" "1 for the role it has, 0 for the others.";
     BACKEND_ADMIN Gauge "sluice_backend_admin"
         "1 for what the operator wants of it (ready, drain, disabled), 0 for the others.";
-    BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its configured weight.";
+    BACKEND_WEIGHT Gauge "sluice_backend_weight" "Its weight, as configured or set since.";
+    BACKEND_EFFECTIVE_WEIGHT Gauge "sluice_backend_effective_weight"
+        "Its weight, or the part of it that it has while it is warming.";
     BACKEND_CONNECTIONS Gauge "sluice_backend_connections" "Connections of ours open to it.";
     BACKEND_CONNECTS Counter "sluice_backend_connects_total" "Attempts to connect, by result.";
     BACKEND_REQUESTS Counter "sluice_backend_requests_total" "Requests, by result.";

@@ -7,6 +7,7 @@ use crate::policy::dice::Dice;
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
+    time::Instant,
 };
 
 /// One worker's means to choose.
@@ -17,6 +18,7 @@ pub struct Chooser {
     /// By cluster: where its balancer is; started anywhere.
     cursors: RefCell<Vec<u32>>,
     dice: Cell<Dice>,
+    epoch: Instant,
 }
 
 impl Chooser {
@@ -30,6 +32,7 @@ impl Chooser {
             topology: RefCell::new(topology),
             cursors: RefCell::new(cursors),
             dice: Cell::new(dice),
+            epoch: Instant::now(),
         }
     }
 
@@ -41,6 +44,11 @@ impl Chooser {
     /// A cluster of the snapshot in force.
     pub fn cluster(&self, index: usize) -> Option<Arc<Cluster>> {
         self.topology.borrow_mut().snapshot().clusters.get(index).map(Arc::clone)
+    }
+
+    /// The workers' clock: microseconds since they started, within some milliseconds of each other.
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// A fresh random number.
@@ -59,7 +67,7 @@ impl Chooser {
         work: impl FnOnce(&mut Picker) -> T,
     ) -> T {
         let cursor = self.cursors.borrow().get(cluster).copied().unwrap_or_default();
-        let mut picker = Picker { cursor, key };
+        let mut picker = Picker { cursor, key, now_us: self.now_us() };
         let done = work(&mut picker);
         if let Some(cursor) = self.cursors.borrow_mut().get_mut(cluster) {
             *cursor = picker.cursor;

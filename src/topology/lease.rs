@@ -21,14 +21,22 @@ pub struct Connected {
 }
 
 impl Lease {
-    /// Counts one more in flight, in the cell of `worker`.
-    pub fn new(worker: usize, backend: Arc<Backend>) -> Self {
+    /// Counts one more in flight, in the cell of `worker`; `None` when the backend is at its limit.
+    pub fn claim(worker: usize, backend: Arc<Backend>) -> Option<Self> {
+        if backend.room().is_some_and(|room| !room.take()) {
+            return None;
+        }
         cell(&backend, worker).in_flight.add(1);
-        Self { backend, worker }
+        Some(Self { backend, worker })
     }
 
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// Tells how long its answer took, or that none came: see [`Backend::observe`].
+    pub fn observe(&self, now_us: u64, took_us: u64, failed: bool) {
+        self.backend.observe(self.worker, now_us, took_us, failed);
     }
 
     /// The counters of its worker.
@@ -50,6 +58,9 @@ impl Connected {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.cell().in_flight.sub(1);
+        if let Some(room) = self.backend.room() {
+            room.give();
+        }
     }
 }
 

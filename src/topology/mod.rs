@@ -1,20 +1,25 @@
 //! The immutable snapshot of clusters, shards and backends, and each backend's live atomics.
 //! It does no I/O and knows no protocol; only control publishes a new snapshot.
 
+pub mod admission;
 mod backend;
 mod chooser;
+pub mod door;
 mod http_check;
 mod kill;
 mod lease;
 pub mod pick;
 mod report;
+mod reweigh;
 
+pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
+pub use reweigh::Present;
 
 use crate::{
     net::{prefix::Prefix, proxy_protocol::Version},
@@ -30,7 +35,7 @@ pub struct Topology {
 }
 
 /// A named group of backends holding one data set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     /// Its place in [`Topology::clusters`] and in every per-cluster table.
     pub id: usize,
@@ -42,6 +47,8 @@ pub struct Cluster {
     pub reads: ReadFrom,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
+    /// Where requests wait when all backends are at their limit; `None` without one.
+    pub queue: Option<Arc<Queue>>,
 }
 
 /// How the members of a cluster stand to each other.
@@ -63,7 +70,7 @@ pub enum Layout {
 }
 
 /// A part of the key space with one primary and its replicas.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shard {
     pub name: Arc<str>,
     /// The configured primary first, then the replicas as configured; at most 64.
@@ -72,6 +79,22 @@ pub struct Shard {
     pub replicas: Balancer,
     /// Over all members.
     pub any: Balancer,
+    /// Over all members by key: for requests that say to whom they belong, before `any`.
+    pub pinned: Option<Balancer>,
+    /// What [`pick::any`] does when no member is ready.
+    pub fail_open: FailOpen,
+    /// The cursor of `any` where it is one for all: the present one of `failover`.
+    pub present: Present,
+}
+
+/// What a pick from a group does when no member is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailOpen {
+    /// It finds nobody.
+    #[default]
+    Never,
+    /// It takes them all for ready but those that the operator took out: a probe may be wrong.
+    AllDown,
 }
 
 /// Per-cluster time limits; zero means none where the field says so.
@@ -90,6 +113,8 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// A relayed connection on which no byte moves for so long is closed; default zero: never.
     pub idle: Duration,
+    /// How long a request waits for a backend that has room; default 1s.
+    pub queue: Duration,
 }
 
 /// Who we are to the backends. `Debug` never prints the password.
@@ -108,6 +133,7 @@ impl Default for Timeouts {
             stall: Duration::from_secs(150),
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
+            queue: Duration::from_secs(1),
         }
     }
 }

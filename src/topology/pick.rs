@@ -1,29 +1,33 @@
 //! From a group of backends or a shard to the one that takes a request or a connection. It decides
 //! nothing itself: the policies do, over the gates.
 
-use super::{Backend, Shard};
+use super::{Backend, FailOpen, Shard, admission::is_full};
 use crate::policy::{
     access::Access,
     balance::{Balancer, Candidate},
     gate::Admin,
+    latency::Pace,
     reads::{ReadFrom, Source, order},
 };
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// What balancing remembers of a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Picker {
     /// The round-robin cursor, started at a random place.
     pub cursor: u32,
     /// What `client_ip` and `maglev` pin: the hash of the client's address, or of the request's key.
     pub key: u64,
+    /// When this is, in microseconds on the workers' clock; only `peak_ewma` looks.
+    pub now_us: u64,
 }
 
 /// A backend as one round of picking sees it.
 struct View<'a> {
     backend: &'a Arc<Backend>,
     round: Round,
+    now_us: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -38,6 +42,9 @@ enum Round {
 
 impl Candidate for View<'_> {
     fn ready(&self) -> bool {
+        if !self.backend.has_room() {
+            return false;
+        }
         let gate = self.backend.gate();
         let fits = match self.round {
             Round::Alike => true,
@@ -54,22 +61,52 @@ impl Candidate for View<'_> {
     }
 
     fn weight(&self) -> u32 {
-        self.backend.weight
+        self.backend.effective_weight()
+    }
+
+    fn pace(&self) -> Pace {
+        self.backend.pace(self.now_us)
     }
 }
 
 /// The member of a group for one request or connection, or `None` when none is left. Bit i of
-/// `tried` excludes member i. A member that is down is picked when no other is left.
+/// `tried` excludes member i. A member that is down is picked when no other is left and the group
+/// fails open, but not when one that is ready is at its limit.
 pub fn any(
     group: &Shard,
     picker: &mut Picker,
     tried: u64,
     draw: impl Fn() -> u64,
 ) -> Option<usize> {
-    [Round::Alike, Round::FailOpen].into_iter().find_map(|round| {
-        let balancer = &group.any;
-        balanced(balancer, &group.members, round, picker, tried, &draw)
-    })
+    let open = (group.fail_open == FailOpen::AllDown).then_some(Round::FailOpen);
+    let balance = |picker: &mut Picker| {
+        std::iter::once(Round::Alike).chain(open).find_map(|round| {
+            if matches!(round, Round::FailOpen) && is_full(group, tried, None) {
+                return None;
+            }
+            balanced(&group.any, &group.members, round, picker, tried, &draw)
+        })
+    };
+    if !group.any.shares_cursor() {
+        return balance(picker);
+    }
+    let present = group.present.get();
+    let mut shared = Picker { cursor: present, ..*picker };
+    let index = balance(&mut shared);
+    group.present.move_on(present, shared.cursor);
+    index
+}
+
+/// The member of a group that a key belongs to, as [`any`]; `None` too when no member is ready, or
+/// keys say nothing in this group.
+pub fn pinned(
+    group: &Shard,
+    picker: &mut Picker,
+    tried: u64,
+    draw: impl Fn() -> u64,
+) -> Option<usize> {
+    let balancer = group.pinned.as_ref()?;
+    balanced(balancer, &group.members, Round::Alike, picker, tried, &draw)
 }
 
 /// The member of a shard for one request, or `None` when no fit one is ready. Bit i of `tried`
@@ -98,7 +135,7 @@ fn untried_primary(shard: &Shard, tried: u64) -> Option<usize> {
     let (index, backend) =
         shard.members.iter().enumerate().find(|(_, backend)| backend.gate().primary())?;
     let gate = backend.gate();
-    let untried = tried & (1 << index) == 0;
+    let untried = tried & (1 << index) == 0 && backend.has_room();
     // Last: a permit that is taken must be used, or the backend waits for its outcome.
     let ready = untried && (gate.open() || (gate.half_open() && backend.take_permit()));
     ready.then_some(index)
@@ -131,7 +168,7 @@ fn balanced(
     draw: &impl Fn() -> u64,
 ) -> Option<usize> {
     let views: SmallVec<[View<'_>; 8]> =
-        members.iter().map(|backend| View { backend, round }).collect();
+        members.iter().map(|backend| View { backend, round, now_us: picker.now_us }).collect();
     loop {
         let index = balancer.pick(&views, picker.key, tried, &mut picker.cursor, draw())?;
         let backend = members.get(index)?;
@@ -145,10 +182,11 @@ fn balanced(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Lease, *};
     use crate::policy::{
-        balance::{Balancer, Strategy},
-        gate::{Axes, Health, Init, Passive, Role, derive},
+        balance::{Balancer, Failback, Rules, Strategy},
+        dice::Dice,
+        gate::{Axes, Health, Init, Life, Passive, Role, derive},
     };
 
     const UP: Axes = Axes {
@@ -157,6 +195,7 @@ mod tests {
         passive: Passive::Closed,
         role: Role::None,
         init: Init::Up,
+        life: Life::Steady,
     };
     const UNKNOWN: Axes = Axes { health: Health::Unknown, ..UP };
     const DOWN: Axes = Axes { health: Health::Unhealthy, ..UP };
@@ -166,6 +205,11 @@ mod tests {
     const DRAIN: Axes = Axes { admin: Admin::Drain, ..UP };
 
     fn group(members: &[Axes], strategy: Strategy) -> Shard {
+        let rules = Rules { strategy, ..Rules::default() };
+        group_by(members, rules, FailOpen::AllDown)
+    }
+
+    fn group_by(members: &[Axes], rules: Rules, fail_open: FailOpen) -> Shard {
         let backend = |(id, axes): (u32, &Axes)| {
             let address = format!("10.0.0.{id}:1").parse().unwrap();
             let backend = Backend::new(id, "c".into(), "".into(), address, 1, 1);
@@ -177,15 +221,18 @@ mod tests {
         Shard {
             name: "".into(),
             members: (0..).zip(members).map(backend).collect(),
-            replicas: Balancer::new(strategy, &[]),
-            any: Balancer::new(strategy, &vec![1; members.len()]),
+            replicas: Balancer::new(rules.strategy, &[]),
+            any: Balancer::with(rules, &vec![1; members.len()]),
+            pinned: None,
+            fail_open,
+            present: Default::default(),
         }
     }
 
     /// Who gets four connections one after the other; `-` is nobody.
     fn picked(members: &[Axes], tried: u64) -> String {
         let group = group(members, Strategy::RoundRobin);
-        let mut picker = Picker { cursor: 0, key: 0 };
+        let mut picker = Picker::default();
         let mut one = || any(&group, &mut picker, tried, || 7);
         (0..4).map(|_| one().map_or_else(|| "-".to_owned(), |index| index.to_string())).collect()
     }
@@ -213,10 +260,97 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_never_fails_open_finds_nobody_when_all_are_down() {
+        let rules = Rules { strategy: Strategy::RoundRobin, ..Rules::default() };
+        let group = group_by(&[DOWN, EJECTED], rules, FailOpen::Never);
+        assert_eq!(any(&group, &mut Picker::default(), 0, || 7), None);
+    }
+
+    /// Moves a member to where these axes put it.
+    fn put(group: &Shard, index: usize, axes: Axes) {
+        let (state, gate) = derive(axes);
+        group.members[index].publish(state, gate, axes.role, u32::from(gate.half_open()));
+    }
+
+    #[test]
+    fn failover_by_hand_is_where_it_is_for_all_workers_and_every_snapshot() {
+        let rules =
+            Rules { strategy: Strategy::Failover, failback: Failback::Manual, ..Rules::default() };
+        let group = group_by(&[UP, UP, UP], rules, FailOpen::AllDown);
+        // Each pick is another session's, with a cursor of its own.
+        let pick = |group: &Shard, cursor, tried| {
+            let mut picker = Picker { cursor, ..Picker::default() };
+            let index = any(group, &mut picker, tried, || 7).unwrap();
+            assert_eq!(picker.cursor, cursor, "a session's own cursor is left alone");
+            index
+        };
+        assert_eq!((pick(&group, 5, 0), pick(&group, 1, 0)), (0, 0));
+        assert_eq!((pick(&group, 5, 0b1), pick(&group, 1, 0)), (1, 0), "a retry moves nobody else");
+        put(&group, 0, EJECTED);
+        assert_eq!((pick(&group, 2, 0), pick(&group, 9, 0)), (1, 1));
+        put(&group, 0, UP);
+        assert_eq!(pick(&group, 0, 0), 1, "not back by itself");
+        let next = group.reweighed();
+        put(&group, 1, DRAIN);
+        assert_eq!((pick(&next, 2, 0), pick(&group, 2, 0)), (0, 0));
+        put(&group, 1, UP);
+        for index in 0..3 {
+            put(&group, index, DOWN);
+        }
+        assert_eq!(pick(&next, 2, 0), 0, "when all are down it stays");
+    }
+
+    #[test]
+    fn peak_ewma_leaves_who_fails_fast_and_tries_it_again_later() {
+        let mut group = group(&[UP, UP, UP], Strategy::PeakEwma);
+        for member in &mut group.members {
+            Arc::get_mut(member).unwrap().is_timed = true;
+        }
+        let dice = std::cell::Cell::new(Dice::new(3));
+        let draw = || {
+            let mut now = dice.get();
+            let drawn = now.next();
+            dice.set(now);
+            drawn
+        };
+        let share = |now_us| {
+            let mut picker = Picker { now_us, ..Picker::default() };
+            (0..1_000).filter(|_| any(&group, &mut picker, 0, draw) == Some(1)).count()
+        };
+        group.members.iter().for_each(|member| member.publish_usual(1_000.0));
+        for now_us in 1..20 {
+            for (index, member) in group.members.iter().enumerate() {
+                let took_us = if index == 1 { 10 } else { 1_000 };
+                Lease::claim(0, Arc::clone(member)).unwrap().observe(now_us, took_us, index == 1);
+            }
+        }
+        assert_eq!(share(20), 0);
+        assert_eq!(share(4_000_000), 0, "20 times the usual are some seconds");
+        for index in [0, 2] {
+            group.members[index].observe(0, 20_000_000, 1_000, false);
+        }
+        let later = share(20_000_000);
+        assert!(later > 300, "{later} of 1,000 after 20s");
+    }
+
+    #[test]
+    fn nobody_is_timed_where_no_balancer_asks() {
+        let group = group(&[UP], Strategy::P2c);
+        group.members[0].observe(0, 5, 1_000, true);
+        assert_eq!(group.members[0].good_us().sum::<f64>(), 0.0);
+        assert_eq!(group.members[0].pace(5).us, 1.0);
+    }
+
+    #[test]
     fn a_client_keeps_its_backend_and_moves_alone_when_it_goes() {
         let at = |members: &[Axes], key| {
-            any(&group(members, Strategy::ClientIp), &mut Picker { cursor: 0, key }, 0, || 7)
-                .unwrap()
+            any(
+                &group(members, Strategy::ClientIp),
+                &mut Picker { key, ..Picker::default() },
+                0,
+                || 7,
+            )
+            .unwrap()
         };
         let mut moved = 0;
         for key in 0..300 {
@@ -230,12 +364,36 @@ mod tests {
         assert!((60..140).contains(&moved), "{moved} of 300 were at the one of three that went");
     }
 
+    #[test]
+    fn a_key_is_pinned_while_its_member_is_ready_and_to_one_other_after() {
+        let at = |members: &[Axes], key, tried| {
+            let group = Shard {
+                pinned: Some(Balancer::new(Strategy::Maglev, &vec![1; members.len()])),
+                ..group(members, Strategy::RoundRobin)
+            };
+            pinned(&group, &mut Picker { key, ..Picker::default() }, tried, || 7)
+        };
+        for key in 0..100 {
+            let home = at(&[UP, UP, UP], key, 0).unwrap();
+            let other = at(&[UP, UP, UP], key, 1 << home).unwrap();
+            let mut one_out = [UP; 3];
+            for axes in [DOWN, EJECTED, DISABLED, DRAIN] {
+                one_out[home] = axes;
+                assert_eq!(at(&one_out, key, 0), Some(other), "{axes:?}");
+            }
+        }
+        assert_eq!(at(&[DOWN, DOWN], 7, 0), None, "then the strategy says who");
+        let without = group(&[UP, UP], Strategy::RoundRobin);
+        assert_eq!(pinned(&without, &mut Picker::default(), 0, || 7), None);
+    }
+
     const PRIMARY: Axes = Axes {
         admin: Admin::Ready,
         health: Health::Healthy,
         passive: Passive::Closed,
         role: Role::Primary,
         init: Init::Down,
+        life: Life::Steady,
     };
     const REPLICA: Axes = Axes { role: Role::Replica, ..PRIMARY };
 
@@ -254,12 +412,15 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            pinned: None,
+            fail_open: FailOpen::Never,
+            present: Default::default(),
         }
     }
 
     /// Who gets so many requests one after the other, as digits; `-` is nobody.
     fn selected(shard: &Shard, access: Access, from: ReadFrom, tried: u64) -> String {
-        let mut picker = Picker { cursor: 0, key: 0 };
+        let mut picker = Picker::default();
         let mut one = || select(shard, access, from, &mut picker, tried, || 7);
         (0..4).map(|_| one().map_or_else(|| "-".into(), |index| index.to_string())).collect()
     }

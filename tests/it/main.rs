@@ -4,11 +4,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod balance;
 mod control;
 mod harness;
 mod http_browser;
 mod http_smuggling;
 mod http_sticky;
+mod limits;
 mod operator;
 mod probe;
 mod redis_auth;
@@ -25,3 +27,5 @@ mod server;
 mod slots;
 mod table;
 mod tcp;
+mod tcp_clients;
+mod tcp_edges;

@@ -31,7 +31,8 @@ fn reads(cluster: &Cluster, from: &str, balance: &str) -> Setup {
     cluster.sluice().cluster(&format!("reads: {{ from: {from}, balance: {balance} }}"))
 }
 
-const STRATEGIES: [&str; 5] = ["round_robin", "least_connections", "p2c", "random", "client_ip"];
+const STRATEGIES: [&str; 7] =
+    ["round_robin", "least_connections", "p2c", "random", "client_ip", "maglev", "failover"];
 
 #[test]
 fn reads_go_where_the_file_says_by_every_strategy() {
@@ -46,7 +47,9 @@ fn reads_go_where_the_file_says_by_every_strategy() {
             match (from, balance) {
                 ("primary", _) => assert_eq!(seen[0], READS, "{told}"),
                 // All clients come from one address.
-                (_, "client_ip") => assert_eq!(used, 1, "{told}"),
+                (_, "client_ip" | "maglev") => assert_eq!(used, 1, "{told}"),
+                ("any", "failover") => assert_eq!(seen[0], READS, "{told}"),
+                (_, "failover") => assert_eq!(seen[1], READS, "{told}"),
                 ("any", _) => assert_eq!(used, 3, "{told}"),
                 _ => assert!(seen[0] == 0 && used == 2, "{told}"),
             }

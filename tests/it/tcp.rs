@@ -15,7 +15,7 @@ use std::{
 
 /// A server that names itself in one byte and then sends back what it gets.
 #[derive(Debug)]
-struct Echo {
+pub(crate) struct Echo {
     port: Port,
     name: u8,
     shared: Arc<Shared>,
@@ -31,13 +31,13 @@ struct Shared {
 }
 
 impl Echo {
-    fn start(name: u8) -> Self {
+    pub(crate) fn start(name: u8) -> Self {
         let echo = Self { port: Port::free(), name, shared: Arc::default() };
         echo.restart();
         echo
     }
 
-    fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let listener = eventually("the port is free again", PATIENCE, || {
             TcpListener::bind(self.port.address()).ok()
         });
@@ -60,7 +60,7 @@ impl Echo {
     }
 
     /// Closes everything; new connections are refused.
-    fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if let Some(on) = self.shared.listening.lock().unwrap().take() {
             on.store(false, Ordering::Relaxed);
             // Wakes the accept.
@@ -74,7 +74,7 @@ impl Echo {
         }
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.port.address()
     }
 
@@ -107,11 +107,11 @@ impl Drop for Echo {
     }
 }
 
-fn echoes(names: &[u8]) -> Vec<Echo> {
+pub(crate) fn echoes(names: &[u8]) -> Vec<Echo> {
     names.iter().map(|name| Echo::start(*name)).collect()
 }
 
-fn before(echoes: &[Echo]) -> Setup {
+pub(crate) fn before(echoes: &[Echo]) -> Setup {
     Setup::tcp(echoes.iter().map(Echo::address))
 }
 
@@ -123,7 +123,7 @@ fn try_connect(sluice: &Sluice) -> io::Result<TcpStream> {
 }
 
 #[track_caller]
-fn connect(sluice: &Sluice) -> TcpStream {
+pub(crate) fn connect(sluice: &Sluice) -> TcpStream {
     try_connect(sluice).unwrap()
 }
 
@@ -143,12 +143,12 @@ fn try_open(sluice: &Sluice) -> io::Result<(TcpStream, u8)> {
 }
 
 #[track_caller]
-fn open(sluice: &Sluice) -> (TcpStream, u8) {
+pub(crate) fn open(sluice: &Sluice) -> (TcpStream, u8) {
     try_open(sluice).unwrap_or_else(|error| panic!("{error}\n{}", sluice.log()))
 }
 
 /// Whether the other side closed: no data, no time-out.
-fn is_closed(socket: &mut TcpStream) -> bool {
+pub(crate) fn is_closed(socket: &mut TcpStream) -> bool {
     match byte(socket) {
         Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
         Ok(_) => false,

@@ -173,6 +173,9 @@ impl Control {
                 members: members.iter().map(|id| Arc::clone(&self.watches[*id].backend)).collect(),
                 replicas: Balancer::new(self.strategy, &weights[1..]),
                 any: Balancer::new(self.strategy, &weights),
+                pinned: None,
+                fail_open: Default::default(),
+                present: Default::default(),
             }
         });
         let cluster = Cluster {
@@ -184,6 +187,7 @@ impl Control {
             reads: self.from,
             timeouts: self.timeouts,
             credentials: self.credentials.clone(),
+            queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
         let newest = self.history.last().unwrap();

@@ -9,12 +9,12 @@ use super::{
     servers::{Fault, Mode, Server},
 };
 use sluice::{
-    net::{spawn::Spawn, stream::Stream},
+    net::{memory::Memory, spawn::Spawn, stream::Stream},
     policy::dice::Dice,
     proto::redis::{
         client::Limits,
         duty,
-        hub::{Hub, Memory, Parts},
+        hub::{Hub, Parts},
         session::{self, Settings},
         table::Commands,
     },
@@ -115,6 +115,7 @@ impl World {
             stall,
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
+            queue: Duration::ZERO,
         };
         let password = (dice.below(2) == 0).then(|| "secret".to_owned());
         let credentials = Credentials { user: None, password };

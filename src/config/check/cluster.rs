@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{http, probe, shard, sticky};
+use super::{balance, http, limits, probe, shard, sticky};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
@@ -38,6 +38,7 @@ pub(super) fn cluster(
     }
     reader.value(&section, "on_shard_down", values::choice);
     let reads = reads(reader, &section, &shards);
+    let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
@@ -48,9 +49,12 @@ pub(super) fn cluster(
         shards,
         backends,
         reads,
+        slow_start: balance::slow_start(reader, &section, strategy),
+        fail_open: balance::fail_open(reader, &section),
         check: check(reader, &checks),
         http_check: probe::http(reader, &checks),
         timeouts: timeouts(reader, &section),
+        limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &of_upstream),
         commands: commands(reader, &section),
         http: of_http,
@@ -91,7 +95,7 @@ fn only_with_its_kind(
     };
     let http = protocol == Some(Protocol::Http);
     let whose = |section: &str, key: &str| match (section, key) {
-        ("", "balance" | "sticky" | "send_proxy") if own == "shards" => Some(other),
+        ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
         ("", "redis") | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
@@ -139,12 +143,12 @@ fn only_with_its_kind(
 }
 
 fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backends> {
-    let balance = reader.choice(cluster, "balance", words::STRATEGY);
+    let (balance, failback) = balance::balance(reader, cluster);
     let sticky = sticky::sticky(reader, cluster, balance);
     let members = shard::backends(reader, cluster);
     let version = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::SEND_PROXY);
     let send_proxy = reader.value(cluster, "send_proxy", version);
-    cluster.has("backends").then_some(Backends { members, balance, sticky, send_proxy })
+    cluster.has("backends").then_some(Backends { members, balance, failback, sticky, send_proxy })
 }
 
 fn reads(
@@ -201,6 +205,7 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
         stall: stall.unwrap_or_else(|| default_stall(request)),
         client_idle: reader.duration(&section, "client_idle"),
         idle: reader.duration(&section, "idle"),
+        queue: reader.duration(&section, "queue"),
     }
 }
 

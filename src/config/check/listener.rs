@@ -1,6 +1,6 @@
 //! `listeners`: where clients come in. Not the clusters that they reach.
 
-use super::{bind, http};
+use super::{bind, http, limits};
 use crate::{
     config::{
         Admin, Listener, Protocol, RedisListener, Route, Secret,
@@ -81,6 +81,7 @@ fn listener(
     let redis = redis(reader, section);
     let of_http = http::listener(reader, section);
     let proxy_protocol = trusted(reader, section);
+    let limits = limits::listener(reader, section, protocol);
     if let Some(protocol) = protocol {
         fits(reader, section, protocol, cluster.map_or("", |cluster| cluster.source));
     }
@@ -115,6 +116,7 @@ fn listener(
         cluster: cluster?,
         redis,
         proxy_protocol,
+        limits,
         routes,
         http: of_http,
     })

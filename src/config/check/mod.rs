@@ -1,8 +1,10 @@
 //! The tree as a [`Config`]: the rules over a whole file, and every breach of them at once. Not
 //! the reading of one key: see `section`.
 
+pub(super) mod balance;
 mod cluster;
 mod http;
+mod limits;
 mod listener;
 mod probe;
 mod shard;
@@ -91,6 +93,7 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         for (index, ((key, node), cluster)) in entries.iter().zip(&clusters).enumerate() {
             let uses = |listener: &Listener| listener.clusters().contains(&index);
             let own = || listeners.iter().filter(|listener| uses(listener));
+            limits::of_protocol(reader, (key, node), cluster, own(), workers);
             own().for_each(|one| sticky::only_over_http(reader, (&key.name, node), one));
             for (listener, address) in
                 own().filter_map(|one| Some((one, asked_back(one, cluster)?)))

@@ -133,8 +133,9 @@ fn member(
     let address = reader.value(&section, "address", address);
     let weight = reader.integer(&section, "weight").unwrap_or(1);
     let admin = reader.choice(&section, "admin", words::ADMIN);
+    let tier = reader.integer(&section, "tier").unwrap_or_default();
     let at = section.field("address").map_or_else(|| first(node), |field| field.node.at.clone());
-    Some((at, path, Member { address: address?, weight, admin }))
+    Some((at, path, Member { address: address?, weight, tier, admin }))
 }
 
 fn address(text: &str, _: &Kind) -> Result<Address, Wrong> {

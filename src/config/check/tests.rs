@@ -144,7 +144,7 @@ fn values_of_the_wrong_type_or_out_of_range() {
         ),
         (
             cluster("reads: { balance: p3c }"),
-            "clusters.c.reads.balance: 'p3c' is not one of p2c, round_robin, least_connections, random, client_ip; did you mean 'p2c'?",
+            "clusters.c.reads.balance: 'p3c' is not one of p2c, round_robin, least_connections, peak_ewma, random, client_ip, maglev, failover; did you mean 'p2c'?",
         ),
         (cluster("sharding: { hash_tag: \"[]\" }"), "clusters.c.sharding.hash_tag: '[]' is not {}"),
     ]);
@@ -399,7 +399,10 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
             "clusters.c.backends[0].admin: 'drian' is not one of ready, drain, disabled; did you mean",
         ),
         (tcp("check: { tcp: { port: 1 } }"), "clusters.c.check.tcp.port: `port` is not supported"),
-        (tcp("balance: peak_ewma"), "clusters.c.balance: `peak_ewma` is not supported yet"),
+        (
+            tcp("balance: peak_ewna"),
+            "clusters.c.balance: 'peak_ewna' is not one of p2c, round_robin, least_connections, peak_ewma, random, client_ip, maglev, failover; did you mean 'peak_ewma'?",
+        ),
         (tcp("sticky: {}"), "clusters.c.sticky: it needs one or more of cookie, header, client_ip"),
         (
             tcp("sticky: { cookie: { name: S, mode: plain } }"),
@@ -455,6 +458,7 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
     assert_eq!(good(&tcp("")).clusters[0].backends.as_ref().unwrap().sticky, None);
 }
 
+mod balance;
 mod sticky;
 
 #[test]

@@ -78,7 +78,7 @@ impl Table {
         let (group, before) = (watch.group, watch.backend.state());
         let cause = source.as_str();
         let trigger = Trigger { index, cause, detail: detail.clone(), refill: false };
-        self.settle(group, Some(trigger));
+        self.settle(group, Some(trigger), now_ms);
         let Some(watch) = self.watches.get(index) else { return };
         let state = watch.backend.state();
         if state == before {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    config::{self, Cluster, Limits, Log, LogFormat, Member, Reads, Shard, Shutdown},
-    policy::gate::Gate,
+    config::{self, Backends, Cluster, Limits, Log, LogFormat, Member, Reads, Shard, Shutdown},
+    policy::{balance::Strategy, gate::Gate},
     proto::redis::probe::Phase,
     topology::Backend,
 };
@@ -53,14 +53,17 @@ impl Story {
     }
 
     fn new(replicas: u16, from: ReadFrom) -> Self {
-        let config = config(replicas, from);
-        let topology = crate::control::build::build(&config, 1);
+        Self::of(&config(replicas, from))
+    }
+
+    fn of(config: &Config) -> Self {
+        let topology = crate::control::build::build(config, 1);
         let changes = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&changes);
         let on_change = Arc::new(move || {
             counted.fetch_add(1, Relaxed);
         });
-        Self { table: Table::new(&config, &topology, on_change), changes, now_ms: 1_000 }
+        Self { table: Table::new(config, &topology, on_change), changes, now_ms: 1_000 }
     }
 
     fn pass(&mut self, index: usize, role: Role) {
@@ -120,7 +123,7 @@ fn failure() -> ProbeError {
     }
 }
 
-use State::{Ejected, HalfOpen, Ready, Unhealthy, Unknown};
+use State::{Ejected, HalfOpen, Ready, Unhealthy, Unknown, Warming};
 
 #[test]
 fn the_first_round_makes_a_shard_ready() {
@@ -415,4 +418,112 @@ fn the_first_round_does_not_wait_for_those_that_the_configuration_disables() {
     assert!(table.all_probed());
     assert_eq!(states(), [State::Drain, State::Disabled]);
     assert_eq!(table.events().total(), 2);
+}
+
+/// Two web servers alike, the first one with weight 4.
+fn group(slow_start: Duration) -> Story {
+    let mut config = config(0, ReadFrom::Any);
+    let member = |port, weight| {
+        let address = Address::Tcp { host: "10.0.0.1".to_owned(), port };
+        Member { weight, ..Member::new(address) }
+    };
+    config.clusters[0] = Cluster {
+        name: "web".to_owned(),
+        backends: Some(Backends {
+            members: vec![member(1, 4), member(2, 1)],
+            balance: Strategy::PeakEwma,
+            failback: Default::default(),
+            sticky: None,
+            send_proxy: None,
+        }),
+        slow_start: Some(slow_start),
+        ..Cluster::default()
+    };
+    let mut story = Story::of(&config);
+    (0..2).for_each(|index| story.pass(index, Role::None));
+    story
+}
+
+impl Story {
+    /// The share of a backend now, and whether its cluster got new balancers for it.
+    fn share(&mut self, index: usize) -> (u32, bool) {
+        let told = !self.table.take_reweighed().is_empty();
+        (self.backend(index).effective_weight(), told)
+    }
+}
+
+#[test]
+fn a_backend_that_comes_back_warms_up_in_steps_and_none_at_the_start() {
+    let mut story = group(Duration::from_secs(9));
+    assert_eq!(story.states(), [Ready, Ready]);
+    assert_eq!(story.share(0), (40, false));
+    (0..3).for_each(|_| story.fail(0));
+    assert_eq!(story.share(0), (40, false), "who is out keeps its place in the balancers");
+    let changes = story.changes.load(Relaxed);
+    (0..2).for_each(|_| story.pass(0, Role::None));
+    assert_eq!(story.states(), [Warming, Ready]);
+    assert!(story.gate(0).open() && story.gate(0).sticky());
+    assert_eq!(story.changes.load(Relaxed), changes + 1);
+    assert_eq!(story.newest(), "10.0.0.1:1: unhealthy -> warming: probe");
+    assert_eq!(story.share(0), (4, true), "10% before its first request");
+    for step in 2..=9 {
+        story.wait(950);
+        story.wait(50);
+        assert_eq!(story.share(0), (step * 4, true));
+        story.wait(0);
+        assert_eq!(story.share(0), (step * 4, false), "nothing new, no new balancers");
+    }
+    story.wait(1_000);
+    assert_eq!(story.states(), [Ready, Ready]);
+    assert_eq!(story.share(0), (40, true));
+    assert_eq!(story.newest(), "10.0.0.1:1: warming -> ready: slow_start");
+}
+
+#[test]
+fn an_ejected_backend_warms_up_after_its_trial() {
+    let mut story = group(Duration::from_secs(9));
+    (0..5).for_each(|_| assert_eq!(story.report(1, Outcome::Error), None));
+    assert_eq!(story.states(), [Ready, Ejected]);
+    story.wait(6_000);
+    story.pass(1, Role::None);
+    assert_eq!((story.states()[1], story.share(1)), (HalfOpen, (10, false)));
+    story.backend(1).cells[0].reads.add(1);
+    story.wait(100);
+    assert_eq!((story.states()[1], story.share(1)), (Warming, (1, true)));
+    (0..5).for_each(|_| assert_eq!(story.report(1, Outcome::Error), None));
+    assert_eq!((story.states()[1], story.share(1)), (Ejected, (10, true)));
+}
+
+#[test]
+fn without_slow_start_a_backend_is_back_at_once() {
+    let mut story = group(Duration::ZERO);
+    (0..3).for_each(|_| story.fail(0));
+    (0..2).for_each(|_| story.pass(0, Role::None));
+    assert_eq!((story.states()[0], story.share(0)), (Ready, (40, false)));
+}
+
+#[test]
+fn a_weight_set_at_run_time_counts_at_once_and_in_a_warming_backend_by_its_part() {
+    let mut story = group(Duration::from_secs(9));
+    story.table.set_weight(0, 4, "test", story.now_ms);
+    assert_eq!(story.share(0), (40, false), "it is what it was");
+    story.table.set_weight(0, 7, "test", story.now_ms);
+    assert_eq!((story.backend(0).weight(), story.share(0)), (7, (70, true)));
+    (0..3).for_each(|_| story.fail(0));
+    (0..2).for_each(|_| story.pass(0, Role::None));
+    assert_eq!(story.share(0), (7, true));
+    story.table.set_weight(0, 5_000, "test", story.now_ms);
+    assert_eq!((story.backend(0).weight(), story.share(0)), (1_000, (1_000, true)));
+    story.table.set_weight(9, 5, "test", story.now_ms);
+}
+
+#[test]
+fn what_is_usual_is_told_to_those_who_ask() {
+    let mut story = group(Duration::ZERO);
+    assert_eq!(story.backend(1).pace(0).us, 1.0);
+    story.backend(0).observe(0, 0, 300, false);
+    story.wait(100);
+    assert_eq!(story.backend(1).pace(0).us, 300.0, "nobody has asked it: it is as usual");
+    story.backend(1).observe(0, 0, 10, true);
+    assert_eq!(story.backend(1).pace(0).us, 6_000.0, "a failure is 20 times that");
 }

@@ -1,6 +1,7 @@
 //! The strategies on plain numbers: who may be picked, and how often.
 
 use super::{Strategy, *};
+use crate::policy::dice::Dice;
 use proptest::prelude::{Strategy as _, *};
 
 #[derive(Clone, Copy, Debug)]
@@ -8,6 +9,7 @@ struct Fake {
     ready: bool,
     in_flight: u32,
     weight: u32,
+    latency_us: f64,
 }
 
 impl Candidate for Fake {
@@ -20,18 +22,32 @@ impl Candidate for Fake {
     fn weight(&self) -> u32 {
         self.weight
     }
+    fn pace(&self) -> Pace {
+        Pace { us: self.latency_us, is_failing: self.latency_us == FAILING_US }
+    }
 }
 
-const STRATEGIES: [Strategy; 5] = [
+/// All but `failover`, which shares nothing.
+const SHARING: [Strategy; 7] = [
     Strategy::RoundRobin,
     Strategy::LeastConnections,
     Strategy::P2c,
     Strategy::Random,
     Strategy::ClientIp,
+    Strategy::Maglev,
+    Strategy::PeakEwma,
 ];
 
+fn strategies() -> impl Iterator<Item = Strategy> {
+    SHARING.into_iter().chain([Strategy::Failover])
+}
+
+/// The latency of a fake that is failing.
+const FAILING_US: f64 = 20.0;
+
 fn idle(weights: &[u32]) -> Vec<Fake> {
-    weights.iter().map(|weight| Fake { ready: true, in_flight: 0, weight: *weight }).collect()
+    let one = |weight: &u32| Fake { ready: true, in_flight: 0, weight: *weight, latency_us: 1.0 };
+    weights.iter().map(one).collect()
 }
 
 fn balancer(strategy: Strategy, candidates: &[Fake]) -> Balancer {
@@ -74,7 +90,7 @@ const LIMIT: f64 = 18.47;
 #[test]
 fn idle_candidates_share_by_weight() {
     for weights in [[1, 1, 1, 1, 1], [1, 2, 3, 4, 10], [1_000, 7, 500, 100, 100]] {
-        for strategy in STRATEGIES {
+        for strategy in SHARING {
             let candidates = idle(&weights);
             let shares = shares(strategy, &candidates, 200);
             let statistic = chi_square(&shares, &candidates);
@@ -85,7 +101,7 @@ fn idle_candidates_share_by_weight() {
 
 #[test]
 fn the_share_of_what_is_out_falls_to_the_others_by_weight() {
-    for strategy in STRATEGIES {
+    for strategy in SHARING {
         let mut candidates = idle(&[1, 9, 2, 3, 9, 4, 5]);
         candidates[1].ready = false;
         candidates[4].ready = false;
@@ -98,7 +114,7 @@ fn the_share_of_what_is_out_falls_to_the_others_by_weight() {
 /// 150 requests under way at all times, each as likely to end as any other.
 #[test]
 fn what_is_under_way_follows_the_weights() {
-    for strategy in [Strategy::P2c, Strategy::LeastConnections] {
+    for strategy in [Strategy::P2c, Strategy::LeastConnections, Strategy::PeakEwma] {
         for weights in [vec![1, 1, 1], vec![1, 2, 3], [&[10][..], &[1; 9]].concat(), vec![1; 40]] {
             let mut candidates = idle(&weights);
             let balancer = balancer(strategy, &candidates);
@@ -152,7 +168,7 @@ fn p2c_avoids_the_loaded_one() {
 fn least_connections_finds_the_least_loaded_by_weight() {
     let mut candidates = idle(&[1; 32]);
     candidates.iter_mut().for_each(|c| c.in_flight = 9);
-    candidates[17] = Fake { ready: true, in_flight: 12, weight: 2 };
+    candidates[17] = Fake { in_flight: 12, weight: 2, ..candidates[17] };
     assert_eq!(shares(Strategy::LeastConnections, &candidates, 10)[17], 2_000.0);
 }
 
@@ -188,7 +204,10 @@ fn a_client_stays_and_moves_only_when_its_own_backend_goes() {
 #[test]
 fn a_client_stays_when_the_list_around_its_backend_changes() {
     let (before, after) = ([10, 11, 12, 13], [13, 10, 11]);
-    let of = |ids: &[u64]| Balancer::with_ids(Strategy::ClientIp, &vec![1; ids.len()], ids);
+    let of = |ids: &[u64]| {
+        let rules = Rules { strategy: Strategy::Maglev, ids: ids.to_vec(), ..Rules::default() };
+        Balancer::with(rules, &vec![1; ids.len()])
+    };
     let (first, second) = (of(&before), of(&after));
     let pick = |of: &Balancer, ids: &[u64], key| {
         ids[of.pick(&idle(&vec![1; ids.len()]), key, 0, &mut 0, 0).unwrap()]
@@ -202,15 +221,102 @@ fn a_client_stays_when_the_list_around_its_backend_changes() {
 }
 
 #[test]
+fn peak_ewma_avoids_the_slow_one_and_a_queue() {
+    let mut candidates = idle(&[1; 5]);
+    candidates[3].latency_us = 15.0;
+    candidates[0].in_flight = 2;
+    let slow = shares(Strategy::PeakEwma, &candidates, 200);
+    assert_eq!(slow[3], 0.0, "{slow:?}");
+    assert!(slow[0] > 0.0, "three times as dear as the others, and less than the slow one");
+    candidates.iter_mut().for_each(|c| c.in_flight = 21);
+    candidates[3].in_flight = 0;
+    let busy = shares(Strategy::PeakEwma, &candidates, 200);
+    assert!(busy[3] > 0.0, "a slow idle one beats a queue: {busy:?}");
+    candidates[3].latency_us = FAILING_US;
+    let failing = shares(Strategy::PeakEwma, &candidates, 200);
+    assert_eq!(failing[3], 0.0, "idle because it fails: {failing:?}");
+}
+
+#[test]
+fn a_tier_is_used_when_none_of_a_lower_one_is_ready() {
+    for strategy in SHARING {
+        let mut candidates = idle(&[1, 7, 2, 7]);
+        let rules = Rules { strategy, tiers: vec![0, 1, 0, 5], ..Rules::default() };
+        let balancer = Balancer::with(rules, &[1, 7, 2, 7]);
+        let used = |candidates: &[Fake], tried| {
+            let (mut seen, mut dice) = ([0; 4], Dice::new(9));
+            for _ in 0..3_000 {
+                let (key, draw, mut cursor) = (dice.next(), dice.next(), dice.next() as u32);
+                let pick = balancer.pick(candidates, key, tried, &mut cursor, draw);
+                seen[pick.unwrap()] += 1;
+            }
+            seen
+        };
+        let [a, b, c, d] = used(&candidates, 0);
+        assert!((b, d) == (0, 0) && a > 0 && c > 0, "{strategy:?}");
+        assert!((900..1_100).contains(&a), "by weight within the tier: {strategy:?}: {a}");
+        candidates[2].ready = false;
+        assert_eq!(used(&candidates, 0), [3_000, 0, 0, 0], "{strategy:?}");
+        assert_eq!(used(&candidates, 1), [0, 3_000, 0, 0], "{strategy:?}: a retry goes on");
+        candidates[0].ready = false;
+        candidates[1].ready = false;
+        assert_eq!(used(&candidates, 0), [0, 0, 0, 3_000], "{strategy:?}");
+        candidates[2].ready = true;
+        assert_eq!(used(&candidates, 0), [0, 0, 3_000, 0], "{strategy:?}");
+    }
+}
+
+/// Who gets a request after each of the changes: `-a` takes a out, `+a` brings it back, `~a` is a
+/// request that has tried a.
+fn line(failback: Failback, tiers: &[u8], changes: &str) -> String {
+    let mut candidates = idle(&[1; 4]);
+    let rules =
+        Rules { strategy: Strategy::Failover, failback, tiers: tiers.to_vec(), ..Rules::default() };
+    let balancer = Balancer::with(rules, &[1; 4]);
+    let mut cursor = u32::MAX;
+    let told = changes.split_whitespace().map(|change| {
+        let (sign, name) = change.split_at(1);
+        let at = usize::from(name.as_bytes().first().map_or(0, |name| name - b'a'));
+        let mut tried = 0;
+        match sign {
+            "-" => candidates[at].ready = false,
+            "+" => candidates[at].ready = true,
+            "~" => tried = 1 << at,
+            _ => {}
+        }
+        let pick = balancer.pick(&candidates, 1, tried, &mut cursor, 2);
+        pick.map_or('!', |i| char::from(b"abcd"[i]))
+    });
+    told.collect()
+}
+
+#[test]
+fn failover_takes_the_first_that_is_ready_and_goes_back_as_told() {
+    let story = ". -a . -b +a +b ~a . -a -b -c -d +d";
+    assert_eq!(line(Failback::Auto, &[], story), "abbcaababcd!d");
+    assert_eq!(line(Failback::Manual, &[], story), "abbcccccccd!d");
+    assert_eq!(line(Failback::Manual, &[], ". -a +a ~b ."), "abbab", "one request moves alone");
+    let tiers = [1, 0, 0, 1];
+    assert_eq!(line(Failback::Auto, &tiers, ". -b -c +b"), "bcab");
+    assert_eq!(line(Failback::Manual, &tiers, ". -b -c +b"), "bcaa");
+}
+
+#[test]
 fn nobody_is_picked_of_nobody() {
-    for strategy in STRATEGIES {
+    for strategy in strategies() {
         assert_eq!(balancer(strategy, &[]).pick::<Fake>(&[], 1, 0, &mut 0, 1), None);
     }
 }
 
 fn fakes() -> impl proptest::strategy::Strategy<Value = Vec<Fake>> {
-    let fake = (any::<bool>(), prop_oneof![0_u32..20, Just(u32::MAX)], 0_u32..9);
-    let fake = fake.prop_map(|(ready, in_flight, weight)| Fake { ready, in_flight, weight });
+    let latency_us = prop_oneof![1.0..1e9, Just(f64::INFINITY)];
+    let fake = (any::<bool>(), prop_oneof![0_u32..20, Just(u32::MAX)], 0_u32..9, latency_us);
+    let fake = fake.prop_map(|(ready, in_flight, weight, latency_us)| Fake {
+        ready,
+        in_flight,
+        weight,
+        latency_us,
+    });
     prop::collection::vec(fake, 0..70)
 }
 
@@ -221,16 +327,29 @@ proptest! {
         candidates in fakes(),
         fewer in 0_usize..3,
         draws in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>()), 20),
+        tiers in prop_oneof![Just(Vec::new()), prop::collection::vec(0_u8..3, 70)],
+        manual: bool,
         mut cursor: u32,
     ) {
-        for strategy in STRATEGIES {
+        let failback = if manual { Failback::Manual } else { Failback::Auto };
+        for strategy in strategies() {
             // The balancer may be older than the list: a shorter one must do no harm.
             let known = candidates.len().saturating_sub(fewer);
-            let balancer = balancer(strategy, &candidates[..known]);
+            let weights: Vec<u32> = candidates[..known].iter().map(|c| c.weight).collect();
+            let rules = Rules { strategy, failback, tiers: tiers.clone(), ids: Vec::new() };
+            let balancer = Balancer::with(rules, &weights);
+            let told = |i: usize| tiers.get(i).copied().unwrap_or(0);
+            let lowest = (0..known.min(64)).map(told).min().unwrap_or(0);
+            let tier = |i: usize| if i < known { told(i) } else { lowest };
             for (key, tried, draw) in &draws {
                 let may = |i: usize| i < 64 && candidates[i].ready && tried >> i & 1 == 0;
+                let lowest_open = (0..candidates.len()).filter(|i| may(*i)).map(tier).min();
                 match balancer.pick(&candidates, *key, *tried, &mut cursor, *draw) {
-                    Some(i) => prop_assert!(may(i), "{strategy:?} picked {i}"),
+                    Some(i) => {
+                        prop_assert!(may(i), "{strategy:?} picked {i}");
+                        let stays = strategy == Strategy::Failover && (manual || fewer > 0);
+                        prop_assert!(stays || Some(tier(i)) == lowest_open, "{strategy:?}: tier of {i}");
+                    }
                     None => prop_assert!(!(0..candidates.len()).any(may), "{strategy:?} found none"),
                 }
             }

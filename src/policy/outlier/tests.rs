@@ -204,7 +204,7 @@ fn axes(passive: Passive) -> Vec<Axes> {
         for health in [Health::Unknown, Health::Healthy, Health::Unhealthy] {
             for role in Role::ALL {
                 for init in [Init::Down, Init::Up] {
-                    all.push(Axes { admin, health, passive, role, init });
+                    all.push(Axes { admin, health, passive, role, init, ..Axes::default() });
                 }
             }
         }

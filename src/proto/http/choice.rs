@@ -7,8 +7,12 @@ use super::{
     settings::{ClusterSettings, ShardKey, Sticky},
 };
 use crate::{
-    policy::{access::Access, cookie, dice::mix, gate::State, maglev::Maglev, slot::slot},
-    topology::{Backend, Cluster, Layout, Shard, pick},
+    policy::{access::Access, cookie, dice::mix, gate::State, slot::slot},
+    topology::{
+        Backend, Cluster, FailOpen, Layout, Lease, Shard,
+        admission::{Attempt, Turn, claim},
+        pick,
+    },
 };
 use http::{HeaderMap, HeaderValue, Method, header::COOKIE, request::Parts};
 use std::{
@@ -22,11 +26,13 @@ use std::{
 pub(super) struct Choice<'a> {
     cluster: &'a Cluster,
     shard: &'a Shard,
+    /// The shard's place among the cluster's.
+    place: usize,
     access: Access,
     /// What `client_ip` and `maglev` pin.
     key: u64,
-    /// What keeps it at one backend where no session does.
-    pin: Option<Pin<'a>>,
+    /// The hash that keeps it at one backend where no session does.
+    pin: Option<u64>,
     /// Bit i: member i has been tried.
     tried: u64,
     /// The member that its session is at.
@@ -35,35 +41,29 @@ pub(super) struct Choice<'a> {
     strict: bool,
 }
 
-/// A hash that belongs to one member, and to another one when that is out.
-#[derive(Clone, Copy, Debug)]
-struct Pin<'a> {
-    table: &'a Maglev,
-    hash: u64,
-}
-
 impl<'a> Choice<'a> {
     /// # Errors
     /// What the client is told when the request does not say which shard it is for.
     pub(super) fn new(
         cluster: &'a Cluster,
-        settings: &'a ClusterSettings,
+        settings: &ClusterSettings,
         head: &Parts,
         address: Option<IpAddr>,
         hub: &Hub,
     ) -> Result<Self, Refusal> {
         let found = settings.shard_key.as_ref().map(|place| (place, place.find(head)));
-        let shard = match (&*cluster.shards, &found) {
+        let place = match (&*cluster.shards, &found) {
             ([], _) => None,
-            ([only], _) => Some(only),
+            ([_], _) => Some(0),
             (_, Some((_, Some(key)))) => {
-                let owner = cluster.slots.get(usize::from(slot(key))).copied().map(usize::from);
-                owner.and_then(|owner| cluster.shards.get(owner))
+                cluster.slots.get(usize::from(slot(key))).copied().map(usize::from)
             }
             (_, Some((place, None))) => return Err(Refusal::no_shard_key(place.missing())),
             (_, None) => None,
         };
-        let shard = shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
+        let found_shard = place.and_then(|place| Some((place, cluster.shards.get(place)?)));
+        let (place, shard) =
+            found_shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
         let key = match (found.and_then(|(_, key)| key), cluster.layout, address) {
             (Some(key), _, _) => hash(key),
             (None, Layout::Group { client, .. }, Some(address)) => client.key(address),
@@ -71,7 +71,7 @@ impl<'a> Choice<'a> {
         };
         let pin = settings.sticky.as_ref().and_then(|sticky| sticky.pin(&head.headers, address));
         let access = access(&head.method);
-        Ok(Self { cluster, shard, access, key, pin, tried: 0, sticky: None, strict: false })
+        Ok(Self { cluster, shard, place, access, key, pin, tried: 0, sticky: None, strict: false })
     }
 
     /// Its session is at the member at that place; `strict`: and goes nowhere else. `since` tells it
@@ -79,61 +79,79 @@ impl<'a> Choice<'a> {
     ///
     /// When the member is out all of the session's requests go to the same other one: a browser
     /// sends several at once, and each by itself would begin the session somewhere else.
-    pub(super) fn stick(&mut self, place: usize, strict: bool, since: u64, table: &'a Maglev) {
+    pub(super) fn stick(&mut self, place: usize, strict: bool, since: u64) {
         self.sticky = Some(place);
         self.strict = strict;
-        if self.pin.is_none() {
-            self.pin = Some(Pin { table, hash: self.key ^ mix(since) });
-        }
+        self.pin = self.pin.or_else(|| Some(self.key ^ mix(since)));
     }
 
     pub(super) fn access(&self) -> Access {
         self.access
     }
 
-    /// The place of the next backend to try, or `None` when none is left.
-    pub(super) fn next(&mut self, hub: &Hub) -> Option<(usize, &'a Arc<Backend>)> {
-        let index =
-            self.at_home().or_else(|| if self.strict { None } else { self.elsewhere(hub) })?;
-        self.tried |= 1 << index;
-        Some((index, self.shard.members.get(index)?))
+    /// Where it waits for room: who has a session somewhere waits for that backend alone.
+    pub(super) fn turn(&self) -> Turn {
+        Turn { shard: self.place, access: self.access, home: self.home().map(|(place, _)| place) }
+    }
+
+    /// A claim on the next backend to try, which is then tried.
+    pub(super) fn next(&mut self, hub: &Hub) -> Attempt<(usize, Lease)> {
+        let claimed = self.claim(hub);
+        if let Attempt::Got((index, _)) = &claimed {
+            self.tried |= 1 << index;
+        }
+        claimed
+    }
+
+    fn claim(&self, hub: &Hub) -> Attempt<(usize, Lease)> {
+        let worker = hub.chooser.worker();
+        if let Some((place, backend)) = self.home() {
+            let mut once = (!backend.gate().half_open() || backend.take_permit()).then_some(place);
+            return match claim(worker, self.shard, self.tried, None, |_| once.take()) {
+                Attempt::Nobody if !backend.has_room() => Attempt::Full,
+                claimed => claimed,
+            };
+        }
+        if self.strict && self.sticky.is_some() {
+            return Attempt::Nobody;
+        }
+        let wanted = match self.cluster.layout {
+            Layout::Group { .. } => None,
+            Layout::Shards | Layout::Fixed => Some((self.access, self.cluster.reads)),
+        };
+        claim(worker, self.shard, self.tried, wanted, |tried| self.elsewhere(hub, tried))
     }
 
     /// The member of its session, if it still takes those and was not tried.
-    fn at_home(&self) -> Option<usize> {
+    fn home(&self) -> Option<(usize, &'a Arc<Backend>)> {
         let place = self.sticky.filter(|place| self.tried >> place & 1 == 0)?;
         let backend = self.shard.members.get(place)?;
         let gate = backend.gate();
         let takes = gate.sticky()
-            || gate.half_open() && backend.take_permit()
+            || gate.half_open() && backend.has_permit()
             || !self.strict && self.is_as_good_as_any(backend);
-        takes.then_some(place)
+        takes.then_some((place, backend))
     }
 
     /// With nobody ready the pick takes them all for ready but those taken out by hand; so the
     /// session need not leave a backend for another one that is out too.
     fn is_as_good_as_any(&self, home: &Backend) -> bool {
         let ready = |one: &Arc<Backend>| one.gate().open() || one.gate().half_open();
-        home.state() != State::Disabled && !self.shard.members.iter().any(ready)
+        self.shard.fail_open == FailOpen::AllDown
+            && home.state() != State::Disabled
+            && !self.shard.members.iter().any(ready)
     }
 
-    fn pinned(&self) -> Option<usize> {
-        let Pin { table, hash } = self.pin?;
-        table.first(hash, |place| {
-            let untried = self.tried >> place & 1 == 0;
-            let member = self.shard.members.get(place).filter(|_| untried);
-            member.is_some_and(|backend| {
-                let gate = backend.gate();
-                gate.open() || gate.half_open() && backend.take_permit()
-            })
-        })
-    }
-
-    fn elsewhere(&self, hub: &Hub) -> Option<usize> {
-        if let Some(place) = self.pinned() {
-            return Some(place);
+    fn elsewhere(&self, hub: &Hub, tried: u64) -> Option<usize> {
+        let (shard, cluster) = (self.shard, self.cluster);
+        let pinned = self.pin.and_then(|key| {
+            let draw = || hub.chooser.draw();
+            hub.chooser
+                .with_picker(cluster.id, key, |picker| pick::pinned(shard, picker, tried, draw))
+        });
+        if pinned.is_some() {
+            return pinned;
         }
-        let (shard, cluster, tried) = (self.shard, self.cluster, self.tried);
         let draw = || hub.chooser.draw();
         hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
             Layout::Group { .. } => pick::any(shard, picker, tried, draw),
@@ -171,11 +189,11 @@ fn access(method: &Method) -> Access {
 
 impl Sticky {
     /// By its header, else by its client's address. One that says nothing is none.
-    fn pin(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Option<Pin<'_>> {
+    fn pin(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Option<u64> {
         let told = self.header.as_ref().and_then(|name| headers.get(name));
         let told = told.map(HeaderValue::as_bytes).filter(|told| !told.is_empty()).map(hash);
         let address = || Some(self.client_ip?.key(address?));
-        told.or_else(address).map(|hash| Pin { table: &self.table, hash })
+        told.or_else(address)
     }
 }
 

@@ -20,7 +20,8 @@ use crate::{
         dice::Dice,
         retry::{Effect, Verdict, decide},
     },
-    topology::{Backend, Cluster, Lease, Outcome},
+    proto::admission::admit,
+    topology::{Backend, Cluster, Lease, Outcome, admission::NotAdmitted},
 };
 use http::Response;
 use hyper::body::Incoming;
@@ -65,14 +66,22 @@ impl Errand<'_> {
         let mut tries = 0;
         let mut newest = None;
         loop {
-            let Some((place, backend)) = self.choice.next(self.hub) else {
-                return Err(newest.unwrap_or_else(|| Refusal::no_backend(self.choice.why_not())));
+            let (place, lease) = match self.claim().await {
+                Ok(claimed) => claimed,
+                Err(NotAdmitted::Overloaded) => {
+                    return Err(newest.unwrap_or_else(|| Refusal::overloaded(&self.cluster.name)));
+                }
+                Err(NotAdmitted::Nobody) => {
+                    let none = || Refusal::no_backend(self.choice.why_not());
+                    return Err(newest.unwrap_or_else(none));
+                }
             };
+            let backend = &Arc::clone(lease.backend());
             if tries > 0 {
                 trip.retried();
             }
             tries += 1;
-            let miss = match self.ask((place, backend), &mut parcel, trip).await {
+            let miss = match self.ask((place, lease), &mut parcel, trip).await {
                 Ok(answer) => return Ok(answer),
                 Err(miss) => miss,
             };
@@ -88,15 +97,21 @@ impl Errand<'_> {
         }
     }
 
+    /// A claim on a backend that was not tried, as soon as one has room.
+    async fn claim(&mut self) -> Result<(usize, Lease), NotAdmitted> {
+        let (hub, turn) = (self.hub, self.choice.turn());
+        let counted = hub.counted(self.cluster.id);
+        admit(self.cluster, counted, turn, || self.choice.next(hub)).await
+    }
+
     /// One try.
     async fn ask(
         &self,
-        (place, backend): (usize, &Arc<Backend>),
+        (place, lease): (usize, Lease),
         parcel: &mut Parcel,
         trip: &Trip,
     ) -> Result<Answer, Miss> {
-        let lease = Lease::new(self.hub.chooser.worker(), Arc::clone(backend));
-        let site = self.hub.site(backend);
+        let site = self.hub.site(lease.backend());
         let line = Line::open(self.hub, self.cluster, self.settings, &site, parcel.is_replayable());
         let line = line.await.map_err(Miss::Connect)?;
         let asked_us = self.hub.now_us();
@@ -146,6 +161,8 @@ impl Errand<'_> {
             Access::Write => cell.writes.add(1),
         }
         cell.failures.add(1);
+        let chooser = &self.hub.chooser;
+        backend.observe(chooser.worker(), chooser.now_us(), 0, true);
         self.hub.reporter.report(backend, Outcome::LocalFailure);
     }
 

@@ -24,3 +24,5 @@ mod tunnel;
 mod upload;
 mod upstream;
 mod watch;
+
+pub use reply::refused;

@@ -2,6 +2,7 @@
 //! `X-Sluice-Error`.
 
 use super::download::Download;
+use crate::topology::door::{self, Reason};
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
@@ -18,11 +19,13 @@ pub(super) struct Refusal {
     text: String,
     /// What follows on the connection cannot be trusted, or is not wanted.
     close: bool,
+    /// Seconds after which it is worth trying again.
+    retry_s: u64,
 }
 
 impl Refusal {
     fn new(status: StatusCode, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { status, reason, text: text.into(), close: false }
+        Self { status, reason, text: text.into(), close: false, retry_s: 1 }
     }
 
     /// The request is not what HTTP allows: who is to say where the next one begins?
@@ -47,6 +50,31 @@ impl Refusal {
 
     pub(super) fn no_backend(text: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_backend", text)
+    }
+
+    /// Every backend is at its limit.
+    pub(super) fn overloaded(cluster: &str) -> Self {
+        let text = format!("cluster {cluster} is overloaded");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
+    }
+
+    /// A limit of the listener, of the client's address or of the process.
+    pub(super) fn limited(limit: door::Refusal) -> Self {
+        let (status, text) = match limit.reason {
+            Reason::MaxConnections => (StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+            Reason::Memory => (StatusCode::SERVICE_UNAVAILABLE, "memory is used up"),
+            Reason::ClientConnections => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many connections from your address")
+            }
+            Reason::ClientRate => {
+                (StatusCode::TOO_MANY_REQUESTS, "your address connects too often")
+            }
+            Reason::ClientRequests => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many requests from your address")
+            }
+        };
+        let refusal = Self::new(status, limit.reason.as_str(), text);
+        Self { close: true, retry_s: limit.retry_after_s(), ..refusal }
     }
 
     pub(super) fn no_shard_key(text: impl Into<String>) -> Self {
@@ -76,21 +104,40 @@ impl Refusal {
         Self { close: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, "client_timeout", text) }
     }
 
+    /// Whether trying again later may help.
+    fn is_for_now(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
     /// The reply; `close`: the connection ends after it.
     pub(super) fn into_response(self) -> Response<Download> {
+        let for_now = self.is_for_now();
         let mut response = Response::new(Download::Text(Bytes::from(self.text + "\n")));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(X_SLUICE_ERROR, HeaderValue::from_static(self.reason));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if for_now {
+            headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_s));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
+}
+
+/// What a connection that is refused before it says anything is told: HTTP/1.1, which a client of
+/// HTTP/2 does not understand, but closing says the same to it.
+pub fn refused(limit: door::Refusal) -> Vec<u8> {
+    let Refusal { status, reason, text, retry_s, .. } = Refusal::limited(limit);
+    let length = text.len() + 1;
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         X-Sluice-Error: {reason}\r\nRetry-After: {retry_s}\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{text}\n"
+    )
+    .into_bytes()
 }
 
 /// What a client sent, fit for a line of text.

@@ -10,12 +10,13 @@ use super::{
     parcel::Parcel,
     reply::Refusal,
     routes,
-    settings::{ClusterSettings, Cookie, Settings, Sticky},
+    settings::{ClusterSettings, Cookie, Settings},
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
     watch::{Phase, Watch},
 };
+use crate::topology::door;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -23,7 +24,11 @@ use http::{
     request::Parts,
 };
 use hyper::body::{Body, Incoming};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// One client's connection.
 #[derive(Debug)]
@@ -52,6 +57,25 @@ impl Session {
         }
     }
 
+    /// Whether the limits of the client's address and of the process let the request in.
+    fn is_allowed(&self, head: &Parts) -> Result<(), Refusal> {
+        let settings = &*self.settings;
+        let refusal = if settings.memory.is_used_up() {
+            Some(door::Refusal::MEMORY)
+        } else if settings.door.counts_requests() {
+            let address = self.client.origin(settings, &head.headers);
+            let key = address.map(|address| settings.door.prefix().client(address));
+            key.and_then(|key| settings.door.request(key, Instant::now()).err())
+        } else {
+            None
+        };
+        let Some(refusal) = refusal else { return Ok(()) };
+        if let Some(listener) = self.hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, Instant::now());
+        }
+        Err(Refusal::limited(refusal))
+    }
+
     fn watch(&self) -> (Rc<Watch>, Option<Watched>) {
         if let Some(watch) = &self.watch {
             watch.begin();
@@ -69,6 +93,7 @@ impl Session {
         trip: &mut Trip,
     ) -> Result<(Answer, Promise), Refusal> {
         let settings = &*self.settings;
+        self.is_allowed(&head)?;
         head::normalise(&mut head, settings.limits.uri)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);
@@ -81,10 +106,10 @@ impl Session {
         let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
         trip.goes_to(index, choice.access());
         let mut stickiness = None;
-        if let Some((sticky, cookie)) = with_cookie(of_cluster) {
+        if let Some(cookie) = cookie(of_cluster) {
             let found = Stickiness::take(cookie, &mut head.headers);
             if let Some(place) = found.place {
-                choice.stick(place, cookie.strict, found.issued, &sticky.table);
+                choice.stick(place, cookie.strict, found.issued);
             }
             stickiness = Some(found);
         }
@@ -112,8 +137,8 @@ impl Session {
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
         head::to_client(&mut head, &self.settings);
-        let sticky = of_cluster.and_then(with_cookie);
-        if let (Some((_, cookie)), Some(stickiness)) = (sticky, promise.stickiness) {
+        let cookie = of_cluster.and_then(cookie);
+        if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
             trip.sticky(told, &lease);
         }
@@ -153,9 +178,8 @@ struct Promise {
     stickiness: Option<Stickiness>,
 }
 
-fn with_cookie(cluster: &ClusterSettings) -> Option<(&Sticky, &Cookie)> {
-    let sticky = cluster.sticky.as_ref()?;
-    Some((sticky, sticky.cookie.as_ref()?))
+fn cookie(cluster: &ClusterSettings) -> Option<&Cookie> {
+    cluster.sticky.as_ref()?.cookie.as_ref()
 }
 
 /// Whether the client waits to be told that its body is wanted; there is no other expectation

@@ -4,6 +4,7 @@ use super::{
     client::Client,
     download::Download,
     hub::Hub,
+    reply::refused,
     service::Session,
     settings::{Limits, Settings},
     watch::{Phase, Watch},
@@ -11,6 +12,7 @@ use super::{
 use crate::{
     net::{early::Early, origin::Origin, stream::Stream},
     telemetry::metrics::ListenerMetrics,
+    topology::door::{Place, Reason, Refusal},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,6 +31,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
+    time::Instant,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -41,6 +44,8 @@ pub enum End {
     Tunnel,
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
+    /// The client has too many connections, or they come too fast.
+    Refused(Reason),
     /// It kept silent within a request, or for too long between two.
     Silent,
     /// What came was not HTTP, or the connection broke.
@@ -49,12 +54,14 @@ pub enum End {
     Unread(io::Error),
 }
 
-/// Serves one client until it ends. `peer` is its address, when it has one.
+/// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
+/// the listener's door, where one whose proxy speaks for it is identified here.
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     mut client: Stream,
     peer: Option<IpAddr>,
+    mut place: Place,
 ) -> End {
     let _guard = Guard(Rc::clone(&hub));
     let mut origin = Origin::of(&client, peer);
@@ -66,6 +73,11 @@ pub async fn serve(
                 return End::NoHeader(error);
             }
         };
+        if let Err(refusal) = identify(&hub, &settings, &mut place, origin.address) {
+            let _ = client.write_all(&refused(refusal)).await;
+            let _ = client.shutdown().await;
+            return End::Refused(refusal.reason);
+        }
     }
     hub.look_at_clock();
     let watch = Watch::new(Phase::Head, Hub::after(hub.now_us(), settings.limits.header_time));
@@ -96,6 +108,22 @@ pub async fn serve(
         session.hub.rejected(session.settings.listener);
     }
     end
+}
+
+/// Takes the place of a client whose proxy has told who it is.
+fn identify(
+    hub: &Hub,
+    settings: &Settings,
+    place: &mut Place,
+    address: Option<IpAddr>,
+) -> Result<(), Refusal> {
+    let Some(address) = address else { return Ok(()) };
+    let now = Instant::now();
+    place.identify(settings.door.prefix().client(address), now).inspect_err(|refusal| {
+        if let Some(listener) = hub.metrics.listeners.get(settings.listener) {
+            settings.door.refused(refusal.reason, listener, now);
+        }
+    })
 }
 
 /// Counts a fault of ours that ends the session.

@@ -2,11 +2,9 @@
 
 use super::routes::Route;
 use crate::{
-    net::prefix::Prefix,
-    policy::{
-        maglev::Maglev,
-        sticky::{Codec, Jar, SetCookie},
-    },
+    net::{memory::Memory, prefix::Prefix},
+    policy::sticky::{Codec, Jar, SetCookie},
+    topology::door::Door,
 };
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -30,6 +28,9 @@ pub struct Settings {
     pub request_id: RequestId,
     /// By cluster of the process.
     pub clusters: Arc<[ClusterSettings]>,
+    pub door: Arc<Door>,
+    /// When it is used up, requests are refused.
+    pub memory: Memory,
 }
 
 /// What a client may take.
@@ -81,9 +82,6 @@ pub struct Sticky {
     pub cookie: Option<Cookie>,
     pub header: Option<HeaderName>,
     pub client_ip: Option<Prefix>,
-    /// Which backend a header or an address belongs to, by its place in its group. Every proxy with
-    /// the same backends has the same one.
-    pub table: Maglev,
 }
 
 /// The cookie that names a backend.
@@ -153,7 +151,7 @@ impl Settings {
     }
 
     /// Whether connections from `peer` begin with a PROXY protocol header.
-    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
         contains(&self.proxies, peer)
     }
 }
@@ -191,6 +189,8 @@ impl Settings {
             via: false,
             request_id: RequestId::Pass,
             clusters: Arc::new([]),
+            door: Arc::new(Door::new("".into(), Default::default())),
+            memory: Memory::default(),
         }
     }
 }

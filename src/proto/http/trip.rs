@@ -136,7 +136,9 @@ impl Trip {
             cell.failures.add(1);
             self.hub.reporter.report(lease.backend(), Outcome::Error);
         }
-        site.replied(now_us, now_us.saturating_sub(asked_us));
+        let took_us = now_us.saturating_sub(asked_us);
+        lease.observe(self.hub.chooser.now_us(), took_us, status.is_server_error());
+        site.replied(now_us, took_us);
         let body_idle = self.settings.limits.body_idle;
         self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
@@ -181,6 +183,7 @@ impl Trip {
         self.end = End::Broken;
         let Some(stop) = &self.at else { return };
         stop.lease.cell().failures.add(1);
+        stop.lease.observe(self.hub.chooser.now_us(), 0, true);
         self.hub.reporter.report(stop.lease.backend(), Outcome::LocalFailure);
     }
 

@@ -38,6 +38,8 @@ struct Inner {
     touched: bool,
     /// The session has requests that wait for places.
     stalled: bool,
+    /// Not read because memory is scarce and it has much to be told.
+    held_back: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -110,6 +112,7 @@ impl Client {
                 paused: None,
                 touched: false,
                 stalled: false,
+                held_back: false,
                 closing: None,
                 end: None,
                 barrier: false,
@@ -142,6 +145,8 @@ impl Client {
         }
         while inner.backlog() > 0 {
             inner.write(hub, self);
+            // Now: while memory is scarce no batch may come that would.
+            inner.charge(hub);
             if let Some(end) = inner.end {
                 return Poll::Ready(Event::End(end));
             }
@@ -168,7 +173,7 @@ impl Client {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
-        if !read || inner.closing.is_some() || inner.stalled {
+        if !read || inner.closing.is_some() || inner.stalled || inner.held_back {
             return Poll::Pending;
         }
         let Some(stream) = &mut inner.stream else {
@@ -327,6 +332,19 @@ impl Client {
     /// Bytes held for this client.
     pub fn held(&self) -> usize {
         self.inner.borrow().charged
+    }
+
+    /// Bytes of replies held for this client.
+    pub(super) fn owed(&self) -> usize {
+        self.inner.borrow().line.held()
+    }
+
+    /// Stops reading its requests, or goes on.
+    pub(super) fn hold_back(&self, hold: bool) {
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::replace(&mut inner.held_back, hold) && !hold {
+            inner.wake();
+        }
     }
 
     /// Microseconds of silence after which it is closed; 0: never.

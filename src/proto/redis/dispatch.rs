@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     policy::{access::Access, reads::ReadFrom, slot::hash_tag},
-    topology::{Backend, Cluster, pick},
+    topology::{Backend, Cluster, admission::is_full, pick},
 };
 use std::{fmt::Display, rc::Rc, sync::Arc};
 
@@ -184,8 +184,7 @@ impl<'a> Scene<'a> {
         frame: &[u8],
     ) -> Flow {
         let Some(backend) = self.pick(shard, access, at_primary) else {
-            let text = self.why_not(shard, access, at_primary);
-            return self.refuse(access, |out| reply::cluster_down(out, &text));
+            return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
@@ -213,7 +212,7 @@ impl<'a> Scene<'a> {
         let Part { seq, index, reach } = part;
         let Some(backend) = self.pick(shard, access, at_primary) else {
             let mut error = Vec::new();
-            reply::cluster_down(&mut error, &self.why_not(shard, access, at_primary));
+            self.unserved(shard, access, at_primary, &mut error);
             let name = self.cluster.shards.get(shard).map_or("", |shard| &shard.name);
             self.client.answer_now(self.hub, seq, index, name, &error);
             return;
@@ -232,18 +231,25 @@ impl<'a> Scene<'a> {
         let hub = self.hub;
         let cluster = self.cluster;
         let picker = self.state.pickers.get_mut(shard % PICKERS)?;
+        picker.now_us = self.now_us;
         let shard = cluster.shards.get(shard)?;
         let index = pick::select(shard, access, from, picker, 0, || hub.draw())?;
         shard.members.get(index)
     }
 
-    /// Why [`Self::pick`] found nobody.
-    fn why_not(&self, shard: usize, access: Access, at_primary: bool) -> String {
+    /// Tells why [`Self::pick`] found nobody: requests do not wait for room, they are refused.
+    fn unserved(&self, shard: usize, access: Access, at_primary: bool, out: &mut Vec<u8>) {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
-        self.cluster
-            .shards
-            .get(shard)
-            .map_or_else(|| "no such shard".to_owned(), |shard| route::why_not(shard, access, from))
+        let Some(shard) = self.cluster.shards.get(shard) else {
+            return reply::cluster_down(out, "no such shard");
+        };
+        if is_full(shard, 0, Some((access, from))) {
+            if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
+                metrics.overloaded.add(1);
+            }
+            return reply::overloaded(out, &self.cluster.name);
+        }
+        reply::cluster_down(out, &route::why_not(shard, access, from));
     }
 
     /// A command nobody told us about: with one shard a write with its key at argument 1.

@@ -34,7 +34,8 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_drained(hub);
         ask_commands(hub, now_us);
     }
-    if hub.memory.above(100) {
+    hold_back(hub);
+    if hub.memory.is_used_up() {
         close_largest_client(hub);
     }
 }
@@ -67,6 +68,25 @@ fn close_idle_clients(hub: &Hub, now_us: u64) {
         if limit > 0 && client.idle_since().is_some_and(|since| now_us - since.min(now_us) > limit)
         {
             client.kill(End::Idle);
+        }
+    }
+}
+
+/// Near `limits.memory`: clients with the most to be told are not read until it is less. What a client
+/// has sent of a request does not count: it would never come to its end.
+fn hold_back(hub: &Hub) {
+    if !hub.memory.is_scarce() {
+        if hub.holds_back.replace(false) {
+            hub.clients().iter().for_each(|client| client.hold_back(false));
+        }
+        return;
+    }
+    let clients = hub.clients();
+    let most = clients.iter().map(|client| client.owed()).max().unwrap_or(0);
+    for client in &clients {
+        if client.owed() >= WORTH_CLOSING.max(most / 2) {
+            hub.holds_back.set(true);
+            client.hold_back(true);
         }
     }
 }
@@ -253,6 +273,36 @@ mod tests {
         modest.say("llo\r\n");
         stage.settle().await;
         assert_eq!(modest.heard(), "$5\r\nhello\r\n");
+    }
+
+    /// It asks for more and more and reads nothing: near the limit it is asked to wait, not closed.
+    #[tokio::test(start_paused = true)]
+    async fn near_the_memory_limit_the_client_that_is_owed_most_is_not_read() {
+        let mut stage = Stage::with_memory(1, ReadFrom::Primary, 2 << 20);
+        let (mut greedy, mut modest) = (stage.client(), stage.client());
+        let echo = format!("*2\r\n$4\r\nECHO\r\n$50000\r\n{}\r\n", "x".repeat(50_000));
+        let mut asked = 0;
+        while !stage.hub.memory.is_scarce() {
+            greedy.say(&*echo);
+            stage.settle().await;
+            asked += 1;
+            assert!(asked < 1_000);
+        }
+        stage.pass(TICK).await;
+        let before = stage.hub.memory.used();
+        greedy.say("PING\r\n");
+        modest.say("PING\r\n");
+        stage.settle().await;
+        stage.pass(TICK).await;
+        assert_eq!(modest.heard(), "+PONG\r\n");
+        assert!(stage.hub.memory.used() <= before);
+        let mut heard = greedy.heard();
+        assert!(!heard.ends_with("+PONG\r\n"));
+        while !heard.ends_with("+PONG\r\n") {
+            stage.pass(TICK).await;
+            heard += &greedy.heard();
+        }
+        assert_eq!(heard.len(), asked * (50_000 + "$50000\r\n\r\n".len()) + 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     if !idle_close && !error.ours && error.phase != Phase::Evicted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
+        upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
     }
     if error.phase == Phase::Protocol {
         tracing::warn!(cluster = %upstream.backend.cluster, "{error}; its connection is closed");
@@ -109,6 +110,9 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
             Owner::Tombstone => {}
         }
     }
+    if !expired.is_empty() {
+        upstream.backend.observe(hub.worker(), now_us, 0, true);
+    }
     let mut touched = Vec::new();
     for (client, place) in expired {
         let mut text = Vec::new();
@@ -136,6 +140,7 @@ pub(super) fn error_reply(
     let entry = match outcome {
         Some(outcome) => {
             hub.reporter.report(&upstream.backend, outcome);
+            upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
             hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
             match retry(hub, upstream, entry, false) {
                 Ok(()) => return Settled::No,
@@ -228,7 +233,8 @@ fn retry(
         return Err(entry);
     };
     let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
-    let mut picker = Picker { cursor: u32::try_from(hub.draw() >> 32).unwrap_or(0), key: 0 };
+    let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
+    let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
     let mut another = |tried| {
         let index = pick::select(shard, entry.access, from, &mut picker, tried, || hub.draw())?;
         shard.members.get(index)

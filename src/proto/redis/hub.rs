@@ -3,7 +3,7 @@
 
 use super::{client::Client, table::Commands, upstream::Upstream};
 use crate::{
-    net::{buffer::Buffers, spawn::Spawn},
+    net::{buffer::Buffers, memory::Memory, spawn::Spawn},
     policy::{dice::Dice, retry::Budget},
     telemetry::metrics::{BackendMetrics, WorkerMetrics},
     topology::{Backend, Cluster, Reader, Reporter},
@@ -39,6 +39,8 @@ pub struct Hub {
     /// By cluster: `COMMAND` was asked.
     asked: RefCell<Vec<bool>>,
     draining: Cell<bool>,
+    /// Some clients are not read because memory is scarce.
+    pub(super) holds_back: Cell<bool>,
     /// tokio's clock, which tests may stop; otherwise it is the system's monotonic one.
     epoch: Instant,
     dice: Cell<Dice>,
@@ -61,25 +63,6 @@ pub struct Parts {
     pub ids: Arc<AtomicU64>,
 }
 
-/// The process-wide bound on buffered bytes.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    pub limit: Option<u64>,
-    pub workers: Arc<[Arc<WorkerMetrics>]>,
-}
-
-impl Memory {
-    /// Bytes buffered by all workers.
-    pub fn used(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.buffered.get()).sum()
-    }
-
-    /// Whether `percent` of the limit is in use; false without a limit.
-    pub fn above(&self, percent: u64) -> bool {
-        self.limit.is_some_and(|limit| self.used() >= limit / 100 * percent)
-    }
-}
-
 impl Hub {
     pub fn new(parts: Parts) -> Rc<Self> {
         let clusters = parts.commands.len();
@@ -97,10 +80,16 @@ impl Hub {
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
             asked: RefCell::new(vec![false; clusters]),
             draining: Cell::new(false),
+            holds_back: Cell::new(false),
             epoch: Instant::now(),
             dice: Cell::new(Dice::new(parts.seed)),
             ids: parts.ids,
         })
+    }
+
+    /// Its place among the workers.
+    pub(super) fn worker(&self) -> usize {
+        self.worker
     }
 
     /// Microseconds since the worker started.
@@ -258,7 +247,6 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage};
 
     #[tokio::test(start_paused = true)]
@@ -304,16 +292,5 @@ mod tests {
         assert_eq!(waits.heard(), "+a\r\n");
         assert!(waits.is_closed());
         assert!(stage.hub.clients().is_empty());
-    }
-
-    #[test]
-    fn memory_is_above_a_share_of_its_limit_and_never_without_one() {
-        let workers: Arc<[Arc<WorkerMetrics>]> = Arc::new([Arc::default(), Arc::default()]);
-        workers.iter().for_each(|worker| worker.buffered.add(450));
-        let memory = |limit| Memory { limit, workers: Arc::clone(&workers) };
-        assert_eq!(memory(None).used(), 900);
-        assert!(!memory(None).above(0));
-        assert!(memory(Some(1000)).above(90) && !memory(Some(1000)).above(91));
-        assert!(memory(Some(900)).above(100) && !memory(Some(1000)).above(100));
     }
 }

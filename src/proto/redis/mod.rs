@@ -47,3 +47,5 @@ mod tree;
 mod turn;
 pub mod upstream;
 mod wire;
+
+pub use reply::refused;

@@ -2,6 +2,7 @@
 //! own; ours begin with `sluice:`. Not how replies are written: that is [`super::wire`].
 
 use super::frame::DecodeError;
+use crate::topology::door::{Reason, Refusal};
 
 pub(super) const OK: &[u8] = b"+OK\r\n";
 pub(super) const PONG: &[u8] = b"+PONG\r\n";
@@ -59,6 +60,27 @@ pub(super) fn raw_error(out: &mut Vec<u8>, text: &[u8]) {
 pub(super) fn cluster_down(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"-CLUSTERDOWN sluice: ");
     line(out, text.as_bytes());
+}
+
+/// Not executed, because all servers that could are at their limit.
+pub(super) fn overloaded(out: &mut Vec<u8>, cluster: &str) {
+    error(out, &format!("sluice: cluster '{cluster}' overloaded"));
+}
+
+/// A connection that a limit of the listener refuses. The words of Redis's own limit are Redis's.
+pub fn refused(refusal: Refusal) -> Vec<u8> {
+    let mut out = Vec::new();
+    match refusal.reason {
+        Reason::MaxConnections => error(&mut out, "max number of clients reached"),
+        Reason::ClientConnections => {
+            error(&mut out, "sluice: too many connections from your address");
+        }
+        Reason::ClientRate | Reason::ClientRequests => {
+            error(&mut out, "sluice: your address connects too often, try again later");
+        }
+        Reason::Memory => out.extend_from_slice(OUT_OF_MEMORY),
+    }
+    out
 }
 
 /// The connection's bytes are not Redis protocol.

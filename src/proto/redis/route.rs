@@ -39,7 +39,7 @@ mod tests {
     use crate::{
         policy::{
             balance::{Balancer, Strategy},
-            gate::{Admin, Axes, Health, Init, Passive, Role, derive},
+            gate::{Admin, Axes, Health, Init, Life, Passive, Role, derive},
         },
         topology::Backend,
     };
@@ -51,6 +51,7 @@ mod tests {
         passive: Passive::Closed,
         role: Role::Primary,
         init: Init::Down,
+        life: Life::Steady,
     };
     const REPLICA: Axes = Axes { role: Role::Replica, ..PRIMARY };
 
@@ -69,6 +70,9 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            pinned: None,
+            fail_open: Default::default(),
+            present: Default::default(),
         }
     }
 

@@ -52,7 +52,7 @@ pub async fn serve(
     client.charge(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
-    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key });
+    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
     let mut session = Session {
         guard: Guard { hub, client },
         state: State {
@@ -126,7 +126,7 @@ impl Session {
             settings: &self.settings,
             state: &mut self.state,
             now_us,
-            out_of_memory: hub.memory.above(100),
+            out_of_memory: hub.memory.is_used_up(),
             big: None,
         };
         let mut requests = 0;
@@ -170,7 +170,7 @@ impl Session {
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {
             client.close_after_replies(end);
-        } else if self.input.len() > BIG_INPUT && hub.memory.above(100) {
+        } else if self.input.len() > BIG_INPUT && hub.memory.is_used_up() {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
         }

@@ -4,12 +4,12 @@
 use super::{
     client::Limits,
     duty,
-    hub::{Hub, Memory, Parts},
+    hub::{Hub, Parts},
     session::{self, Settings},
     table::Commands,
 };
 use crate::{
-    net::{addr::Address, spawn::Spawn, stream::Stream},
+    net::{addr::Address, memory::Memory, spawn::Spawn, stream::Stream},
     policy::{
         balance::{Balancer, Strategy},
         gate::{Axes, Health, Passive, Role, derive},
@@ -145,6 +145,9 @@ impl Stage {
             members: self.backends.clone(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            pinned: None,
+            fail_open: Default::default(),
+            present: Default::default(),
         }
     }
 
@@ -159,6 +162,7 @@ impl Stage {
             reads: from,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
+            queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }

@@ -69,6 +69,7 @@ impl Tally {
         }
         let us = self.now_us.saturating_sub(start_us);
         upstream.observe(us);
+        upstream.backend.observe(hub.worker(), self.now_us, us, false);
         let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) else { return };
         let metrics = requests(metrics, access);
         match settled {

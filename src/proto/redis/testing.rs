@@ -2,10 +2,10 @@
 
 use super::{
     args::{Args, Span},
-    hub::{Hub, Memory, Parts},
+    hub::{Hub, Parts},
 };
 use crate::{
-    net::spawn::Spawn,
+    net::{memory::Memory, spawn::Spawn},
     policy::{balance::Balancer, reads::ReadFrom},
     telemetry::metrics::WorkerMetrics,
     topology::{self, Backend, Cluster, Credentials, Reporter, Shard, Timeouts, Topology},
@@ -65,11 +65,15 @@ pub(super) fn cluster() -> Cluster {
             members: vec![Arc::new(backend)],
             replicas: Balancer::new(Default::default(), &[]),
             any: Balancer::new(Default::default(), &[1]),
+            pinned: None,
+            fail_open: Default::default(),
+            present: Default::default(),
         }],
         layout: Default::default(),
         slots: Vec::new(),
         reads: ReadFrom::Primary,
         timeouts: Timeouts::default(),
         credentials: Credentials::default(),
+        queue: None,
     }
 }

@@ -10,11 +10,18 @@ use crate::{
         relay::{self, Tally, relay},
         stream::{self, Stream},
     },
+    policy::access::Access,
+    proto::admission::admit,
     telemetry::metrics::{ListenerMetrics, WorkerMetrics},
-    topology::{Cluster, Connected, Killable, Layout, Lease, Outcome, Shard, pick},
+    topology::{
+        Cluster, Connected, Killable, Layout, Lease, Outcome, Shard,
+        admission::{Attempt, Turn, claim},
+        door::{Door, Place, Reason},
+        pick,
+    },
 };
 use ipnet::IpNet;
-use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
 use tokio::io::AsyncWriteExt;
 
 /// What a listener says of its connections.
@@ -27,6 +34,7 @@ pub struct Settings {
     pub cluster: usize,
     /// Whose connections begin with a PROXY protocol header.
     pub trusted: Vec<IpNet>,
+    pub door: Arc<Door>,
 }
 
 /// How a connection ended.
@@ -37,16 +45,22 @@ pub enum End {
     Killed,
     /// No backend took it.
     NoBackend,
+    /// It left before a backend had taken it.
+    Gone,
+    /// The client has too many connections, or they come too fast.
+    Refused(Reason),
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
 }
 
-/// Serves one client until it ends. `peer` is its address, when it has one.
+/// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
+/// the listener's door, where one whose proxy speaks for it is identified here.
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
     mut client: Stream,
     peer: Option<IpAddr>,
+    mut place: Place,
 ) -> End {
     let _guard = Guard(&hub.metrics);
     let Some(cluster) = hub.chooser.cluster(settings.cluster) else { return End::NoBackend };
@@ -61,9 +75,22 @@ pub async fn serve(
                 return End::NoHeader(error);
             }
         };
+        if let Some(address) = origin.address {
+            let key = settings.door.prefix().client(address);
+            if let Err(refusal) = place.identify(key, Instant::now()) {
+                settings.door.refused(refusal.reason, listener, Instant::now());
+                return End::Refused(refusal.reason);
+            }
+        }
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
-    let Some((lease, connected, mut backend)) = connect(&hub, &cluster, &origin).await else {
+    let connected = tokio::select! {
+        biased;
+        connected = connect(&hub, &cluster, &origin) => connected,
+        // One that has only finished sending waits for its answer.
+        () = client.broken() => return End::Gone,
+    };
+    let Some((lease, connected, mut backend)) = connected else {
         counted.iter().for_each(|requests| requests.proxy_errors.add(1));
         return End::NoBackend;
     };
@@ -101,7 +128,8 @@ impl Drop for Guard<'_> {
 }
 
 impl Settings {
-    fn trusts(&self, peer: IpAddr) -> bool {
+    /// Whether a connection from `peer` begins with a PROXY protocol header.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.iter().any(|network| network.contains(&peer))
     }
@@ -116,17 +144,25 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
     let header = send_proxy.map(|version| proxy_protocol::header(version, origin.ends));
     let mut tried = 0;
     for attempt in 0..ATTEMPTS {
-        let (index, lease) = claim(hub, cluster.id, group, key, tried)?;
+        let metrics = hub.metrics.clusters.get(cluster.id);
+        let one = || claim_one(hub, cluster.id, group, key, tried);
+        let (index, lease) =
+            admit(cluster, metrics, Turn { shard: 0, access: Access::Write, home: None }, one)
+                .await
+                .ok()?;
         tried |= 1 << index;
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
             counted.writes.retries.add(1);
         }
         let backend = lease.backend();
         let killable = Killable::new(&hub.kills, Arc::clone(backend));
+        let began_us = hub.chooser.now_us();
         match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
+                let now_us = hub.chooser.now_us();
+                lease.observe(now_us, now_us.saturating_sub(began_us), false);
                 let _connected = Connected::new(hub.chooser.worker(), Arc::clone(backend));
                 return Some((lease, Joined { _connected, killable }, stream));
             }
@@ -146,12 +182,17 @@ async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::
 }
 
 /// A claim on one that was not tried.
-fn claim(hub: &Hub, cluster: usize, group: &Shard, key: u64, tried: u64) -> Option<(usize, Lease)> {
-    let index = hub.chooser.with_picker(cluster, key, |picker| {
-        pick::any(group, picker, tried, || hub.chooser.draw())
-    })?;
-    let backend = Arc::clone(group.members.get(index)?);
-    Some((index, Lease::new(hub.chooser.worker(), backend)))
+fn claim_one(
+    hub: &Hub,
+    cluster: usize,
+    group: &Shard,
+    key: u64,
+    tried: u64,
+) -> Attempt<(usize, Lease)> {
+    hub.chooser.with_picker(cluster, key, |picker| {
+        let pick = |tried| pick::any(group, picker, tried, || hub.chooser.draw());
+        claim(hub.chooser.worker(), group, tried, None, pick)
+    })
 }
 
 /// Tells why there is no connection; what we lack ourselves is no fault of the backend.
@@ -164,6 +205,7 @@ fn failed(hub: &Hub, lease: &Lease, error: &io::Error) {
     }
     cell.writes.add(1);
     cell.failures.add(1);
+    lease.observe(hub.chooser.now_us(), 0, true);
     hub.reporter.report(lease.backend(), Outcome::LocalFailure);
 }
 

@@ -7,7 +7,9 @@ pub(crate) mod dice;
 pub(crate) mod fake;
 pub(crate) mod fault;
 pub(crate) mod http;
+pub(crate) mod mariadb;
 pub(crate) mod port;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod resp;
@@ -27,6 +29,7 @@ pub(crate) use resp::{Value, bulk, request};
 pub(crate) use sluice::{Setup, Sluice};
 
 use std::{
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -34,6 +37,19 @@ use std::{
 
 /// How long anything may take that should take milliseconds, on a machine busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a program says, or what it complains of when it fails.
+pub(crate) fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("{:?}: {error}; ./tests/run.sh installs it", command.get_program())
+    });
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
 
 /// Polls `found` until it gives something; fails with `what` after `deadline`.
 #[track_caller]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    policy::gate::{Axes, Health, Init, Passive, Role},
+    policy::gate::{Axes, Health, Init, Life, Passive, Role},
     proto::redis::stage::Stage,
     topology::Timeouts,
 };
@@ -12,6 +12,7 @@ const NO_ROLE: Axes = Axes {
     passive: Passive::Closed,
     role: Role::Unknown,
     init: Init::Down,
+    life: Life::Steady,
 };
 
 #[tokio::test(start_paused = true)]
