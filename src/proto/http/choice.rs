@@ -74,15 +74,16 @@ impl<'a> Choice<'a> {
         Ok(Self { cluster, shard, place, access, key, pin, tried: 0, sticky: None, strict: false })
     }
 
-    /// Its session is at the member at that place; `strict`: and goes nowhere else. `since` tells it
-    /// from other sessions of that member.
+    /// Its session is at the member at that place; `strict`: and goes nowhere else. `since`, and
+    /// the cookies that `headers` have beside ours, tell it from other sessions of that member.
     ///
     /// When the member is out all of the session's requests go to the same other one: a browser
     /// sends several at once, and each by itself would begin the session somewhere else.
-    pub(super) fn stick(&mut self, place: usize, strict: bool, since: u64) {
+    pub(super) fn stick(&mut self, place: usize, strict: bool, since: u64, headers: &HeaderMap) {
         self.sticky = Some(place);
         self.strict = strict;
-        self.pin = self.pin.or_else(|| Some(self.key ^ mix(since)));
+        let others = || headers.get(COOKIE).map_or(0, |others| hash(others.as_bytes()));
+        self.pin = self.pin.or_else(|| Some(self.key ^ mix(since) ^ others()));
     }
 
     pub(super) fn access(&self) -> Access {

@@ -109,7 +109,7 @@ impl Session {
         if let Some(cookie) = cookie(of_cluster) {
             let found = Stickiness::take(cookie, &mut head.headers);
             if let Some(place) = found.place {
-                choice.stick(place, cookie.strict, found.issued);
+                choice.stick(place, cookie.strict, found.issued, &head.headers);
             }
             stickiness = Some(found);
         }
