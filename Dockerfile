@@ -2,7 +2,7 @@
 
 # Built on the oldest Debian that the image runs on, so that the C library fits.
 FROM rust:1.95-slim-bookworm AS build
-# mimalloc is C.
+# mimalloc and AWS-LC (the cryptography of TLS) are C.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*

@@ -42,6 +42,8 @@ install_missing() {
     local packages=()
     command -v redis-server >/dev/null || packages+=(redis-server)
     command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+    command -v openssl >/dev/null || packages+=(openssl)
+    command -v curl >/dev/null || packages+=(curl)
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
     command -v psql >/dev/null || packages+=(postgresql-client)
     [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
@@ -115,11 +117,24 @@ check_file() {
     fi
 }
 
+# The certificates that conf/tls.yaml names.
+make_certificates() {
+    CERTIFICATES=$(realpath "$TARGET")/certificates
+    export CERTIFICATES
+    mkdir -p "$CERTIFICATES"
+    local name
+    for name in ca site other client; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$name" \
+            -addext "subjectAltName=DNS:$name.test" -keyout "$CERTIFICATES/$name.key" \
+            -out "$CERTIFICATES/$name.pem" 2>/dev/null || return
+    done
+}
+
 # The files that need what a later release brings must be refused by name until then.
 check_configurations() {
     local file
     step_passed=0 step_failed=0
-    cargo build --locked --bin sluice || return
+    cargo build --locked --bin sluice && make_certificates || return
     for file in tests/acceptance/*.yaml; do
         case ${file##*/} in
             http-*.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml) check_file "$file" accepted ;;

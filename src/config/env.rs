@@ -13,17 +13,23 @@ pub struct Env<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// A password file's text.
     pub file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// Whether the files of certificates and keys are looked into.
+    pub certificates: bool,
 }
 
 impl Env<'static> {
     /// This process's variables and the file system.
     pub fn process() -> Self {
-        Self { variable: &|name| std::env::var(name).ok(), file: &read }
+        Self { variable: &|name| std::env::var(name).ok(), file: &read, certificates: true }
     }
 
-    /// Nothing outside: no variable is set, no file exists.
+    /// Nothing outside: no variable is set, no file exists, and certificates are taken on trust.
     pub fn empty() -> Self {
-        Self { variable: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) }
+        Self {
+            variable: &|_| None,
+            file: &|_| Err(io::ErrorKind::NotFound.into()),
+            certificates: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod http;
 mod limits;
 mod probe;
 mod sticky;
+pub(super) mod tls;
 
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
@@ -277,12 +278,17 @@ pub(super) static LISTENER: Scope = Scope {
             "Instead of cluster, for http: the first that matches a request says which cluster answers.",
         ),
         key(
+            "tls",
+            Kind::Map(&tls::LISTENER),
+            "",
+            "What is shown to and asked of clients under TLS.",
+        ),
+        key(
             "limits",
             Kind::Map(&LISTENER_LIMITS),
             "",
             "How many connections it takes, and of one client address.",
         ),
-        later("tls"),
         later("users"),
         later("trusted"),
         key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
@@ -624,7 +630,12 @@ pub(super) static UPSTREAM: Scope = Scope {
             "4s",
             "How long an idle connection of http is kept; less than the backends keep it.",
         ),
-        later("tls"),
+        key(
+            "tls",
+            Kind::Map(&tls::UPSTREAM),
+            "",
+            "Speak TLS to the backends, probes included; {} believes the authorities that this machine trusts.",
+        ),
     ],
 };
 

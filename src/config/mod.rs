@@ -26,6 +26,7 @@ use crate::{
         addr::{Address, Bind},
         prefix::Prefix,
         proxy_protocol::Version,
+        tls::{ClientFiles, ServerFiles},
     },
     policy::{
         access::Access,
@@ -114,6 +115,8 @@ pub struct Listener {
     pub redis: RedisListener,
     /// Of the protocol tcp alone: whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<ServerFiles>,
     pub limits: DoorLimits,
     /// Of the protocol http alone: the first that matches; one for every request when the listener
     /// names its cluster.
@@ -260,6 +263,8 @@ pub struct Cluster {
     pub timeouts: Timeouts,
     pub limits: BackendLimits,
     pub upstream: Credentials,
+    /// `upstream.tls`; `None`: in clear.
+    pub tls: Option<ClientFiles>,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
     pub http: HttpCluster,

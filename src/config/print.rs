@@ -3,6 +3,7 @@
 
 mod http;
 mod limits;
+mod tls;
 
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
@@ -159,6 +160,9 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         Protocol::Http => entries.map("http", http::listener(&listener.http, defaults)),
         Protocol::Tcp => &mut entries,
     };
+    if let Some(files) = &listener.tls {
+        entries.map("tls", tls::listener(files, defaults));
+    }
     if !listener.proxy_protocol.is_empty() {
         let networks: Vec<String> =
             listener.proxy_protocol.iter().map(ToString::to_string).collect();
@@ -212,10 +216,13 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
         .map("check", probes)
         .map("timeouts", times)
         .map("limits", limits::cluster(&cluster.limits, defaults));
+    let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     if speaks_http {
-        let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
         http::upstream(&mut upstream, cluster);
-        entries.map("upstream", upstream);
+    }
+    tls::upstream(&mut upstream, cluster);
+    entries.map("upstream", upstream);
+    if speaks_http {
         http::cluster(&mut entries, cluster);
     }
     Out::Map(entries.list)
@@ -274,6 +281,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     if cluster.protocol == Protocol::Http {
         http::upstream(&mut upstream, cluster);
+        tls::upstream(&mut upstream, cluster);
         times.period("queue", timeouts.queue);
         let shards = cluster.shards.iter().enumerate();
         let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
@@ -299,6 +307,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
         .text("mode", "shared");
+    tls::upstream(&mut upstream, cluster);
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
     let commands: Vec<_> = commands.collect();

@@ -99,11 +99,11 @@ fn kind(kind_of: &'static Kind) -> Value {
         }
         Kind::Choice { now, .. } => {
             let variable = json!({ "type": "string", "pattern": VARIABLE });
-            let mut words: Vec<Value> = now.iter().map(|word| json!(word)).collect();
-            if now.contains(&"true") {
-                words.extend([json!(true), json!(false)]);
-            }
-            json!({ "anyOf": [{ "enum": words }, variable] })
+            let words = now.iter().map(|word| json!(word));
+            // Written without quotes, 1.2 is a number to YAML and true is none of its texts.
+            let plain = now.iter().filter_map(|word| serde_json::from_str(word).ok());
+            let all: Vec<Value> = words.chain(plain).collect();
+            json!({ "anyOf": [{ "enum": all }, variable] })
         }
         Kind::Map(scope) => Value::Object(map(scope)),
         Kind::Named(scope) => json!({ "type": "object", "additionalProperties": map(scope) }),

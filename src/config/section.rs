@@ -10,7 +10,10 @@ use super::{
     values::{self, Wrong},
     words::Words,
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Reads sections; holds what all of them share.
 #[derive(Debug)]
@@ -253,6 +256,16 @@ impl<'a, 't> Reader<'a, 't> {
                 &[]
             }
         }
+    }
+
+    /// A file's path; a relative one begins at the configuration's folder.
+    pub(super) fn path(&mut self, section: &Section<'_>, name: &str) -> Option<PathBuf> {
+        self.text(section, name).map(|path| self.folder.join(path))
+    }
+
+    /// Whether the files of certificates and keys are to be looked into.
+    pub(super) fn reads_certificates(&self) -> bool {
+        self.env.certificates
     }
 
     /// `password`, or what `password_file` holds without its last line end.

@@ -3,7 +3,7 @@
 
 use super::{LogFormat, Protocol, RequestId};
 use crate::{
-    net::proxy_protocol::Version,
+    net::{proxy_protocol::Version, tls},
     policy::{
         access::Access,
         balance::{Failback, Strategy},
@@ -78,6 +78,10 @@ pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);
+
+pub(super) const TLS_VERSION: Words<tls::Version> =
+    &[("1.2", tls::Version::V1_2), ("1.3", tls::Version::V1_3)];
+pub(super) const TLS_VERSION_WORDS: &[&str] = &names::<2, _>(TLS_VERSION);
 
 /// The word for a value; empty for a value without one.
 pub(super) fn word<T: PartialEq>(words: Words<T>, value: &T) -> &'static str {

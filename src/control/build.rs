@@ -3,6 +3,7 @@
 
 use crate::{
     config::{self, Protocol},
+    net::tls,
     policy::{
         balance::{Balancer, Rules, Strategy},
         gate::{Admin, Axes, Init, Role, derive},
@@ -17,11 +18,13 @@ use crate::{
 use std::sync::Arc;
 
 /// The snapshot that `config` describes. Backend ids count up from 0 in the order of the file, and
-/// each backend gets one cell per worker.
-pub fn build(config: &config::Config, workers: usize) -> Topology {
+/// each backend gets one cell per worker. `tls` is what was loaded from `upstream.tls`, by cluster.
+pub fn build(config: &config::Config, workers: usize, tls: &[Option<tls::Client>]) -> Topology {
     let mut ids = 0..u32::MAX;
-    let clusters = config.clusters.iter().enumerate();
-    let clusters = clusters.map(|(id, written)| cluster(id, written, workers, &mut ids));
+    let clusters = config.clusters.iter().enumerate().map(|(id, written)| Cluster {
+        tls: tls.get(id).cloned().flatten(),
+        ..cluster(id, written, workers, &mut ids)
+    });
     Topology { clusters: clusters.map(Arc::new).collect() }
 }
 
@@ -75,6 +78,7 @@ fn cluster(
         reads: written.reads.from,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
+        tls: None,
         queue: queue.clone(),
     }
 }

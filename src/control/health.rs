@@ -17,7 +17,7 @@ use tokio::{
 /// Probes one backend for ever, on one connection.
 pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let Some(target) = plane.table.borrow().target(index) else { return };
-    let asked = || Prober::new(target.address.clone(), target.spec.clone());
+    let asked = || Prober::new(target.address.clone(), target.tls.clone(), target.spec.clone());
     let mut prober = asked();
     let mut pause = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
     loop {
@@ -67,7 +67,7 @@ pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>
 /// Two probes back to back on a connection of their own; one answer clears the suspicion.
 async fn suspect(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let Some(target) = plane.table.borrow().target(index) else { return };
-    let mut prober = Prober::new(target.address, target.spec);
+    let mut prober = Prober::new(target.address, target.tls, target.spec);
     let mut failure = None;
     for _ in 0..SUSPECT_PROBES {
         failure = prober.probe(SUSPECT_TIMEOUT).await.err();

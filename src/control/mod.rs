@@ -5,6 +5,7 @@
 mod access;
 pub mod admin;
 pub mod build;
+mod certificates;
 mod events;
 mod health;
 mod lag;
@@ -25,6 +26,7 @@ mod watch;
 
 use crate::{
     config::Config,
+    net::tls,
     policy::dice::Dice,
     telemetry::metrics::WorkerMetrics,
     topology::{Publisher, Report},
@@ -55,6 +57,8 @@ pub struct Inputs {
     /// What [`build::build`] made the first snapshot of `publisher` from.
     pub config: Config,
     pub publisher: Publisher,
+    /// The TLS of each listener, in the order of the configuration.
+    pub tls: Vec<Option<tls::Server>>,
     /// The workers' reports on backends.
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
@@ -107,11 +111,22 @@ fn run_task(task: impl Future<Output = ()> + 'static) {
 }
 
 async fn run(inputs: Inputs) {
-    let Inputs { config, publisher, reports, workers, commands, admin, on_change, state, shutdown } =
-        inputs;
+    let Inputs {
+        config,
+        publisher,
+        tls,
+        reports,
+        workers,
+        commands,
+        admin,
+        on_change,
+        state,
+        shutdown,
+    } = inputs;
     let topology = publisher.current();
     let plane = Rc::new(Plane {
         listeners: plane::listeners(&config),
+        certificates: plane::certificates(&config, &topology, tls),
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
@@ -125,6 +140,7 @@ async fn run(inputs: Inputs) {
     let mut dice = Dice::new(RandomState::new().hash_one(0));
     admin::open(admin, &plane, &shutdown);
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
+    run_task(certificates::follow(Rc::clone(&plane)));
     run_task(health::grace(Rc::clone(&plane), grace.unwrap_or_default()));
     tokio::select! {
         () = shutdown.cancelled() => {}

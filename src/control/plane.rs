@@ -1,9 +1,15 @@
 //! What control's tasks share: the table of backends, the workers' counters and the state of the
 //! process. One thread owns it; nothing in it is held over an await.
 
-use super::{process::ProcessState, pulse::Pulse, table::Table};
+use super::{
+    certificates::{Owner, Side, Tls},
+    process::ProcessState,
+    pulse::Pulse,
+    table::Table,
+};
 use crate::{
     config::{Config, Secret},
+    net::tls,
     telemetry::metrics::WorkerMetrics,
     topology::{Publisher, Topology},
 };
@@ -17,6 +23,8 @@ pub(super) struct Plane {
     pub(super) topology: Arc<Topology>,
     pub(super) publisher: Publisher,
     pub(super) listeners: Vec<Listener>,
+    /// The TLS of those listeners and clusters that have it.
+    pub(super) certificates: Vec<Owner>,
     /// Names of `WorkerMetrics::commands`.
     pub(super) commands: Vec<String>,
     pub(super) workers: Vec<Arc<WorkerMetrics>>,
@@ -56,6 +64,21 @@ impl Plane {
     pub(super) fn alive(&self) -> Result<(), String> {
         self.pulse.borrow().alive(self.now_ms())
     }
+}
+
+/// The TLS of `config`: of listeners, in its order, and of the clusters of the snapshot.
+pub(super) fn certificates(
+    config: &Config,
+    topology: &Topology,
+    servers: Vec<Option<tls::Server>>,
+) -> Vec<Owner> {
+    let listeners = config.listeners.iter().zip(servers).filter_map(|(listener, tls)| {
+        Some(Owner::new(Side::Listener, &listener.name, Tls::Server(tls?)))
+    });
+    let clusters = topology.clusters.iter().filter_map(|cluster| {
+        Some(Owner::new(Side::Cluster, &cluster.name, Tls::Client(cluster.tls.clone()?)))
+    });
+    listeners.chain(clusters).collect()
 }
 
 /// The listeners of `config`, as the pages show them.

@@ -3,7 +3,7 @@
 
 use crate::{
     config,
-    net::addr::Address,
+    net::{addr::Address, tls},
     policy::gate::Role,
     proto::{
         http::{self, probe::Fault},
@@ -29,8 +29,8 @@ pub(super) enum Spec {
 #[derive(Debug)]
 pub(super) enum Prober {
     Redis(Box<redis::probe::Prober>),
-    Tcp(Address),
-    Http(Address, Rc<HttpCheck>),
+    Tcp(Address, Option<tls::Client>),
+    Http(Address, Option<tls::Client>, Rc<HttpCheck>),
 }
 
 /// What a server that answered well said.
@@ -56,13 +56,15 @@ impl Spec {
 }
 
 impl Prober {
-    pub(super) fn new(address: Address, spec: Spec) -> Self {
+    /// Under `tls`, where there is some, as requests are sent.
+    pub(super) fn new(address: Address, tls: Option<tls::Client>, spec: Spec) -> Self {
         match spec {
             Spec::Redis(credentials) => {
-                Self::Redis(Box::new(redis::probe::Prober::new(address, credentials)))
+                let prober = redis::probe::Prober::new(address, credentials);
+                Self::Redis(Box::new(prober.with_tls(tls)))
             }
-            Spec::Tcp => Self::Tcp(address),
-            Spec::Http(check) => Self::Http(address, check),
+            Spec::Tcp => Self::Tcp(address, tls),
+            Spec::Http(check) => Self::Http(address, tls, check),
         }
     }
 
@@ -73,12 +75,14 @@ impl Prober {
     pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Answer, ProbeError> {
         let report = match self {
             Self::Redis(prober) => prober.probe(timeout).await,
-            Self::Tcp(address) => match tcp::probe::probe(address, timeout).await {
-                Ok(()) => Ok(CONNECTED),
-                Err(error) => Err(not_connected(address, &error)),
-            },
-            Self::Http(address, check) => {
-                return match http::probe::probe(address, check, timeout).await {
+            Self::Tcp(address, tls) => {
+                match tcp::probe::probe(address, tls.as_ref(), timeout).await {
+                    Ok(()) => Ok(CONNECTED),
+                    Err(error) => Err(not_connected(address, &error)),
+                }
+            }
+            Self::Http(address, tls, check) => {
+                return match http::probe::probe(address, tls.as_ref(), check, timeout).await {
                     Ok(answer) => Ok(told(answer)),
                     Err(fault) => Err(not_well(address, &fault)),
                 };

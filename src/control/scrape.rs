@@ -2,6 +2,7 @@
 //! Nothing here is on the request path.
 
 use super::{
+    certificates::Tls,
     plane::Plane,
     process::Stage,
     sessions,
@@ -31,6 +32,7 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
     process(&mut sheet, plane);
     workers(&mut sheet, plane);
     listeners(&mut sheet, plane);
+    certificates(&mut sheet, plane);
     clusters(&mut sheet, plane);
     for watch in plane.table.borrow().watches() {
         backend(&mut sheet, watch);
@@ -90,6 +92,11 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let rejected = names::LISTENER_REJECTED;
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
         sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
+        if plane.certificates.iter().any(|owner| owner.is_listener(&listener.name)) {
+            let handshakes = names::LISTENER_TLS_HANDSHAKES;
+            sheet.count(handshakes, &[name, ("result", "ok")], total(|l| &l.tls_ok));
+            sheet.count(handshakes, &[name, ("result", "failed")], total(|l| &l.tls_failed));
+        }
         for reason in Reason::ALL {
             let counted = |worker: &WorkerMetrics| {
                 worker.listeners.get(i).map_or(0, |listener| reason.counter(listener).get())
@@ -101,6 +108,27 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
     }
+}
+
+fn certificates(sheet: &mut Sheet, plane: &Plane) {
+    for owner in &plane.certificates {
+        let labels = [("side", owner.side.as_str()), ("name", &*owner.name)];
+        for (result, count) in [("ok", &owner.taken), ("failed", &owner.refused)] {
+            let [side, name] = labels;
+            sheet.count(names::TLS_RELOADS, &[side, name, ("result", result)], count.get());
+        }
+        let Tls::Server(server) = &owner.tls else { continue };
+        for (file, end) in server.ends() {
+            let file = file.to_string_lossy();
+            let labels = [("listener", &*owner.name), ("certificate", &*file)];
+            sheet.add(names::TLS_NOT_AFTER, &labels, seconds(end));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to the year 285 million")]
+fn seconds(unix_time: i64) -> f64 {
+    unix_time as f64
 }
 
 fn clusters(sheet: &mut Sheet, plane: &Plane) {

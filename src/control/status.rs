@@ -39,6 +39,8 @@ struct Listener<'a> {
     bind: &'a str,
     protocol: &'a str,
     cluster: &'a str,
+    /// Whether its clients speak TLS.
+    tls: bool,
     accepted: u64,
     active: u64,
     /// By a limit of the listener.
@@ -189,6 +191,7 @@ fn listeners(plane: &Plane) -> Vec<Listener<'_>> {
             bind: &listener.bind,
             protocol: listener.protocol,
             cluster: &listener.cluster,
+            tls: plane.certificates.iter().any(|owner| owner.is_listener(&listener.name)),
             accepted: counted().map(|l| l.accepted.get()).sum(),
             active: counted().map(|l| l.active.get()).sum(),
             refused: counted().map(refused).sum(),

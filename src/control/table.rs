@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{Check, Config},
-    net::addr::Address,
+    net::{addr::Address, tls},
     policy::{
         gate::{Admin, Axes, Health, Passive, Role, State, derive},
         health::jitter,
@@ -33,7 +33,7 @@ pub(super) struct Table {
     watches: Vec<Watch>,
     groups: Vec<Group>,
     /// By cluster.
-    specs: Vec<Spec>,
+    specs: Vec<(Spec, Option<tls::Client>)>,
     by_id: HashMap<u32, usize>,
     events: Events,
     /// Clusters whose balancers are older than the weights of their backends.
@@ -58,6 +58,7 @@ struct Group {
 pub(super) struct Target {
     pub(super) address: Address,
     pub(super) spec: Spec,
+    pub(super) tls: Option<tls::Client>,
     pub(super) check: Check,
     pub(super) wake: Rc<Notify>,
 }
@@ -105,7 +106,7 @@ impl Table {
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
             let slow_start = config.slow_start(cluster.id);
-            table.specs.push(Spec::of(written, cluster));
+            table.specs.push((Spec::of(written, cluster), cluster.tls.clone()));
             for shard in &cluster.shards {
                 let first = table.watches.len();
                 for member in &shard.members {
@@ -147,9 +148,11 @@ impl Table {
     pub(super) fn target(&self, index: usize) -> Option<Target> {
         let watch = self.watches.get(index)?;
         let group = self.groups.get(watch.group)?;
+        let (spec, tls) = self.specs.get(group.cluster)?.clone();
         Some(Target {
             address: watch.backend.address.clone(),
-            spec: self.specs.get(group.cluster)?.clone(),
+            spec,
+            tls,
             check: watch.check,
             wake: Rc::clone(&watch.wake),
         })

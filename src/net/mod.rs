@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod buffer;
+pub mod dial;
 pub mod early;
 mod linger;
 pub mod listener;
@@ -16,3 +17,4 @@ pub mod relay;
 pub mod spawn;
 mod splice;
 pub mod stream;
+pub mod tls;

@@ -71,7 +71,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// The socket is broken. `WouldBlock` is no error here.
-    pub fn write(&mut self, buffers: &Buffers, stream: &Stream) -> io::Result<usize> {
+    pub fn write(&mut self, buffers: &Buffers, stream: &mut Stream) -> io::Result<usize> {
         let mut written = 0;
         loop {
             let segment = self.full.front().unwrap_or(&self.last);
@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_gets_every_byte_in_order() {
         let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
-        let stream = Stream::Unix(ours);
+        let mut stream = Stream::Unix(ours);
         let buffers = Buffers::default();
         let mut out = Outgoing::default();
         let sent: Vec<u8> = (0..1_000_000u32).map(|i| i.to_le_bytes()[i as usize % 4]).collect();
@@ -147,7 +147,7 @@ mod tests {
         let mut at = 0;
         while at < read.len() {
             std::future::poll_fn(|cx| stream.poll_write_ready(cx)).await.unwrap();
-            out.write(&buffers, &stream).unwrap();
+            out.write(&buffers, &mut stream).unwrap();
             at += theirs.read(&mut read[at..]).await.unwrap();
         }
         assert!(out.is_empty() && out.held() == 0);

@@ -266,6 +266,8 @@ impl<'a> Way<'a> {
             self.sent += n;
             self.count(n)?;
         }
+        // What is encrypted may not have left yet.
+        ready!(Pin::new(&mut *to).poll_flush(cx))?;
         while let (Some(pipe), Some(to), 1..) = (&self.pipe, to.tcp(), self.piped) {
             ready!(to.poll_write_ready(cx))?;
             match pipe.drain(to, self.piped) {

@@ -1,13 +1,16 @@
 //! One connection, whatever carries it: an unsplit, closed enum that is `Send`. Not what is said
 //! on it.
 
-use super::addr::Address;
+use super::{
+    addr::Address,
+    tls::{self, Tls},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::sockopt,
 };
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -22,6 +25,8 @@ use tokio::{
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Encrypted, over one of the others.
+    Tls(Box<Tls>),
 }
 
 /// Dials `address`; a name is resolved now, and every address it has is tried in turn. A TCP peer
@@ -83,25 +88,50 @@ impl Stream {
         match self {
             Self::Tcp(socket) => Ok(sockopt::set_tcp_user_timeout(socket, 0)?),
             Self::Unix(_) => Ok(()),
+            Self::Tls(tls) => tls.socket().wait_for_slow_reader(),
         }
     }
 
-    /// Writes what the socket takes now, without waiting.
+    /// Writes what the socket takes now, without waiting; under TLS some more, which is
+    /// [`Self::unsent`] then.
     ///
     /// # Errors
     /// `WouldBlock` when it takes nothing; then wait with [`Self::poll_write_ready`].
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.try_write(bytes),
             Self::Unix(socket) => socket.try_write(bytes),
+            Self::Tls(tls) => tls.try_write(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// The same with several pieces.
+    ///
+    /// # Errors
+    /// Those of [`Self::try_write`].
+    pub fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write_vectored(parts),
+            Self::Unix(socket) => socket.try_write_vectored(parts),
+            Self::Tls(tls) => tls.try_write(parts),
+        }
+    }
+
+    /// Bytes that were taken and have not left: 0 unless it is encrypted, and then as many as there
+    /// may be at most. They leave when a task flushes, or polls to read or to write.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Self::Tls(tls) if tls.unsent() => tls::UNSENT,
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => 0,
         }
     }
 
     /// Resolves when a read may give something, the end or an error included.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_read_ready(cx),
             Self::Unix(socket) => socket.poll_read_ready(cx),
+            Self::Tls(tls) => tls.poll_read_ready(cx),
         }
     }
 
@@ -112,6 +142,7 @@ impl Stream {
         let mut polled = [match self {
             Self::Tcp(socket) => PollFd::new(socket, nothing),
             Self::Unix(socket) => PollFd::new(socket, nothing),
+            Self::Tls(tls) => return tls.socket().is_broken(),
         }];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // Errors and hang-ups are told unasked (poll(2)).
@@ -130,15 +161,45 @@ impl Stream {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Tls(_) => None,
         }
     }
 
-    /// Resolves when [`Self::try_write`] may go on.
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Resolves when [`Self::try_write`] may go on, and nothing is [`Self::unsent`].
+    pub fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_write_ready(cx),
             Self::Unix(socket) => socket.poll_write_ready(cx),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The protocol that both ends agreed on under TLS.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(tls) => tls.alpn(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// The host name that the client asked for under TLS.
+    pub fn sni(&self) -> Option<&str> {
+        match self {
+            Self::Tls(tls) => tls.sni(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Tells the other side, without waiting, that all was said: under TLS an end that is not told
+    /// may be somebody's cut.
+    pub fn say_goodbye(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.say_goodbye();
         }
     }
 }
@@ -152,6 +213,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(tls) => tls.poll_read(cx, buf),
         }
     }
 }
@@ -165,13 +227,14 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(bytes)]),
         }
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         if let [only] = slices {
@@ -191,6 +254,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Tls(tls) => tls.poll_write(cx, slices),
         }
     }
 
@@ -198,14 +262,18 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(tls) => tls.poll_shutdown(cx),
         }
     }
 }
@@ -259,7 +327,7 @@ mod tests {
             let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
             (theirs.unwrap(), Stream::from_tcp(ours.unwrap().0).unwrap())
         };
-        let (mut theirs, ours) = pair().await;
+        let (mut theirs, mut ours) = pair().await;
         assert!(!ours.is_broken());
         tokio::io::AsyncWriteExt::shutdown(&mut theirs).await.unwrap();
         std::future::poll_fn(|cx| ours.poll_read_ready(cx)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{self, Config},
-    net::memory::Memory,
+    net::{memory::Memory, tls},
     policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub(super) fn settings(
     index: usize,
     listener: &config::Listener,
+    tls: Option<tls::Server>,
     clusters: Arc<[ClusterSettings]>,
     door: Arc<Door>,
     memory: Memory,
@@ -27,6 +28,7 @@ pub(super) fn settings(
         name: listener.name.as_str().into(),
         routes: listener.routes.iter().map(route).collect(),
         proxies: listener.proxy_protocol.clone(),
+        tls,
         trusted: http.trusted.clone(),
         limits: Limits {
             header_bytes: bytes(http.header_bytes),

@@ -9,9 +9,9 @@ mod worker;
 use crate::{
     config::{Config, LogFormat, Protocol},
     control::{self, build, process::ProcessState},
-    net::{addr::Bind, listener::Listener, memory::Memory},
+    net::{addr::Bind, listener::Listener, memory::Memory, tls},
     proto::{
-        http::settings::ClusterSettings,
+        http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
             self, client,
             table::{Commands, Custom},
@@ -41,6 +41,8 @@ pub enum RunError {
     Bind { name: String, bind: Bind, source: io::Error },
     #[error("a thread ended, see the log; this is a bug in sluice")]
     ThreadEnded,
+    #[error("TLS of {what}")]
+    Tls { what: String, source: tls::FileError },
     #[error("{what}")]
     Start { what: &'static str, source: io::Error },
 }
@@ -56,6 +58,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let descriptors = limits::raise_descriptors();
     let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
     let clients = limits::clients(&config, descriptors, workers);
+    let (served, asked) = (served_tls(&config)?, asked_tls(&config)?);
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
@@ -68,7 +71,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
 
     let metrics = worker_metrics(&config, workers);
-    let (publisher, reader) = topology::channel(build::build(&config, workers));
+    let (publisher, reader) = topology::channel(build::build(&config, workers, &asked));
     let (reporter, reports) = Reporter::channel();
     let state = Arc::new(ProcessState::new());
     let stop = CancellationToken::new();
@@ -86,8 +89,10 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let each = config.listeners.iter().zip(&doors).enumerate();
     let crew = Crew::start(Start {
         settings: each
-            .map(|(index, (listener, door))| {
-                settings(&config, index, listener, &http_clusters, door, &memory)
+            .zip(&served)
+            .map(|((index, (listener, door)), tls)| {
+                let tls = tls.clone();
+                settings(&config, index, listener, tls, &http_clusters, door, &memory)
             })
             .collect(),
         doors: doors.clone(),
@@ -108,6 +113,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         commands: Commands::builtin().iter().map(|c| c.name.to_ascii_lowercase()).collect(),
         config: config.clone(),
         publisher,
+        tls: served,
         reports,
         workers: metrics,
         admin,
@@ -140,6 +146,34 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
     config.listeners.iter().map(bind).collect()
 }
 
+/// What each listener shows to and asks of its clients.
+fn served_tls(config: &Config) -> Result<Vec<Option<tls::Server>>, RunError> {
+    let load = |listener: &crate::config::Listener| {
+        let Some(files) = listener.tls.clone() else { return Ok(None) };
+        let alpn = match listener.protocol {
+            Protocol::Http => PROTOCOLS,
+            Protocol::Redis | Protocol::Tcp => &[],
+        };
+        tls::Server::load(&listener.name, files, alpn).map(Some).map_err(|source| {
+            let what = format!("listener {}", listener.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.listeners.iter().map(load).collect()
+}
+
+/// What each cluster asks of and shows to its backends.
+fn asked_tls(config: &Config) -> Result<Vec<Option<tls::Client>>, RunError> {
+    let load = |cluster: &crate::config::Cluster| {
+        let Some(files) = cluster.tls.clone() else { return Ok(None) };
+        tls::Client::load(files).map(Some).map_err(|source| {
+            let what = format!("cluster {}", cluster.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.clusters.iter().map(load).collect()
+}
+
 fn door(listener: &crate::config::Listener) -> Arc<Door> {
     Arc::new(Door::new(listener.name.as_str().into(), listener.limits))
 }
@@ -148,15 +182,20 @@ fn settings(
     config: &Config,
     index: usize,
     listener: &crate::config::Listener,
+    tls: Option<tls::Server>,
     http_clusters: &Arc<[ClusterSettings]>,
     door: &Arc<Door>,
     memory: &Memory,
 ) -> Settings {
     match listener.protocol {
-        Protocol::Redis => Settings::Redis(redis_settings(config, index, listener)),
+        Protocol::Redis => Settings::Redis(redis::session::Settings {
+            tls,
+            ..redis_settings(config, index, listener)
+        }),
         Protocol::Http => Settings::Http(http::settings(
             index,
             listener,
+            tls,
             Arc::clone(http_clusters),
             Arc::clone(door),
             memory.clone(),
@@ -166,6 +205,7 @@ fn settings(
             name: listener.name.as_str().into(),
             cluster: listener.cluster,
             trusted: listener.proxy_protocol.clone(),
+            tls,
             door: Arc::clone(door),
         }),
     }
@@ -191,6 +231,7 @@ fn redis_settings(
         },
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        tls: None,
     }
 }
 

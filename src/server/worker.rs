@@ -91,12 +91,13 @@ impl Service {
         matches!(self, Self::Tcp(_))
     }
 
-    /// What a connection that is refused is told before it is closed.
+    /// What a connection that is refused is told before it is closed; under TLS nothing, for it is not
+    /// worth a handshake.
     fn refusal(&self, refusal: Refusal) -> Vec<u8> {
         match self {
-            Self::Redis(_) => redis::refused(refusal),
-            Self::Tcp(_) => Vec::new(),
-            Self::Http(_) => http::refused(refusal),
+            Self::Redis(settings) if settings.tls.is_none() => redis::refused(refusal),
+            Self::Http(settings) if settings.tls.is_none() => http::refused(refusal),
+            Self::Redis(_) | Self::Tcp(_) | Self::Http(_) => Vec::new(),
         }
     }
 

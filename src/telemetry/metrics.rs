@@ -93,6 +93,9 @@ pub struct ListenerMetrics {
     pub rejected_protocol: Counter,
     /// Wrong passwords.
     pub rejected_auth: Counter,
+    /// TLS handshakes.
+    pub tls_ok: Counter,
+    pub tls_failed: Counter,
     /// By the limits of the listener, of a client's address, and of the process.
     pub rejected_max_connections: Counter,
     pub rejected_client_connections: Counter,

@@ -57,6 +57,12 @@ metrics! {
     LISTENER_ACTIVE Gauge "sluice_listener_connections_active" "Connections open now.";
     LISTENER_BYTES Counter "sluice_listener_bytes_total"
         "Bytes read from clients (in) and written to them (out).";
+    LISTENER_TLS_HANDSHAKES Counter "sluice_listener_tls_handshakes_total"
+        "TLS handshakes with clients, by result.";
+    TLS_NOT_AFTER Gauge "sluice_tls_certificate_not_after_timestamp_seconds"
+        "When a listener's certificate expires, as a unix time.";
+    TLS_RELOADS Counter "sluice_tls_reloads_total"
+        "Changed files of certificates and keys that were read: taken, or found to be of no use.";
     REQUESTS Counter "sluice_requests_total"
         "Requests answered: ok, with an error of a backend, with an error of ours.";
     REQUEST_DURATION Histogram "sluice_request_duration_seconds"

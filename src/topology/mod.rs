@@ -22,7 +22,7 @@ pub use report::{Outcome, Report, Reporter};
 pub use reweigh::Present;
 
 use crate::{
-    net::{prefix::Prefix, proxy_protocol::Version},
+    net::{prefix::Prefix, proxy_protocol::Version, tls},
     policy::{balance::Balancer, reads::ReadFrom},
 };
 use arc_swap::{ArcSwap, Cache};
@@ -47,6 +47,8 @@ pub struct Cluster {
     pub reads: ReadFrom,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
+    /// How its backends are spoken to; `None`: in clear.
+    pub tls: Option<tls::Client>,
     /// Where requests wait when all backends are at their limit; `None` without one.
     pub queue: Option<Arc<Queue>>,
 }

@@ -65,7 +65,7 @@ clusters:
 
 impl Control {
     fn start(config: Config) -> Self {
-        let topology = build(&config, 1);
+        let topology = build(&config, 1, &[]);
         let members = topology.clusters[0].shards[0].members.clone();
         let (publisher, _) = topology::channel(topology);
         let (reporter, reports) = Reporter::channel();
@@ -82,6 +82,7 @@ impl Control {
         let thread = control::start(Inputs {
             config,
             publisher,
+            tls: Vec::new(),
             reports,
             workers: vec![Arc::clone(&worker)],
             commands: vec!["get".to_owned(), "unknown".to_owned()],

@@ -29,3 +29,5 @@ mod table;
 mod tcp;
 mod tcp_clients;
 mod tcp_edges;
+mod tls;
+mod tls_files;

@@ -187,6 +187,7 @@ impl Control {
             reads: self.from,
             timeouts: self.timeouts,
             credentials: self.credentials.clone(),
+            tls: None,
             queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });

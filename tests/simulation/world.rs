@@ -155,6 +155,7 @@ impl World {
             limits: Limits { output: 64 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
             allow: Vec::new(),
             deny: Vec::new(),
+            tls: None,
         };
         let all = SHARDS * MEMBERS;
         Self {

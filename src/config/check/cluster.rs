@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, http, limits, probe, shard, sticky};
+use super::{balance, http, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
@@ -56,6 +56,7 @@ pub(super) fn cluster(
         timeouts: timeouts(reader, &section),
         limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &of_upstream),
+        tls: tls::upstream(reader, &of_upstream),
         commands: commands(reader, &section),
         http: of_http,
     })

@@ -81,6 +81,7 @@ fn listener(
     let redis = redis(reader, section);
     let of_http = http::listener(reader, section);
     let proxy_protocol = trusted(reader, section);
+    let tls = super::tls::listener(reader, section);
     let limits = limits::listener(reader, section, protocol);
     if let Some(protocol) = protocol {
         fits(reader, section, protocol, cluster.map_or("", |cluster| cluster.source));
@@ -116,6 +117,7 @@ fn listener(
         cluster: cluster?,
         redis,
         proxy_protocol,
+        tls,
         limits,
         routes,
         http: of_http,

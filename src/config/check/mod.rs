@@ -9,6 +9,7 @@ mod listener;
 mod probe;
 mod shard;
 mod sticky;
+mod tls;
 
 use super::{
     Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Secret, Shutdown,

@@ -23,7 +23,7 @@ fn parse(text: &str) -> (Option<Config>, Findings) {
         Some("dir/empty") => Ok("\n".to_owned()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     };
-    Config::parse(text, "dir/f.yaml", Env { variable: &variable, file: &file })
+    Config::parse(text, "dir/f.yaml", Env { variable: &variable, file: &file, certificates: false })
 }
 
 /// A file with this listener and this cluster.

@@ -36,13 +36,23 @@ clusters:
 const TCP: &str = r#"
 listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b, limits: { max_connections: 7, per_client: { connections: 2, rate: 10/m, burst: 3, v4: 24 } } }, { bind: 127.0.0.1:4, protocol: tcp, cluster: e }]
 clusters:
-  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} } }
+  a: { backends: [a:1, { address: b:2, weight: 3 }], balance: least_connections, send_proxy: v2, timeouts: { idle: 1s }, check: { tcp: {} }, upstream: { tls: {} } }
   b: { backends: [{ address: a:1, admin: drain }], sticky: { client_ip: { v4: 24 } }, fail_open: never, check: { http: { method: HEAD, path: "/x?a=b", host: "a.b:1", status: [200, 300-302], headers: { x-a: "b c", authorization: (set) }, weight_header: x-weight } } }
   g: { backends: [a:1], limits: { max_connections: 9, queue: 0 }, timeouts: { queue: 2s }, check: { http: { body_contains: "all's \"well\"" } } }
   c: { backends: [a:1], sticky: { cookie: { name: S, keys: [0123456789abcdef, fedcba9876543210], max_idle: 30m, max_life: 1d, http_only: false, same_site: none, secure: true, path: /a, domain: example.org }, header: X-Session-Id, strict: true } }
   d: { backends: [a:1], sticky: { cookie: { name: S, mode: plain } } }
   e: { backends: [a:1, { address: b:1, tier: 2 }], balance: failover, failback: manual, slow_start: 0 }
   f: { backends: [a:1], balance: maglev, slow_start: 20s }
+"#;
+
+const TLS: &str = r#"
+listeners:
+  - { bind: 127.0.0.1:1, protocol: redis, cluster: a, tls: { certificates: [{ cert: /a.pem, key: a.key }, { cert: b, key: c }], client_ca: "d e", min_version: 1.3 } }
+  - { bind: 127.0.0.1:2, protocol: http, cluster: c }
+clusters:
+  a: { shards: [{ primary: a:1 }], upstream: { user: u, password: "(set)", tls: { ca: x, server_name: y, cert: z, key: w } } }
+  b: { backends: [a:1], upstream: { tls: { insecure_skip_verify: true } } }
+  c: { shards: [{ primary: a:1 }], upstream: { tls: {} } }
 "#;
 
 const HTTP: &str = r#"
@@ -60,7 +70,7 @@ clusters:
 
 #[test]
 fn what_is_printed_reads_back_as_the_same() {
-    for text in [SMALL, LARGE, TCP, HTTP] {
+    for text in [SMALL, LARGE, TCP, HTTP, TLS] {
         let config = parsed(text);
         for defaults in [false, true] {
             let printed = config.to_yaml(defaults);
@@ -85,8 +95,7 @@ fn what_is_printed_reads_back_as_the_same() {
 
 #[test]
 fn every_key_is_visible_with_defaults_and_none_without() {
-    let all =
-        parsed(SMALL).to_yaml(true) + &parsed(TCP).to_yaml(true) + &parsed(HTTP).to_yaml(true);
+    let all = [SMALL, TCP, HTTP, TLS].map(|text| parsed(text).to_yaml(true)).concat();
     let mut scopes = vec![&keys::ROOT];
     while let Some(scope) = scopes.pop() {
         for key in scope.now() {

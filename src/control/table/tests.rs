@@ -57,7 +57,7 @@ impl Story {
     }
 
     fn of(config: &Config) -> Self {
-        let topology = crate::control::build::build(config, 1);
+        let topology = crate::control::build::build(config, 1, &[]);
         let changes = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&changes);
         let on_change = Arc::new(move || {
@@ -404,7 +404,7 @@ fn the_first_round_does_not_wait_for_those_that_the_configuration_disables() {
     let mut config = config(1, ReadFrom::PreferReplica);
     config.clusters[0].shards[0].replicas[0].admin = Admin::Disabled;
     config.clusters[0].shards[0].primary.admin = Admin::Drain;
-    let topology = crate::control::build::build(&config, 1);
+    let topology = crate::control::build::build(&config, 1, &[]);
     let members = topology.clusters[0].shards[0].members.clone();
     let mut table = Table::new(&config, &topology, Arc::new(|| {}));
     let states = || members.iter().map(|member| member.state()).collect::<Vec<_>>();

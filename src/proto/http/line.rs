@@ -11,7 +11,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    net::stream,
+    net::dial::{Opening, dial},
     topology::{Cluster, Connected},
 };
 use http::{Request, Response};
@@ -49,7 +49,8 @@ impl Line {
                 return Ok(Self::Own { upstream, used: true });
             }
         }
-        let stream = stream::connect(&site.backend.address, cluster.timeouts.connect).await?;
+        let opening = Opening { alpn: &[b"http/1.1"], ..Opening::tls(cluster.tls.as_ref()) };
+        let stream = dial(&site.backend.address, opening, cluster.timeouts.connect).await?;
         let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
         let upstream = Upstream::new(stream, connected).await.map_err(io::Error::other)?;
         Ok(Self::Own { upstream: Box::new(upstream), used: false })

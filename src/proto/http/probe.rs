@@ -3,7 +3,11 @@
 
 use super::exchange::exchange;
 use crate::{
-    net::{addr::Address, stream},
+    net::{
+        addr::Address,
+        dial::{Opening, dial},
+        tls,
+    },
     topology::HttpCheck,
 };
 use bytes::Bytes;
@@ -38,17 +42,19 @@ pub enum Fault {
     Body(String),
 }
 
-/// Asks `address` what `check` says; `timeout` covers all of it.
+/// Asks `address` what `check` says, under `tls` where there is some; `timeout` covers all of it.
 ///
 /// # Errors
 /// When it cannot be reached, does not answer in time, or its answer is not well.
 pub async fn probe(
     address: &Address,
+    tls: Option<&tls::Client>,
     check: &HttpCheck,
     timeout: Duration,
 ) -> Result<Answer, Fault> {
     let deadline = Instant::now() + timeout;
-    let stream = stream::connect(address, timeout).await.map_err(|error| match error.kind() {
+    let opening = Opening { alpn: &[b"http/1.1"], ..Opening::tls(tls) };
+    let stream = dial(address, opening, timeout).await.map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => Fault::Timeout(timeout),
         _ => Fault::Connect(error),
     })?;
@@ -132,7 +138,7 @@ mod tests {
             let _ = socket.write_all(answer).await;
             (socket, String::from_utf8_lossy(&request[..n]).into_owned())
         };
-        let (result, (_, request)) = tokio::join!(probe(&address, check, LIMIT), server);
+        let (result, (_, request)) = tokio::join!(probe(&address, None, check, LIMIT), server);
         (result, request)
     }
 

@@ -31,9 +31,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub enum End {
     Tunnel,
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
+    /// The TLS handshake failed.
+    NoTls(io::Error),
     /// The client has too many connections, or they come too fast.
     Refused(Reason),
     /// It kept silent within a request, or for too long between two.
@@ -74,10 +79,23 @@ pub async fn serve(
             }
         };
         if let Err(refusal) = identify(&hub, &settings, &mut place, origin.address) {
-            let _ = client.write_all(&refused(refusal)).await;
-            let _ = client.shutdown().await;
+            // In clear nobody who wants TLS would understand it.
+            if settings.tls.is_none() {
+                let _ = client.write_all(&refused(refusal)).await;
+                let _ = client.shutdown().await;
+            }
             return End::Refused(refusal.reason);
         }
+    }
+    if let Some(tls) = &settings.tls {
+        // The header was in clear, what came behind it is TLS.
+        let early = std::mem::take(&mut origin.early);
+        let nobody = ListenerMetrics::default();
+        let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+        client = match tls.accept(client, &early, origin.address, listener).await {
+            Ok(client) => client,
+            Err(error) => return End::NoTls(error),
+        };
     }
     hub.look_at_clock();
     let watch = Watch::new(Phase::Head, Hub::after(hub.now_us(), settings.limits.header_time));
@@ -87,9 +105,10 @@ pub async fn serve(
         Ok(None) => return End::Closed,
         Err(error) => return End::Unread(error),
     };
-    let http2 = early.starts_with(PREFACE);
+    // What was agreed on under TLS counts, else what it begins with.
+    let http2 = client.alpn().map_or_else(|| early.starts_with(PREFACE), |agreed| agreed == H2);
     let session = Rc::new(Session {
-        client: Client::new(&settings, origin.address, false),
+        client: Client::new(&settings, origin.address, client.is_tls()),
         watch: (!http2).then(|| Rc::clone(&watch)),
         tunnel: RefCell::new(None),
         settings,
@@ -211,7 +230,8 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         tunnel.relay(&session.hub, listener.unwrap_or(&nobody), stream, parts.read_buf).await;
         return End::Tunnel;
     }
-    let _ = stream.shutdown().await;
+    // Under TLS the end is told, which somebody who does not read could hold up.
+    let _ = timeout(GOODBYE, stream.shutdown()).await;
     match ended {
         Ok(()) => End::Closed,
         Err(error) => End::Broken(error),
@@ -284,6 +304,10 @@ fn service(
     })
 }
 
+/// The protocols of an HTTP listener under TLS, the preferred one first (RFC 7301, RFC 9113, 3.2).
+pub const PROTOCOLS: &[&[u8]] = &[H2, b"http/1.1"];
+const H2: &[u8] = b"h2";
+const GOODBYE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a reply that may wait for an HTTP/2 client on each stream.

@@ -2,7 +2,7 @@
 
 use super::routes::Route;
 use crate::{
-    net::{memory::Memory, prefix::Prefix},
+    net::{memory::Memory, prefix::Prefix, tls},
     policy::sticky::{Codec, Jar, SetCookie},
     topology::door::Door,
 };
@@ -20,6 +20,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// Whose connections begin with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
     /// Whose word is taken for who the client is (`X-Forwarded-For`).
     pub trusted: Vec<IpNet>,
     pub limits: Limits,
@@ -184,6 +186,7 @@ impl Settings {
             name: "web".into(),
             routes: Vec::new(),
             proxies: Vec::new(),
+            tls: None,
             trusted,
             limits: Limits::default(),
             via: false,

@@ -3,12 +3,13 @@
 
 use super::{hub::Hub, site::Site, upload::Upload, upstream::Lost, watch::Watch};
 use crate::{
-    net::stream,
+    net::dial::{Opening, dial},
     topology::{Cluster, Connected},
 };
 use http::{
     HeaderValue, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
+    uri::Scheme,
 };
 use hyper::{
     body::Incoming,
@@ -26,7 +27,10 @@ use std::{
 
 /// A connection to send requests on; the clones lead to the same one.
 #[derive(Clone)]
-pub(super) struct Shared(SendRequest<Upload>);
+pub(super) struct Shared {
+    send: SendRequest<Upload>,
+    scheme: Scheme,
+}
 
 impl Shared {
     /// The backend's connection, dialled when there is none.
@@ -35,10 +39,12 @@ impl Shared {
     /// Why the backend could not be connected to.
     pub(super) async fn open(hub: &Hub, cluster: &Cluster, site: &Site) -> io::Result<Self> {
         let open = site.shared.borrow().clone();
-        if let Some(open) = open.filter(|open| !open.0.is_closed()) {
+        if let Some(open) = open.filter(|open| !open.send.is_closed()) {
             return Ok(open);
         }
-        let stream = stream::connect(&site.backend.address, cluster.timeouts.connect).await?;
+        let opening = Opening { alpn: &[b"h2"], ..Opening::tls(cluster.tls.as_ref()) };
+        let stream = dial(&site.backend.address, opening, cluster.timeouts.connect).await?;
+        let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
         let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
         let (send, connection) = http2::Builder::new(hub.spawn.clone())
             .max_header_list_size(MAX_HEADER_LIST)
@@ -51,7 +57,7 @@ impl Shared {
                 tracing::debug!("HTTP/2 connection to a backend: {error}");
             }
         });
-        let shared = Self(send);
+        let shared = Self { send, scheme };
         *site.shared.borrow_mut() = Some(shared.clone());
         Ok(shared)
     }
@@ -62,8 +68,8 @@ impl Shared {
         mut request: Request<Upload>,
         watch: &Watch,
     ) -> Result<Response<Incoming>, Lost> {
-        address(&mut request);
-        let mut reply = pin!(self.0.try_send_request(request));
+        address(&mut request, self.scheme.clone());
+        let mut reply = pin!(self.send.try_send_request(request));
         poll_fn(|cx| {
             match reply.as_mut().poll(cx) {
                 Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
@@ -89,13 +95,13 @@ impl Shared {
 }
 
 /// Over HTTP/2 the host is part of the URI, and a body needs no framing.
-fn address(request: &mut Request<Upload>) {
+fn address(request: &mut Request<Upload>, scheme: Scheme) {
     let host = request.headers_mut().remove(HOST);
     request.headers_mut().remove(TRANSFER_ENCODING);
     *request.version_mut() = Version::HTTP_2;
     let host = host.as_ref().and_then(|host: &HeaderValue| host.to_str().ok()).unwrap_or("unknown");
     let mut parts = request.uri().clone().into_parts();
-    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.scheme = Some(scheme);
     parts.authority = host.parse().ok();
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;

@@ -72,6 +72,8 @@ pub enum End {
     Client,
     /// QUIT.
     Quit,
+    /// There was no TLS handshake.
+    Handshake,
     /// What it sent is not Redis protocol.
     Protocol,
     /// It read too slowly: `redis.client_output_limit`.
@@ -153,7 +155,7 @@ impl Client {
             if inner.backlog() == 0 {
                 break;
             }
-            let Some(stream) = &inner.stream else { break };
+            let Some(stream) = &mut inner.stream else { break };
             match stream.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Client)),
@@ -361,7 +363,12 @@ impl Client {
     /// The session is over: the socket is closed now, replies still under way are dropped.
     pub fn close(&self, hub: &Hub) {
         let mut inner = self.inner.borrow_mut();
-        inner.stream = None;
+        if let Some(mut stream) = inner.stream.take()
+            && inner.line.is_empty()
+            && inner.line.out.is_empty()
+        {
+            stream.say_goodbye();
+        }
         inner.line = Line::default();
         inner.input_held = 0;
         inner.waker = None;
@@ -390,7 +397,12 @@ impl Inner {
     }
 
     fn backlog(&self) -> usize {
-        self.line.out.len()
+        self.line.out.len() + self.unsent()
+    }
+
+    /// Bytes that are encrypted and have not left.
+    fn unsent(&self) -> usize {
+        self.stream.as_ref().map_or(0, Stream::unsent)
     }
 
     /// The window starts small and doubles with every round that fills it, as long as what is
@@ -434,7 +446,7 @@ impl Inner {
 
     /// Writes until all is written or the socket takes no more.
     fn write(&mut self, hub: &Hub, client: &Client) {
-        let Some(stream) = &self.stream else { return };
+        let Some(stream) = &mut self.stream else { return };
         match self.line.out.write(&hub.buffers, stream) {
             Ok(n) => {
                 if let Some(listener) = hub.metrics.listeners.get(client.listener) {
@@ -454,7 +466,7 @@ impl Inner {
     }
 
     fn charge(&mut self, hub: &Hub) {
-        let held = self.line.held() + self.input_held;
+        let held = self.line.held() + self.unsent() + self.input_held;
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;

@@ -157,6 +157,7 @@ mod tests {
             limits: Limits { output: 64, pipeline: 64, idle },
             allow: Vec::new(),
             deny: Vec::new(),
+            tls: None,
         })
     }
 

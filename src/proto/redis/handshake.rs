@@ -42,6 +42,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let talk = async {
         stream.write_all(&request).await?;
+        stream.flush().await?;
         for word in asked {
             let answer = read_reply(stream).await?;
             if answer != reply::OK {

@@ -73,7 +73,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket is broken. `WouldBlock` is not an error here: [`Self::is_pending`] stays true.
-    pub(super) fn write(&mut self, buffers: &Buffers, stream: &Stream) -> io::Result<u64> {
+    pub(super) fn write(&mut self, buffers: &Buffers, stream: &mut Stream) -> io::Result<u64> {
         let before = self.written;
         while let Some(chunk) = self.chunks.get(self.written_chunks) {
             let start = usize::try_from(self.written - chunk.base).unwrap_or(usize::MAX);
@@ -136,17 +136,17 @@ mod tests {
     #[tokio::test]
     async fn reads_are_kept_until_answered_and_writes_are_not() {
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
-        let stream = Stream::Unix(ours);
+        let mut stream = Stream::Unix(ours);
         std::future::poll_fn(|cx| stream.poll_write_ready(cx)).await.unwrap();
         let buffers = Buffers::default();
         let mut outbox = Outbox::default();
         let (write, _) = outbox.append(&buffers, false, |out| out.extend_from_slice(b"SET"));
-        assert_eq!(outbox.write(&buffers, &stream).unwrap(), 3);
+        assert_eq!(outbox.write(&buffers, &mut stream).unwrap(), 3);
         assert_eq!(outbox.request(write, 3), None);
         let (read, len) = outbox.append(&buffers, true, |out| out.extend_from_slice(b"GET"));
         assert_eq!(outbox.request(read, len), Some(&b"GET"[..]));
         assert!(outbox.is_pending());
-        assert_eq!(outbox.write(&buffers, &stream).unwrap(), 3);
+        assert_eq!(outbox.write(&buffers, &mut stream).unwrap(), 3);
         assert_eq!(outbox.request(read, len), Some(&b"GET"[..]));
         let (next, _) = outbox.append_owned(true, b"MGET".to_vec());
         outbox.answered(&buffers, next);

@@ -5,7 +5,9 @@ use super::inline;
 use crate::{
     net::{
         addr::Address,
-        stream::{self, Stream},
+        dial::{Opening, dial},
+        stream::Stream,
+        tls,
     },
     policy::gate::Role,
     topology::Credentials,
@@ -19,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub struct Prober {
     address: Address,
     credentials: Credentials,
+    tls: Option<tls::Client>,
     connection: Option<Stream>,
     /// What the server said last; it stands while a script keeps the server busy.
     last: Option<Report>,
@@ -77,7 +80,13 @@ pub enum Code {
 impl Prober {
     /// Nothing is opened before the first probe.
     pub fn new(address: Address, credentials: Credentials) -> Self {
-        Self { address, credentials, connection: None, last: None, phase: Phase::Connect }
+        let (connection, last) = (None, None);
+        Self { address, credentials, tls: None, connection, last, phase: Phase::Connect }
+    }
+
+    /// Under TLS, where there is some.
+    pub fn with_tls(self, tls: Option<tls::Client>) -> Self {
+        Self { tls, ..self }
     }
 
     /// One probe; `timeout` covers all of it, a reconnect included. When the server closed a kept
@@ -103,7 +112,8 @@ impl Prober {
             }
         }
         self.phase = Phase::Connect;
-        let fresh = stream::connect(&self.address, timeout).await.map_err(|error| {
+        let opening = Opening::tls(self.tls.as_ref());
+        let fresh = dial(&self.address, opening, timeout).await.map_err(|error| {
             let timed_out = error.kind() == io::ErrorKind::TimedOut;
             let code = if timed_out { Code::Timeout } else { Code::Connect };
             self.error(code, error.to_string())
@@ -130,6 +140,7 @@ impl Prober {
         let authenticate = password.is_some();
         self.phase = if authenticate { Phase::Auth } else { Phase::Ping };
         line.stream.write_all(&request).await.map_err(|e| self.fault(e.into()))?;
+        line.stream.flush().await.map_err(|e| self.fault(e.into()))?;
         if authenticate {
             match line.reply().await.map_err(|e| self.fault(e))? {
                 Reply::Status(_) => {}

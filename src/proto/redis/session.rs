@@ -9,7 +9,11 @@ use super::{
     hub::Hub,
     reply,
 };
-use crate::{net::stream::Stream, topology::pick::Picker};
+use crate::{
+    net::{stream::Stream, tls},
+    telemetry::metrics::ListenerMetrics,
+    topology::pick::Picker,
+};
 use std::{hash::BuildHasher, net::IpAddr, rc::Rc, sync::Arc};
 
 /// What a listener asks of its clients and gives them.
@@ -27,6 +31,8 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
 }
 
 /// What a session remembers of its client.
@@ -44,9 +50,17 @@ pub(super) struct State {
 pub async fn serve(
     hub: Rc<Hub>,
     settings: Rc<Settings>,
-    stream: Stream,
+    mut stream: Stream,
     peer: Option<IpAddr>,
 ) -> End {
+    if let Some(tls) = &settings.tls {
+        let nobody = ListenerMetrics::default();
+        let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
+        stream = match tls.accept(stream, &[], peer, listener).await {
+            Ok(stream) => stream,
+            Err(_) => return End::Handshake,
+        };
+    }
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     hub.register(&client);
     client.charge(&hub, 0, hub.now_us());

@@ -162,6 +162,7 @@ impl Stage {
             reads: from,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
+            tls: None,
             queue: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
@@ -181,6 +182,7 @@ impl Stage {
             limits: self.limits,
             allow: Vec::new(),
             deny: Vec::new(),
+            tls: None,
         };
         let hub = Rc::clone(&self.hub);
         self.tasks.borrow_mut().push(Box::pin(async move {

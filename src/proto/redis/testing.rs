@@ -74,6 +74,7 @@ pub(super) fn cluster() -> Cluster {
         reads: ReadFrom::Primary,
         timeouts: Timeouts::default(),
         credentials: Credentials::default(),
+        tls: None,
         queue: None,
     }
 }

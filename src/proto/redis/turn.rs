@@ -92,15 +92,15 @@ impl Upstream {
         })
     }
 
-    fn flush(&self, cx: &mut Context<'_>, hub: &Hub, stream: &Stream) -> io::Result<()> {
+    fn flush(&self, cx: &mut Context<'_>, hub: &Hub, stream: &mut Stream) -> io::Result<()> {
         let mut inner = self.inner();
         if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             inner.waker = Some(cx.waker().clone());
         }
-        while inner.outbox.is_pending() {
+        while inner.outbox.is_pending() || stream.unsent() > 0 {
             let n = inner.outbox.write(&hub.buffers, stream)?;
             hub.cell(&self.backend).iter().for_each(|c| c.bytes_out.add(n));
-            if !inner.outbox.is_pending() {
+            if !inner.outbox.is_pending() && stream.unsent() == 0 {
                 break;
             }
             match stream.poll_write_ready(cx) {

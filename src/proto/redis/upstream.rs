@@ -15,8 +15,10 @@ use super::{
 };
 use crate::{
     net::{
+        dial::{Opening, dial},
         listener::is_exhaustion,
-        stream::{self, Stream},
+        stream::Stream,
+        tls,
     },
     policy::{
         access::Access,
@@ -114,11 +116,11 @@ impl Upstream {
             doomed: RefCell::new(None),
             kills,
         });
-        let credentials = cluster.credentials.clone();
+        let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
         hub.clone().start(async move {
             let guard = EndGuard { hub: &hub, upstream: &this };
-            let error = match this.connect(&credentials).await {
+            let error = match this.connect(&credentials, tls.as_ref()).await {
                 Ok(stream) => {
                     let cell = hub.cell(&this.backend);
                     cell.iter().for_each(|c| {
@@ -257,12 +259,14 @@ impl Upstream {
     async fn connect(
         &self,
         credentials: &crate::topology::Credentials,
+        tls: Option<&tls::Client>,
     ) -> Result<Stream, UpstreamError> {
         let timeout = self.timeouts.connect;
-        let mut stream =
-            stream::connect(&self.backend.address, timeout).await.map_err(|error| {
-                UpstreamError { ours: is_exhaustion(&error), ..self.error(Phase::Connect, error) }
-            })?;
+        let dialled = dial(&self.backend.address, Opening::tls(tls), timeout).await;
+        let mut stream = dialled.map_err(|error| UpstreamError {
+            ours: is_exhaustion(&error),
+            ..self.error(Phase::Connect, error)
+        })?;
         handshake::greet(&mut stream, credentials, self.db, timeout)
             .await
             .map_err(|error| self.error(Phase::Handshake, error))?;

@@ -3,12 +3,13 @@
 use super::hub::Hub;
 use crate::{
     net::{
-        addr::Address,
+        dial::{Opening, dial},
         listener::is_exhaustion,
         origin::Origin,
         proxy_protocol,
         relay::{self, Tally, relay},
-        stream::{self, Stream},
+        stream::Stream,
+        tls,
     },
     policy::access::Access,
     proto::admission::admit,
@@ -21,8 +22,7 @@ use crate::{
     },
 };
 use ipnet::IpNet;
-use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
-use tokio::io::AsyncWriteExt;
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 
 /// What a listener says of its connections.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub cluster: usize,
     /// Whose connections begin with a PROXY protocol header.
     pub trusted: Vec<IpNet>,
+    /// `None`: in clear.
+    pub tls: Option<tls::Server>,
     pub door: Arc<Door>,
 }
 
@@ -51,6 +53,8 @@ pub enum End {
     Refused(Reason),
     /// A trusted proxy did not say whose connection it is.
     NoHeader(io::Error),
+    /// The TLS handshake failed.
+    NoTls(io::Error),
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one; `place` is what it has at
@@ -82,6 +86,14 @@ pub async fn serve(
                 return End::Refused(refusal.reason);
             }
         }
+    }
+    if let Some(tls) = &settings.tls {
+        // The header was in clear, what came behind it is TLS.
+        let early = std::mem::take(&mut origin.early);
+        client = match tls.accept(client, &early, origin.address, listener).await {
+            Ok(client) => client,
+            Err(error) => return End::NoTls(error),
+        };
     }
     let counted = hub.metrics.clusters.get(settings.cluster).map(|cluster| &cluster.writes);
     let connected = tokio::select! {
@@ -156,8 +168,9 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
         }
         let backend = lease.backend();
         let killable = Killable::new(&hub.kills, Arc::clone(backend));
+        let opening = Opening { header: header.as_deref(), ..Opening::tls(cluster.tls.as_ref()) };
         let began_us = hub.chooser.now_us();
-        match dial(&backend.address, cluster.timeouts.connect, header.as_deref()).await {
+        match dial(&backend.address, opening, cluster.timeouts.connect).await {
             Ok(stream) => {
                 // What a client will do is not known, and what is not known to be a read is a write.
                 lease.cell().writes.add(1);
@@ -170,15 +183,6 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
         }
     }
     None
-}
-
-/// A connection that has got its header. A new socket takes so little at once.
-async fn dial(address: &Address, limit: Duration, header: Option<&[u8]>) -> io::Result<Stream> {
-    let mut stream = stream::connect(address, limit).await?;
-    if let Some(header) = header {
-        stream.write_all(header).await?;
-    }
-    Ok(stream)
 }
 
 /// A claim on one that was not tried.

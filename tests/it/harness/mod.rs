@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the built proxy, fakes, faults and a raw client, each
 //! stopped when it is dropped. It holds no test of Sluice; its own are at the end of its files.
 
+pub(crate) mod authority;
 pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod dice;
@@ -19,6 +20,7 @@ pub(crate) mod web;
 #[cfg(test)]
 mod own;
 
+pub(crate) use authority::{Authority, Issued, TlsConn};
 pub(crate) use cluster::Cluster;
 pub(crate) use conn::Conn;
 pub(crate) use dice::Dice;
