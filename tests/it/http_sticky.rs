@@ -2,13 +2,16 @@
 //! where a client goes when its server is out.
 
 use crate::harness::{
-    PATIENCE, Setup, Sluice, eventually,
+    PATIENCE, Setup, Sluice,
+    authority::Authority,
+    eventually,
     web::{HttpConn, Nginx, Origin, Visitor},
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    process::Command,
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +25,8 @@ fn nginxes<const N: usize>() -> [Nginx; N] {
 }
 
 fn front(servers: &[Nginx]) -> Setup {
-    Setup::http(servers.iter().map(Nginx::address)).cluster("balance: round_robin")
+    let setup = Setup::http(servers.iter().map(Nginx::address));
+    setup.cluster("balance: round_robin").cluster("slow_start: 0")
 }
 
 /// A visitor whose server is that one.
@@ -192,6 +196,39 @@ fn the_cookie_has_the_attributes_that_were_asked_for() {
         let (pair, attributes) = set.split_at(set.find(';').unwrap());
         assert!(pair.starts_with("ROUTE=1."), "{set}");
         assert_eq!(attributes, expected);
+    }
+}
+
+/// A browser sends a cookie with `Secure` over TLS alone.
+#[test]
+fn over_tls_the_cookie_is_secure_unless_told_otherwise() {
+    let servers = nginxes::<2>();
+    let authority = Authority::new();
+    let site = authority.issue("site", &["127.0.0.1"]);
+    let tls = format!("tls: {{ certificates: [{}] }}", site.yaml());
+    for (secure, expected) in [("auto", true), ("false", false), ("true", true)] {
+        let sticky = SIGNED.replace("name", &format!("secure: {secure}, name"));
+        let sluice = front(&servers).cluster(&sticky).listener(&tls).start();
+        for version in ["--http1.1", "--http2"] {
+            let jar = sluice.path(version);
+            let ask = || {
+                let mut curl = Command::new("curl");
+                curl.args(["-sS", "-i", version, "--cacert"]).arg(authority.ca());
+                curl.arg("-b").arg(&jar).arg("-c").arg(&jar);
+                let output = curl.arg(format!("https://{}/", sluice.address())).output().unwrap();
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8(output.stdout).unwrap().to_lowercase()
+            };
+            let first = ask();
+            let set = first.lines().find(|line| line.starts_with("set-cookie: ")).unwrap();
+            assert_eq!(set.trim_end().ends_with("; secure"), expected, "{secure} {version}: {set}");
+            let server = |answer: &str| answer.trim_end().rsplit_once('\n').unwrap().1.to_owned();
+            for _ in 0..4 {
+                let next = ask();
+                assert_eq!(server(&next), server(&first), "{secure} {version}");
+                assert!(!next.contains("set-cookie"), "{next}");
+            }
+        }
     }
 }
 

@@ -219,13 +219,17 @@ mod tests {
             "verdict: a was killed: of its 1 sessions 1 moved, once; of 2 others 0 moved; as it should be"
         );
         for wrong in [
-            &[(0, "!"), (1, "b")][..],
-            &[(0, "!"), (0, "b"), (0, "+"), (0, "a")],
+            &[(0, "!"), (0, "b"), (0, "+"), (0, "a")][..],
             &[(0, "!"), (0, "b"), (1, "a")],
             &[(1, "a")],
         ] {
             assert!(!told(wrong).0, "{wrong:?}");
         }
+        assert!(
+            told(&[(0, "!"), (1, "b")])
+                .1
+                .contains("1 sessions 0 moved, once (1 did not ask since);")
+        );
         let late = [(0, "a"), (0, "!"), (1, "a"), (1, "b"), (0, "b"), (2, "b")];
         assert!(verdict(&late).0, "an answer that was on the way");
     }
