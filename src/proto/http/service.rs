@@ -11,7 +11,7 @@ use super::{
     parcel::Parcel,
     reply::Refusal,
     routes,
-    settings::Settings,
+    settings::{ClusterSettings, Cookie, Settings},
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
@@ -116,10 +116,13 @@ impl Session {
         let address = self.client.origin(settings, &head.headers);
         let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
         trip.goes_to(index, choice.access());
-        let cookie = of_cluster.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
-        let stickiness = cookie.map(|cookie| Stickiness::take(cookie, &mut head.headers));
-        if let (Some(cookie), Some(place)) = (cookie, stickiness.and_then(|found| found.place)) {
-            choice.stick(place, cookie.strict);
+        let mut stickiness = None;
+        if let Some(cookie) = cookie(of_cluster) {
+            let found = Stickiness::take(cookie, &mut head.headers);
+            if let Some(place) = found.place {
+                choice.stick(place, cookie.strict, found.issued, &head.headers);
+            }
+            stickiness = Some(found);
         }
 
         let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
@@ -160,10 +163,10 @@ impl Session {
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
         head::to_client(&mut head, &self.settings);
-        let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
+        let cookie = of_cluster.and_then(cookie);
         if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
-            trip.sticky(told);
+            trip.sticky(told, &lease);
         }
         trip.replied(head.status, lease, site, asked_us, life_us);
         if switches {
@@ -200,6 +203,10 @@ struct Promise {
     /// The protocol that the client was allowed to ask for.
     upgrade: Option<HeaderValue>,
     stickiness: Option<Stickiness>,
+}
+
+fn cookie(cluster: &ClusterSettings) -> Option<&Cookie> {
+    cluster.sticky.as_ref()?.cookie.as_ref()
 }
 
 /// Whether the client waits to be told that its body is wanted; there is no other expectation
