@@ -4,13 +4,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod access_log;
 mod balance;
 mod control;
 mod harness;
+mod http_browser;
 mod http_hostile;
 mod http_hostile_h2;
 mod http_rogue;
 mod http_smuggling;
+mod http_sticky;
 mod limits;
 mod operator;
 mod probe;

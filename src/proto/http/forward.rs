@@ -21,6 +21,7 @@ use crate::{
         retry::{Effect, Verdict, decide},
     },
     proto::admission::admit,
+    telemetry::metrics::RetryReason,
     topology::{Backend, Cluster, Lease, Outcome, admission::NotAdmitted},
 };
 use http::Response;
@@ -57,6 +58,21 @@ enum Miss {
     Lost { lost: Lost, used: bool },
 }
 
+impl Miss {
+    /// Why there is another try, when there is one.
+    fn reason(&self) -> RetryReason {
+        match self {
+            Self::Connect(_) => RetryReason::Connect,
+            Self::Lost { lost: Lost::Unsent(_), .. } => RetryReason::Closed,
+            Self::Lost { lost: Lost::Broken(error), used: true } if closed(error) => {
+                RetryReason::Closed
+            }
+            Self::Lost { lost: Lost::Broken(_) | Lost::Due, .. } => RetryReason::Lost,
+            Self::Lost { lost: Lost::Moved, .. } => RetryReason::Moved,
+        }
+    }
+}
+
 impl Errand<'_> {
     /// Sends the request, to another backend when one fails.
     ///
@@ -64,7 +80,7 @@ impl Errand<'_> {
     /// What the client is told when no backend has answered.
     pub(super) async fn run(&mut self, mut parcel: Parcel, trip: &Trip) -> Result<Answer, Refusal> {
         let mut tries = 0;
-        let mut newest = None;
+        let (mut newest, mut reason) = (None, None);
         loop {
             let (place, lease) = match self.claim().await {
                 Ok(claimed) => claimed,
@@ -77,8 +93,8 @@ impl Errand<'_> {
                 }
             };
             let backend = &Arc::clone(lease.backend());
-            if tries > 0 {
-                trip.retried();
+            if let Some(reason) = reason {
+                trip.retried(reason);
             }
             tries += 1;
             let miss = match self.ask((place, lease), &mut parcel, trip).await {
@@ -87,6 +103,7 @@ impl Errand<'_> {
             };
             self.blame(backend, &miss, trip);
             let refusal = self.refusal(backend, &miss, trip, tries);
+            reason = Some(miss.reason());
             if !self.again(place, miss, &mut parcel, trip, tries) {
                 return Err(refusal);
             }
@@ -112,8 +129,11 @@ impl Errand<'_> {
         trip: &Trip,
     ) -> Result<Answer, Miss> {
         let site = self.hub.site(lease.backend());
+        trip.asks(lease.backend());
+        let began_us = self.hub.now_us();
         let line = Line::open(self.hub, self.cluster, self.settings, &site, parcel.is_replayable());
         let line = line.await.map_err(Miss::Connect)?;
+        trip.connected(began_us);
         let asked_us = self.hub.now_us();
         let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
         let waiting = site.wait(trip.watch(), asked_us, parcel.is_replayable());

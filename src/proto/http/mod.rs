@@ -4,6 +4,7 @@
 mod choice;
 mod client;
 mod download;
+mod entry;
 pub mod exchange;
 mod fault;
 mod forward;
