@@ -66,12 +66,13 @@ impl Visits {
         let idle = if idle == 0 { String::new() } else { format!(" ({idle} did not ask since)") };
         let died = match &*self.killed.borrow() {
             Some(name) => {
-                format!("{name} was killed: of its {hit} sessions {once} moved, once{idle}")
+                let its = format!("of its {hit} sessions {once} moved, once{idle}");
+                format!("{name} was killed: {its}; of {others} others")
             }
-            None => "no server was killed".to_owned(),
+            None => format!("no server was killed: of {others} sessions"),
         };
         let end = if good { "as it should be" } else { "NOT as it should be" };
-        (good, format!("verdict: {died}; of {others} others {moved} moved; {end}"))
+        (good, format!("verdict: {died} {moved} moved; {end}"))
     }
 
     fn answered(&self, visitor: usize, server: &str) {
@@ -211,7 +212,7 @@ mod tests {
             told(&[]),
             (
                 true,
-                "verdict: no server was killed; of 3 others 0 moved; as it should be".to_owned()
+                "verdict: no server was killed: of 3 sessions 0 moved; as it should be".to_owned()
             )
         );
         assert_eq!(
