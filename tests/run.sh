@@ -6,7 +6,7 @@ exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 export CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-2}" CARGO_TERM_COLOR=never
-REDIS_PY=redis==6.4.0
+PYTHON_CLIENTS=(redis==6.4.0 grpcio==1.85.1 websockets==17.4)
 VENV="$PWD/target/venv"
 TARGET="${CARGO_TARGET_DIR:-target}"
 passed=0
@@ -58,8 +58,9 @@ install_missing() {
             as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install "${packages[@]}" || return
     fi
     command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer from https://rustup.rs"; return 1; }
-    "$VENV/bin/python" -c 'import redis' 2>/dev/null && return
-    python3 -m venv "$VENV" && "$VENV/bin/pip" -q --disable-pip-version-check install "$REDIS_PY"
+    "$VENV/bin/python" -c 'import redis, grpc, websockets' 2>/dev/null && return
+    python3 -m venv "$VENV" &&
+        "$VENV/bin/python" -m pip -q --disable-pip-version-check install "${PYTHON_CLIENTS[@]}"
 }
 
 run_clippy() { cargo clippy --locked --all-targets -- -D warnings; }

@@ -70,7 +70,7 @@ async fn suspect(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let mut prober = Prober::new(target.address, target.tls, target.spec);
     let mut failure = None;
     for _ in 0..SUSPECT_PROBES {
-        failure = prober.probe(SUSPECT_TIMEOUT).await.err();
+        failure = prober.suspect(SUSPECT_TIMEOUT).await.err();
         if failure.is_none() {
             break;
         }

@@ -15,6 +15,7 @@ use crate::{
     },
     topology::{Cluster, Credentials, HttpCheck, Layout},
 };
+use ::http::Method;
 use std::{io, rc::Rc, time::Duration};
 
 /// What the backends of one cluster are asked, and as whom.
@@ -22,6 +23,8 @@ use std::{io, rc::Rc, time::Duration};
 pub(super) enum Spec {
     Redis(Credentials),
     Tcp,
+    /// As TCP, but on suspicion an HTTP request.
+    Web,
     Http(Rc<HttpCheck>),
 }
 
@@ -30,6 +33,7 @@ pub(super) enum Spec {
 pub(super) enum Prober {
     Redis(Box<redis::probe::Prober>),
     Tcp(Address, Option<tls::Client>),
+    Web(Address, Option<tls::Client>),
     Http(Address, Option<tls::Client>, Rc<HttpCheck>),
 }
 
@@ -50,7 +54,10 @@ impl Spec {
             (Layout::Fixed | Layout::Group { .. }, Some(check)) => {
                 Self::Http(Rc::new(check.clone()))
             }
-            (Layout::Fixed | Layout::Group { .. }, None) => Self::Tcp,
+            (Layout::Fixed | Layout::Group { .. }, None) => match written.protocol {
+                config::Protocol::Http => Self::Web,
+                _ => Self::Tcp,
+            },
         }
     }
 }
@@ -64,6 +71,7 @@ impl Prober {
                 Self::Redis(Box::new(prober.with_tls(tls)))
             }
             Spec::Tcp => Self::Tcp(address, tls),
+            Spec::Web => Self::Web(address, tls),
             Spec::Http(check) => Self::Http(address, tls, check),
         }
     }
@@ -75,7 +83,7 @@ impl Prober {
     pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Answer, ProbeError> {
         let report = match self {
             Self::Redis(prober) => prober.probe(timeout).await,
-            Self::Tcp(address, tls) => {
+            Self::Tcp(address, tls) | Self::Web(address, tls) => {
                 match tcp::probe::probe(address, tls.as_ref(), timeout).await {
                     Ok(()) => Ok(CONNECTED),
                     Err(error) => Err(not_connected(address, &error)),
@@ -89,6 +97,26 @@ impl Prober {
             }
         };
         Ok(Answer { report: report?, said: None, weight: None })
+    }
+
+    /// Whether a server that seems to hang still answers; `timeout` covers all of it. The kernel
+    /// accepts for a process that is stopped, so a connection says nothing of a web server: any
+    /// answer at all does, be it an error or another protocol's.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) async fn suspect(&mut self, timeout: Duration) -> Result<Answer, ProbeError> {
+        let Self::Web(address, tls) = self else { return self.probe(timeout).await };
+        let check =
+            HttpCheck { method: Method::HEAD, status: vec![(100, 599)], ..HttpCheck::default() };
+        match http::probe::probe(address, tls.as_ref(), &check, timeout).await {
+            Ok(answer) => Ok(told(answer)),
+            Err(Fault::Connect(error)) => Err(not_connected(address, &error)),
+            Err(fault @ Fault::Timeout(_)) => Err(not_well(address, &fault)),
+            Err(Fault::Broken(_) | Fault::Status(_) | Fault::Body(_)) => {
+                Ok(Answer { report: CONNECTED, said: None, weight: None })
+            }
+        }
     }
 }
 

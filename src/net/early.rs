@@ -48,9 +48,9 @@ impl Early {
         Rc::clone(&self.counts)
     }
 
-    /// The connection itself; bytes that nobody has read since are gone.
-    pub fn into_stream(self) -> Stream {
-        self.stream
+    /// The connection itself, and the bytes that nobody has read since.
+    pub fn into_parts(self) -> (Stream, Bytes) {
+        (self.stream, self.early)
     }
 }
 
@@ -141,5 +141,9 @@ mod tests {
             ((10, 2), (0, 0))
         );
         assert_eq!((read.get(), written.get()), (10, 2));
+        let (stream, _) = early.into_parts();
+        let mut early = Early::new(stream, Bytes::from_static(b"GET /"));
+        early.read_exact(&mut [0; 3]).await.unwrap();
+        assert_eq!(early.into_parts().1, " /"[..]);
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     choice::Choice,
     hub::Hub,
-    line::Line,
+    line::{Line, Reuse},
     parcel::Parcel,
     reply::Refusal,
     settings::ClusterSettings,
@@ -35,6 +35,8 @@ pub(super) struct Errand<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) settings: &'a ClusterSettings,
     pub(super) choice: Choice<'a>,
+    /// An idle connection has proved closed.
+    pub(super) stale: bool,
 }
 
 /// The head of a reply, and the claims that last until its end.
@@ -63,7 +65,7 @@ impl Miss {
     fn reason(&self) -> RetryReason {
         match self {
             Self::Connect(_) => RetryReason::Connect,
-            Self::Lost { lost: Lost::Unsent(_), .. } => RetryReason::Closed,
+            Self::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. } => RetryReason::Closed,
             Self::Lost { lost: Lost::Broken(error), used: true } if closed(error) => {
                 RetryReason::Closed
             }
@@ -131,15 +133,24 @@ impl Errand<'_> {
         let site = self.hub.site(lease.backend());
         trip.asks(lease.backend());
         let began_us = self.hub.now_us();
-        let line = Line::open(self.hub, self.cluster, self.settings, &site, parcel.is_replayable());
+        let reuse = match (self.stale, parcel.is_replayable()) {
+            (true, _) => Reuse::None,
+            (false, true) => Reuse::Any,
+            (false, false) => Reuse::Fresh,
+        };
+        let line = Line::open(self.hub, self.cluster, self.settings, &site, reuse);
         let line = line.await.map_err(Miss::Connect)?;
         trip.connected(began_us);
         let asked_us = self.hub.now_us();
         let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
-        let waiting = site.wait(trip.watch(), asked_us, parcel.is_replayable());
+        let waiting = site.wait(trip.watch(), parcel.is_replayable());
         let used = line.is_used();
         let asked = line.ask(request, trip.watch()).await;
         drop(waiting);
+        if let Err(Lost::Refused(_)) = &asked {
+            // Nothing new is begun on it.
+            site.shared.borrow_mut().take();
+        }
         match asked {
             Ok((response, upstream)) => {
                 Ok(Answer { response, upstream, place, lease, site, asked_us })
@@ -171,7 +182,7 @@ impl Errand<'_> {
             Miss::Lost { lost: Lost::Broken(error), used: true } => !closed(error),
             Miss::Lost { lost: Lost::Broken(_), used: false } => true,
             Miss::Lost { lost: Lost::Due, .. } => trip.watch().phase() == Phase::Waiting,
-            Miss::Lost { lost: Lost::Unsent(_) | Lost::Moved, .. } => false,
+            Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_) | Lost::Moved, .. } => false,
         };
         if !faulty {
             return;
@@ -195,6 +206,8 @@ impl Errand<'_> {
         trip: &Trip,
         tries: u8,
     ) -> bool {
+        // Costs no backend anything, so it needs no budget.
+        let unbegun = matches!(miss, Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. });
         let sent = match miss {
             Miss::Connect(_) => false,
             Miss::Lost { lost: Lost::Due, .. } => return false,
@@ -204,9 +217,15 @@ impl Errand<'_> {
                 self.choice.forgive(place);
                 false
             }
+            Miss::Lost { lost: Lost::Refused(_), .. } if !parcel.is_kept() => return false,
+            Miss::Lost { lost: Lost::Refused(_), .. } => {
+                self.choice.forgive(place);
+                false
+            }
             Miss::Lost { lost: Lost::Broken(error), used } => {
                 if used && closed(&error) {
                     self.choice.forgive(place);
+                    self.stale = true;
                 }
                 true
             }
@@ -221,7 +240,7 @@ impl Errand<'_> {
         in_time
             && (!sent || parcel.is_replayable())
             && decide(sent, access, tries) == Verdict::Retry
-            && self.hub.try_retry(self.cluster.id)
+            && (unbegun || self.hub.try_retry(self.cluster.id))
     }
 
     /// What the client is told when this try was the last.
@@ -247,11 +266,11 @@ impl Errand<'_> {
             }
             Miss::Lost { lost, .. } => {
                 let why = match lost {
-                    Lost::Broken(error) => error.to_string(),
+                    Lost::Broken(error) | Lost::Refused(error) => told(error),
                     Lost::Moved => "it was taken out of rotation".to_owned(),
                     Lost::Unsent(_) | Lost::Due => "the connection was closed".to_owned(),
                 };
-                let unsent = matches!(lost, Lost::Unsent(_));
+                let unsent = matches!(lost, Lost::Unsent(_) | Lost::Refused(_));
                 match decide(!unsent, self.choice.access(), u8::MAX) {
                     Verdict::Fail(Effect::Unknown) => Refusal::result_unknown(format!(
                         "backend {name}: {why}; the request may have been executed or not"
@@ -262,6 +281,14 @@ impl Errand<'_> {
                 }
             }
         }
+    }
+}
+
+/// The innermost cause says it best.
+fn told(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
-    header::{CONNECTION, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+    header::{CONNECTION, COOKIE, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
     request, response,
     uri::PathAndQuery,
 };
@@ -27,6 +27,7 @@ pub(super) fn normalise(head: &mut request::Parts, limits: &Limits) -> Result<()
     } else {
         is_small(head, limits)?;
         host_of_authority(head)?;
+        join_cookies(&mut head.headers);
     }
     let length = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if length > limits.uri {
@@ -102,6 +103,17 @@ fn host_of_authority(head: &mut request::Parts) -> Result<(), Refusal> {
             head.headers.insert(HOST, host);
             Ok(())
         }
+    }
+}
+
+/// Over HTTP/2 each cookie may have a field of its own; in HTTP/1.1 there is one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() < 2 {
+        return;
+    }
+    if let Ok(all) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(COOKIE, all);
     }
 }
 
@@ -278,8 +290,9 @@ fn via(version: Version) -> HeaderValue {
 
 /// Of the names of `is_hop`.
 const HOP_LENGTHS: [usize; 5] = [10, 7, 2, 17, 16];
-/// Named in Connection or not, these are for the one at the end.
-pub(super) const KEPT: [HeaderName; 2] = [HOST, TRAILER];
+/// Named in Connection or not, these are for the one at the end; TE must be named there (RFC 9110,
+/// 10.1.4) and is read before it goes.
+pub(super) const KEPT: [HeaderName; 3] = [HOST, TRAILER, TE];
 pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -27,9 +27,19 @@ pub(super) enum Line {
     Shared(Shared),
 }
 
+/// Which idle connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// The request may be sent again should it prove closed.
+    Any,
+    /// One that was just used: the request may not be sent again.
+    Fresh,
+    /// One has proved closed for this request, and others of its age may be too.
+    None,
+}
+
 impl Line {
-    /// `again`: the request may be sent again should the connection prove closed; else one that was
-    /// just used is preferred, and a new one to any other.
+    /// `reuse`: with a connection that is idle, where there is one.
     ///
     /// # Errors
     /// Why the backend could not be connected to.
@@ -38,13 +48,18 @@ impl Line {
         cluster: &Cluster,
         settings: &ClusterSettings,
         site: &Site,
-        again: bool,
+        reuse: Reuse,
     ) -> io::Result<Self> {
         if settings.http2 {
             return Shared::open(hub, cluster, site).await.map(Self::Shared);
         }
-        let freshness = if again { u64::MAX } else { FRESH_US };
-        while let Some(mut upstream) = site.pool.take(hub.now_us(), freshness) {
+        let freshness = match reuse {
+            Reuse::Any => Some(u64::MAX),
+            Reuse::Fresh => Some(FRESH_US),
+            Reuse::None => None,
+        };
+        let idle = || freshness.and_then(|most_us| site.pool.take(hub.now_us(), most_us));
+        while let Some(mut upstream) = idle() {
             if upstream.settle() {
                 return Ok(Self::Own { upstream, used: true });
             }

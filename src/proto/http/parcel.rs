@@ -14,8 +14,10 @@ use std::{rc::Rc, time::Duration};
 #[derive(Debug)]
 pub(super) struct Parcel {
     state: State,
-    /// What was handed over does not come back, so one that may be sent again is copied first.
+    /// It may be sent again after it was sent.
     replayable: bool,
+    /// What was handed over does not come back, so one that may be sent again is copied first.
+    kept: bool,
     body_idle: Duration,
     expects: bool,
 }
@@ -32,22 +34,39 @@ enum State {
     Gone,
 }
 
+/// When a request may be sent a second time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Again {
+    /// After it was sent, whatever became of it.
+    pub(super) after_sent: bool,
+    /// When a backend says that it has not begun with it, as HTTP/2 can.
+    pub(super) when_refused: bool,
+}
+
 impl Parcel {
-    /// `again`: it may be sent a second time after it was sent, which it must have no body for.
+    /// `again`: when it may be sent a second time, which it must have no body for.
     pub(super) fn new(
         head: Parts,
         incoming: Incoming,
-        again: bool,
+        again: Again,
         body_idle: Duration,
         expects: bool,
     ) -> Self {
-        let replayable = again && incoming.is_end_stream();
-        Self { state: State::Fresh(Box::new((head, incoming))), replayable, body_idle, expects }
+        let empty = incoming.is_end_stream();
+        let replayable = again.after_sent && empty;
+        let kept = (again.after_sent || again.when_refused) && empty;
+        let state = State::Fresh(Box::new((head, incoming)));
+        Self { state, replayable, kept, body_idle, expects }
     }
 
     /// Whether it may be sent again after it was sent.
     pub(super) fn is_replayable(&self) -> bool {
         self.replayable
+    }
+
+    /// Whether there is something to send again.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self.state, State::Gone)
     }
 
     /// The request, to be answered within `reply` of its end.
@@ -62,7 +81,7 @@ impl Parcel {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Fresh(fresh) => {
                 let (head, incoming) = *fresh;
-                if self.replayable {
+                if self.kept {
                     self.state = State::Copied(Box::new(copy(&head)));
                 }
                 let mut request = Request::from_parts(head, upload(Some(incoming)));

@@ -8,7 +8,7 @@ use super::{
     forward::{Answer, Errand},
     head::{self, Hop},
     hub::{Hub, Watched},
-    parcel::Parcel,
+    parcel::{Again, Parcel},
     reply::Refusal,
     routes,
     settings::{ClusterSettings, Cookie, Settings},
@@ -132,9 +132,13 @@ impl Session {
         let mut hop = head::to_backend(&mut head, &self.client, settings, length_known, make_id);
         ask_to_upgrade(&mut head, &mut hop, &incoming);
         trip.names(head.headers.get(head::X_REQUEST_ID));
-        let again = of_cluster.idempotent_writes || repeatable(&head.method);
+        let again = Again {
+            after_sent: of_cluster.idempotent_writes || repeatable(&head.method),
+            when_refused: of_cluster.http2,
+        };
         let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
-        let mut errand = Errand { hub: &self.hub, cluster, settings: of_cluster, choice };
+        let mut errand =
+            Errand { hub: &self.hub, cluster, settings: of_cluster, choice, stale: false };
         let answer = errand.run(parcel, trip).await?;
         Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
     }

@@ -214,12 +214,15 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
-    let mut drained = false;
+    let (mut leaving, mut told) = (false, false);
     let mut answered = false;
     let ended = poll_fn(|cx| {
-        if !drained && draining.as_mut().poll(cx).is_ready() {
-            drained = true;
-            connection.as_mut().graceful_shutdown();
+        if !leaving && draining.as_mut().poll(cx).is_ready() {
+            leaving = true;
+            if !is_answering(watch) {
+                session.hub.look_at_clock();
+                watch.enter(watch.phase(), Hub::after(session.hub.now_us(), LAST_REQUEST));
+            }
         }
         let polled = connection.poll_without_shutdown(cx);
         let (read, written) = counts.settle(&listener.bytes_in, &listener.bytes_out);
@@ -228,6 +231,14 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         }
         answered |= written > 0;
         waits(session, watch, read > 0, written > 0);
+        if leaving && !told && (watch.is_over() || is_answering(watch)) {
+            // hyper closes a connection without a request at once, and says `close` with a reply.
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Some(ended));
+            }
+        }
         if watch.is_over() {
             return Poll::Ready(None);
         }
@@ -236,7 +247,8 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     });
     let ended = match ended.await {
         None if watch.phase() == Phase::Head && !answered => {
-            let mut stream = Pin::into_inner(connection).into_parts().io.into_inner().into_stream();
+            let mut stream =
+                Pin::into_inner(connection).into_parts().io.into_inner().into_parts().0;
             let refusal = reply::Refusal::client_timeout();
             if let Some((fault, text)) = refusal.fault() {
                 fault.count(&session.hub, &session.settings, text);
@@ -259,11 +271,12 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         Some(Ok(())) => Ok(()),
     };
     let parts = Pin::into_inner(connection).into_parts();
-    let mut stream = parts.io.into_inner().into_stream();
+    let (mut stream, unread) = parts.io.into_inner().into_parts();
     let tunnel = session.tunnel.borrow_mut().take();
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
         // In a box: an idle connection would have room for it.
-        let early = parts.read_buf;
+        // What of the first bytes did not fit into hyper's buffer comes after what did.
+        let early = Bytes::from([parts.read_buf, unread].concat());
         Box::pin(tunnel.relay(&session.hub, listener, stream, early)).await;
         return End::Tunnel;
     }
@@ -299,6 +312,10 @@ async fn linger(hub: &Hub, stream: &mut Stream, watch: &Watch) {
         left = left.saturating_sub(read);
     }
     hub.stock.give(buffer);
+}
+
+fn is_answering(watch: &Watch) -> bool {
+    !matches!(watch.phase(), Phase::Idle | Phase::Head)
 }
 
 /// Begins a wait, or begins it anew for a client that is slow and not idle.
@@ -362,6 +379,9 @@ fn service(
 /// The protocols of an HTTP listener under TLS, the preferred one first (RFC 7301, RFC 9113, 3.2).
 pub const PROTOCOLS: &[&[u8]] = &[H2, b"http/1.1"];
 const H2: &[u8] = b"h2";
+/// When we leave, a connection between two requests is kept for so long: who sends one just then is
+/// answered, and told to close. Without it that request was lost.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -93,7 +93,7 @@ impl Shared {
                 Poll::Ready(Err(mut error)) => {
                     return Poll::Ready(Err(match error.take_message() {
                         Some(request) => Lost::Unsent(Box::new(request)),
-                        None => Lost::Broken(error.into_error()),
+                        None => lost(error.into_error()),
                     }));
                 }
                 Poll::Pending => {}
@@ -109,6 +109,18 @@ impl Shared {
         })
         .await
     }
+}
+
+/// Whether the backend may have begun with the request: not when its stream is beyond those that a
+/// GOAWAY says were taken, nor when it was refused (RFC 9113, 8.7).
+fn lost(error: hyper::Error) -> Lost {
+    let source = std::error::Error::source(&error);
+    let cause = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    let refused = |cause: &h2::Error| {
+        let stream = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (cause.is_go_away() || stream)
+    };
+    if cause.is_some_and(refused) { Lost::Refused(error) } else { Lost::Broken(error) }
 }
 
 /// Over HTTP/2 the host is part of the URI, and a body needs no framing.

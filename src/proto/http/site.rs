@@ -31,12 +31,13 @@ pub(super) struct Site {
     heard_us: Cell<u64>,
     /// When control was asked to look at it.
     suspected_us: Cell<u64>,
+    /// How long until it is asked again while nothing else comes from it.
+    pause_us: Cell<u64>,
 }
 
 #[derive(Debug)]
 struct Waiter {
     watch: Rc<Watch>,
-    since_us: u64,
     /// Whether it may go to another backend.
     movable: bool,
 }
@@ -60,12 +61,13 @@ impl Site {
             recent: RefCell::default(),
             heard_us: Cell::new(0),
             suspected_us: Cell::new(0),
+            pause_us: Cell::new(SUSPECT_AGAIN_US),
         }
     }
 
     /// Somebody waits for a reply from now on.
-    pub(super) fn wait(&self, watch: &Rc<Watch>, since_us: u64, movable: bool) -> Waiting<'_> {
-        let waiter = Waiter { watch: Rc::clone(watch), since_us, movable };
+    pub(super) fn wait(&self, watch: &Rc<Watch>, movable: bool) -> Waiting<'_> {
+        let waiter = Waiter { watch: Rc::clone(watch), movable };
         Waiting { site: self, key: self.waiting.borrow_mut().insert(waiter) }
     }
 
@@ -85,16 +87,25 @@ impl Site {
         self.recent.borrow_mut().decay();
     }
 
-    /// Asks control to look at a backend that seems to hang, at most four times a second.
+    /// Asks control to look at a backend that seems to hang: one that has had all of a request for
+    /// too long. At most four times a second, and less often the longer it answers such questions
+    /// and nothing else.
     pub(super) fn suspect(&self, now_us: u64, reporter: &Reporter) {
-        let Some(oldest) = self.waiting.borrow().iter().map(|(_, one)| one.since_us).min() else {
-            return;
+        let oldest = {
+            let waiting = self.waiting.borrow();
+            waiting.iter().filter_map(|(_, one)| one.watch.asked_us()).min()
         };
+        let Some(oldest) = oldest else { return };
+        let (heard_us, suspected_us) = (self.heard_us.get(), self.suspected_us.get());
         let age = now_us.saturating_sub(oldest);
-        let silent = now_us.saturating_sub(self.heard_us.get()).min(age);
-        let asked = now_us.saturating_sub(self.suspected_us.get()) < SUSPECT_AGAIN_US;
+        let silent = now_us.saturating_sub(heard_us).min(age);
+        let same = suspected_us > heard_us.max(oldest);
+        let pause_us = if same { self.pause_us.get() } else { SUSPECT_AGAIN_US };
+        let asked = now_us.saturating_sub(suspected_us) < pause_us;
         if !asked && is_suspect(age, silent, self.recent.borrow().p99_us()) {
             self.suspected_us.set(now_us);
+            let next_us = if same { pause_us * 2 } else { pause_us };
+            self.pause_us.set(next_us.min(LONGEST_PAUSE_US));
             reporter.report(&self.backend, Outcome::Suspect);
         }
     }
@@ -152,3 +163,5 @@ impl Drop for Waiting<'_> {
 }
 
 const SUSPECT_AGAIN_US: u64 = 250_000;
+/// As often as the ordinary probes come by default.
+const LONGEST_PAUSE_US: u64 = 2_000_000;

@@ -55,11 +55,11 @@ impl Upload {
         times: Times,
     ) -> Self {
         let upload = Self { incoming, hub, watch, times, expects: None };
-        let now_us = upload.hub.now_us();
+        upload.watch.ask(u64::MAX);
         if upload.is_end_stream() {
-            upload.finished(now_us);
+            upload.finished();
         } else {
-            upload.watch.enter(Phase::Upload, Hub::after(now_us, times.body));
+            upload.enter(Phase::Upload, times.body);
         }
         upload
     }
@@ -73,8 +73,20 @@ impl Upload {
     }
 
     /// All of the request was handed over: now the backend has to answer.
-    fn finished(&self, now_us: u64) {
-        self.watch.enter(Phase::Waiting, Hub::after(now_us, self.times.reply));
+    fn finished(&self) {
+        self.watch.ask(self.hub.now_us());
+        self.enter(Phase::Waiting, self.times.reply);
+    }
+
+    /// Waits for that from now on. Once the reply has begun it is the reply that is waited for, and
+    /// what passes the other way prolongs that.
+    fn enter(&self, phase: Phase, time: Duration) {
+        let now_us = self.hub.now_us();
+        if self.watch.has_replied() {
+            self.watch.enter(self.watch.phase(), Hub::after(now_us, self.times.body));
+        } else {
+            self.watch.enter(phase, Hub::after(now_us, time));
+        }
     }
 }
 
@@ -88,34 +100,38 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if let Some(expects) = &self.expects {
             let allowed = expects.allowed.load(Ordering::Relaxed);
+            if self.watch.has_replied() {
+                // The final answer came first: the body is not wanted.
+                return Poll::Pending;
+            }
             if !allowed && self.hub.now_us() < expects.until_us {
                 self.watch.enter(Phase::Upload, expects.until_us);
                 self.watch.remember(cx);
                 return Poll::Pending;
             }
             self.expects = None;
+            self.enter(Phase::Upload, self.times.body);
         }
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(incoming).poll_frame(cx);
         let Poll::Ready(frame) = polled else {
-            if self.watch.phase() != Phase::Upload {
-                self.watch.enter(Phase::Upload, Hub::after(self.hub.now_us(), self.times.body));
+            if !self.watch.has_replied() && self.watch.phase() != Phase::Upload {
+                self.enter(Phase::Upload, self.times.body);
             }
             return Poll::Pending;
         };
-        let now_us = self.hub.now_us();
         match &frame {
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.watch.received.set(self.watch.received.get() + len);
                 if self.is_end_stream() {
-                    self.finished(now_us);
+                    self.finished();
                 } else {
                     // From here to the next look at the client it is the backend that takes it.
-                    self.watch.enter(Phase::Waiting, Hub::after(now_us, self.times.body));
+                    self.enter(Phase::Waiting, self.times.body);
                 }
             }
-            None => self.finished(now_us),
+            None => self.finished(),
             Some(Err(_)) => {}
         }
         Poll::Ready(frame)

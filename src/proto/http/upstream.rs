@@ -38,6 +38,8 @@ pub(super) struct Upstream {
 pub(super) enum Lost {
     /// The connection was over before anything was sent: here is the request again.
     Unsent(Box<Request<Upload>>),
+    /// The backend says that it has not begun with it (RFC 9113, 8.7).
+    Refused(hyper::Error),
     /// It broke, or the backend does not speak HTTP.
     Broken(hyper::Error),
     /// The time is over.
@@ -126,7 +128,8 @@ impl Upstream {
     /// The bare connection after a reply that says so (101), with what of it was read already.
     pub(super) fn into_stream(self) -> (Stream, Bytes, Connected) {
         let parts = self.connection.into_parts();
-        (parts.io.into_inner().into_stream(), parts.read_buf, self.connected)
+        let (stream, _) = parts.io.into_inner().into_parts();
+        (stream, parts.read_buf, self.connected)
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Watch {
     moved: Cell<bool>,
     /// The operator wants the connections of its backend closed.
     killed: Cell<bool>,
+    /// Since when the backend has had all of the request; `u64::MAX`: it has not.
+    asked_us: Cell<u64>,
     /// The head of the reply has come: no other reply can be given.
     replied: Cell<bool>,
     /// Bytes of the request's body that came, and of the reply's that went.
@@ -51,6 +53,7 @@ impl Watch {
             due: Cell::new(false),
             moved: Cell::new(false),
             killed: Cell::new(false),
+            asked_us: Cell::new(u64::MAX),
             replied: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
@@ -69,8 +72,9 @@ impl Watch {
         self.due.set(false);
     }
 
-    /// A request begins: nothing was counted and nobody moved it.
+    /// A request begins: nothing was counted, nobody moved it, and no time is set.
     pub(super) fn begin(&self) {
+        self.enter(Phase::Waiting, u64::MAX);
         self.moved.set(false);
         self.killed.set(false);
         self.replied.set(false);
@@ -86,6 +90,21 @@ impl Watch {
     /// The head of the reply has come.
     pub(super) fn reply(&self) {
         self.replied.set(true);
+    }
+
+    /// Whether it has.
+    pub(super) fn has_replied(&self) -> bool {
+        self.replied.get()
+    }
+
+    /// The backend has all of the request since then; `u64::MAX`: it is still being sent.
+    pub(super) fn ask(&self, now_us: u64) {
+        self.asked_us.set(now_us);
+    }
+
+    /// Since when the backend alone is waited for, if it is.
+    pub(super) fn asked_us(&self) -> Option<u64> {
+        Some(self.asked_us.get()).filter(|us| *us != u64::MAX)
     }
 
     /// The wait has been too long and nobody but the connection can end it: before its head has come

@@ -40,6 +40,12 @@ use std::{
 /// How long anything may take that should take milliseconds, on a machine busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Prints what a test has measured: with `--no-capture` it is seen.
+#[expect(clippy::print_stdout, reason = "figures are for whoever reads the tests' output")]
+pub(crate) fn figure(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
 /// What a program says, or what it complains of when it fails.
 pub(crate) fn said(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();

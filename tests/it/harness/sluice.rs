@@ -29,6 +29,10 @@ pub(crate) struct Setup {
     cluster: String,
     check: String,
     listener: String,
+    /// The listener's cluster, or its routes.
+    goes_to: String,
+    /// After the first one.
+    clusters: String,
     top: String,
     admin: String,
     workers: usize,
@@ -74,6 +78,11 @@ impl Setup {
         Self::without_roles("http", members)
     }
 
+    /// As [`Self::shards`], for http.
+    pub(crate) fn http_shards(shards: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        Self { protocol: "http", ..Self::shards(shards) }
+    }
+
     fn without_roles(protocol: &'static str, members: impl IntoIterator<Item = String>) -> Self {
         let mut yaml = "    backends:\n".to_owned();
         let mut backends = 0;
@@ -92,6 +101,8 @@ impl Setup {
             cluster: String::new(),
             check: "{ interval: 200ms, fast_interval: 100ms, down_interval: 100ms }".to_owned(),
             listener: String::new(),
+            goes_to: "cluster: cache\n".to_owned(),
+            clusters: String::new(),
             top: String::new(),
             admin: String::new(),
             workers: 1,
@@ -105,6 +116,16 @@ impl Setup {
     /// One line of the cluster: `reads: { from: any }`.
     pub(crate) fn cluster(mut self, line: &str) -> Self {
         writeln!(self.cluster, "    {line}").unwrap();
+        self
+    }
+
+    /// Routes instead of the one cluster, a line each, and further clusters, as YAML, with so many
+    /// backends.
+    pub(crate) fn routes(mut self, routes: &[&str], clusters: &str, backends: usize) -> Self {
+        self.backends += backends;
+        let lines: String = routes.iter().map(|route| format!("      - {route}\n")).collect();
+        self.goes_to = format!("routes:\n{lines}");
+        clusters.clone_into(&mut self.clusters);
         self
     }
 
@@ -200,10 +221,11 @@ impl Setup {
     fn yaml(&self, bind: &str, admin: &str) -> String {
         let Self { protocol, shards, cluster, check, listener, top, admin: keys, workers, .. } =
             self;
+        let Self { goes_to, clusters, .. } = self;
         format!(
             "workers: {workers}\nadmin: {{ bind: {admin}{keys} }}\n{top}listeners:\n  - name: cache\n    \
-             bind: {bind}\n    protocol: {protocol}\n    cluster: cache\n{listener}clusters:\n  cache:\n\
-             {shards}{cluster}    check: {check}\n"
+             bind: {bind}\n    protocol: {protocol}\n    {goes_to}{listener}clusters:\n  cache:\n\
+             {shards}{cluster}    check: {check}\n{clusters}"
         )
     }
 }

@@ -30,9 +30,11 @@ pub(crate) fn exchange(
             }
             waiting.push(response);
         }
+        // All at once: what one is not read of takes the room of the others.
+        let reading: Vec<_> = waiting.into_iter().map(|one| tokio::spawn(read(one))).collect();
         let mut responses = Vec::new();
-        for response in waiting {
-            responses.push(read(response).await);
+        for response in reading {
+            responses.push(response.await.unwrap());
         }
         responses
     };

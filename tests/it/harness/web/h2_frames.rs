@@ -101,7 +101,25 @@ impl RawH2 {
         frame(Frame::HEADERS, Frame::END_STREAM | Frame::END_HEADERS, stream, &literal(&fields))
     }
 
+    /// A frame; settings and pings are acknowledged.
     pub(crate) fn next(&mut self) -> io::Result<Frame> {
+        let next = self.read()?;
+        if [Frame::SETTINGS, Frame::PING].contains(&next.kind) && next.flags & Frame::ACK == 0 {
+            // It may have closed meanwhile.
+            let _ = self.send(&frame(
+                next.kind,
+                Frame::ACK,
+                0,
+                match next.kind {
+                    Frame::PING => &next.payload,
+                    _ => &[],
+                },
+            ));
+        }
+        Ok(next)
+    }
+
+    fn read(&mut self) -> io::Result<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head)?;
         let [a, b, c, kind, flags, stream @ ..] = head;

@@ -7,6 +7,7 @@ use super::{
     wire::{Body, Broken, Framing, Head, read_body, read_request},
 };
 use std::{
+    fmt,
     io::{self, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
@@ -61,16 +62,20 @@ pub(crate) enum Act {
 /// | `/echo` | 200 with the request's head as it came, a line each |
 ///
 /// `/health` is not counted. A request with `Expect: 100-continue` gets `100 Continue`, but `417` for
-/// the path `/expect-no`.
+/// the path `/expect-no`, and nothing for `/expect-nothing`. One with a script asks that first.
 #[derive(Debug)]
 pub(crate) struct Origin {
     port: Port,
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+/// What a test has an origin answer instead; `None`: as its path says.
+type Script = Box<dyn Fn(&Seen) -> Option<Vec<Act>> + Send + Sync>;
+
+#[derive(Default)]
 struct Shared {
     name: String,
+    script: Option<Script>,
     /// Of the running generation; an older one's threads end.
     listening: Mutex<Option<Arc<AtomicBool>>>,
     sockets: Mutex<Vec<TcpStream>>,
@@ -85,7 +90,20 @@ struct Shared {
 
 impl Origin {
     pub(crate) fn start(name: &str) -> Self {
-        let shared = Arc::new(Shared { name: name.to_owned(), ..Shared::default() });
+        Self::of(Shared { name: name.to_owned(), ..Shared::default() })
+    }
+
+    /// One that answers by `script` where that gives something.
+    pub(crate) fn scripted(
+        name: &str,
+        script: impl Fn(&Seen) -> Option<Vec<Act>> + Send + Sync + 'static,
+    ) -> Self {
+        let script: Option<Script> = Some(Box::new(script));
+        Self::of(Shared { name: name.to_owned(), script, ..Shared::default() })
+    }
+
+    fn of(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let origin = Self { port: Port::free(), shared };
         origin.restart();
         origin
@@ -164,6 +182,12 @@ impl Origin {
     }
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Origin {
     fn drop(&mut self) {
         self.kill();
@@ -182,7 +206,7 @@ impl Shared {
                     break;
                 }
             };
-            let (method, target, version) = head.request();
+            let (_, target, version) = head.request();
             let health = target == "/health";
             if !health {
                 self.begun.fetch_add(1, Ordering::SeqCst);
@@ -198,11 +222,12 @@ impl Shared {
                 }
                 Ok(_) if health => Ok(respond("200 OK", "", b"ok")),
                 Ok(body) => {
-                    let mut seen = self.seen.lock().unwrap();
-                    let count = seen.len();
-                    let acts = self.answer(count, method, target, &head, &body);
+                    let mut all = self.seen.lock().unwrap();
                     let head = head.clone();
-                    seen.push(Seen { count, connection, number, head, body });
+                    let seen = Seen { count: all.len(), connection, number, head, body };
+                    let scripted = self.script.as_ref().and_then(|script| script(&seen));
+                    let acts = scripted.unwrap_or_else(|| self.answer(&seen));
+                    all.push(seen);
                     Ok(acts)
                 }
                 Err(broken) => Err(broken),
@@ -242,17 +267,13 @@ impl Shared {
             let _ = socket.write_all(&join(&respond("417 No", "Connection: close\r\n", b"no")));
             return false;
         }
-        socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok()
+        head.request().1 == "/expect-nothing"
+            || socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok()
     }
 
-    fn answer(
-        &self,
-        count: usize,
-        method: &str,
-        target: &str,
-        head: &Head,
-        body: &Body,
-    ) -> Vec<Act> {
+    fn answer(&self, seen: &Seen) -> Vec<Act> {
+        let Seen { count, head, body, .. } = seen;
+        let (method, target, _) = head.request();
         let own = format!("X-Origin: {}\r\nX-Count: {count}\r\n", self.name);
         let path = target.split('?').next().unwrap_or_default();
         let path = path.strip_prefix("http://test").unwrap_or(path);
@@ -315,7 +336,7 @@ impl Shared {
     }
 }
 
-fn respond(status: &str, fields: &str, body: &[u8]) -> Vec<Act> {
+pub(crate) fn respond(status: &str, fields: &str, body: &[u8]) -> Vec<Act> {
     let head = format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
     vec![Act::Send([head.as_bytes(), body].concat())]
 }
