@@ -1,7 +1,7 @@
 //! Every parser holds what it must on the saved corpus of its fuzz target, and on thousands of
 //! inputs made of it. Not a search for new ones: that is `cargo fuzz run TARGET` in fuzz/.
 
-use sluice::proto::redis::fuzzing;
+use sluice::proto::{http::fuzzing as http, redis::fuzzing};
 use std::{
     fs,
     io::{self, Write},
@@ -12,13 +12,17 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 14] = [
+const PARSERS: [(&str, Check); 18] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("config", |data| with_text(data, sluice::config::fuzz)),
     ("cookie", sluice::policy::cookie::fuzz),
     ("cursor", fuzzing::cursor),
     ("gather", fuzzing::gather),
     ("handshake", fuzzing::handshake),
+    ("http_client", http::client),
+    ("http_head", http::head),
+    ("http_keep_alive", http::keep_alive),
+    ("http_routes", http::routes),
     ("inline", fuzzing::inline),
     ("keys", fuzzing::keys),
     ("learn", fuzzing::learn),
@@ -68,7 +72,8 @@ macro_rules! parsers {
 }
 
 parsers!(
-    address config cookie cursor gather handshake inline keys learn probe proxy_protocol replies
+    address config cookie cursor gather handshake http_client http_head http_keep_alive
+    http_routes inline keys learn probe proxy_protocol replies
     requests sticky
 );
 

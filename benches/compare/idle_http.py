@@ -5,8 +5,9 @@ usage: idle_http.py [--clients 10000] [--only sluice,haproxy] [--json FILE]
 
 Each proxy in turn stands before one server of this script. The clients connect from processes of
 their own, because descriptors are limited, each asks for 128 bytes once, and then stays. The figure
-is what the proxy's resident memory grew by, over the number of clients; what the kernel has for the
-sockets is not in it. `asked` is measured right behind the requests, `idle` ten seconds later, when
+is what the proxy's resident memory grew by from when the first process was served to when the last
+was, over the clients of those: what serving takes for a moment is there by then. What the kernel has
+for the sockets is not in it. `asked` is measured right behind the requests, `idle` ten seconds later, when
 connections to the server have been closed. HAProxy is taken from PATH, SLUICE names another build
 than target/release/sluice. What is absent is left out and named.
 """
@@ -117,23 +118,30 @@ def measure(folder, name, binary, command, clients):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
     parts = max(2, -(-clients // limit))
     shares = [clients // parts + (part < clients % parts) for part in range(parts)]
-    before = proxy.rss()
     loads = []
-    try:
+
+    def connect(shares):
         for share in shares:
             command = [sys.executable, __file__, "--connect", str(port), "--clients", str(share)]
             loads.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        for load in loads:
+        for load in loads[-len(shares) :]:
             if load.stdout.readline() != "ready\n":
                 raise RuntimeError(f"{name}: not every client was answered")
+
+    try:
+        connect(shares[:1])
+        before = proxy.rss()
+        connect(shares[1:])
         asked = proxy.rss()
         time.sleep(10)
         idle = proxy.rss()
-        return {"before": before, "asked": (asked - before) / clients, "idle": (idle - before) / clients}
+        counted = sum(shares[1:])
+        return {"before": before, "asked": (asked - before) / counted, "idle": (idle - before) / counted}
     finally:
         for load in loads:
-            load.kill()
-            load.wait()
+            if load.poll() is None:
+                load.kill()
+                load.wait()
         proxy.stop()
 
 
@@ -163,7 +171,7 @@ def main():
         finally:
             server.stop()
     print(f"{options.clients} clients over HTTP/1.1, one worker\n")
-    print("| proxy | KiB per client, asked | KiB per client, idle | MiB before |\n|---|---:|---:|---:|")
+    print("| proxy | KiB per client, asked | KiB per client, idle | MiB after the first process |\n|---|---:|---:|---:|")
     for name, figure in figures.items():
         asked, idle, before = figure["asked"] / 1024, figure["idle"] / 1024, figure["before"] / 1024**2
         print(f"| {name} | {asked:.1f} | {idle:.1f} | {before:.1f} |")

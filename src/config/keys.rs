@@ -2,12 +2,14 @@
 //! check, the JSON Schema, "did you mean" and the list of what is not supported yet all read it. Not
 //! the reading itself.
 
+mod access_log;
 mod http;
 mod limits;
 mod probe;
 mod sticky;
 pub(super) mod tls;
 
+pub(super) use access_log::ACCESS_LOG;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
@@ -170,7 +172,12 @@ pub(super) static ROOT: Scope = Scope {
         key("clusters", Kind::Named(&CLUSTER), "", "The groups of backends by name."),
         later("watch"),
         later("users"),
-        later("access_log"),
+        key(
+            "access_log",
+            Kind::Map(&ACCESS_LOG),
+            "",
+            "One line of JSON for each request of the http listeners; when not given, none.",
+        ),
         later("slow_log"),
         later("trusted"),
     ],
@@ -292,7 +299,6 @@ pub(super) static LISTENER: Scope = Scope {
         later("users"),
         later("trusted"),
         key("http", Kind::Map(&LISTENER_HTTP), "", "What only the protocol http has."),
-        later("access_log"),
         later("tcp"),
         later("idle_timeout"),
     ],

@@ -36,6 +36,7 @@ use crate::{
         reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
+    telemetry::access_log,
     topology::{
         Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
     },
@@ -54,6 +55,8 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     pub admin: Admin,
     pub log: Log,
+    /// `None`: requests are not logged.
+    pub access_log: Option<AccessLog>,
     pub limits: Limits,
     pub shutdown: Shutdown,
     pub listeners: Vec<Listener>,
@@ -84,6 +87,14 @@ pub enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// One line for each request of the HTTP listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub place: access_log::Place,
+    /// Whether paths are logged with their query; default true.
+    pub query: bool,
 }
 
 /// Process-wide bounds.
@@ -173,6 +184,8 @@ pub struct HttpListener {
     /// Default false.
     pub via: bool,
     pub request_id: RequestId,
+    /// Whether its requests are in the access log, when there is one; default true.
+    pub access_log: bool,
 }
 
 impl Default for HttpListener {
@@ -188,6 +201,7 @@ impl Default for HttpListener {
             streams: 128,
             via: false,
             request_id: RequestId::Pass,
+            access_log: true,
         }
     }
 }

@@ -118,6 +118,9 @@ fn root(config: &Config, defaults: bool) -> Out {
     let mut log = Entries::new(&keys::LOG, defaults);
     log.text("format", word(words::LOG_FORMAT, &config.log.format));
     log.text("level", &config.log.level);
+    let access_log = config.access_log.as_ref();
+    let access_log = access_log.map(|log| http::access_log(log, defaults));
+    let access_log = access_log.unwrap_or_else(|| Entries::new(&keys::ACCESS_LOG, defaults));
     let mut limits = Entries::new(&keys::LIMITS, defaults);
     limits.auto("max_connections", config.limits.max_connections);
     limits.auto("memory", config.limits.memory.map(Size));
@@ -131,6 +134,7 @@ fn root(config: &Config, defaults: bool) -> Out {
     root.auto("workers", config.workers)
         .map("admin", admin)
         .map("log", log)
+        .map("access_log", access_log)
         .map("limits", limits)
         .map("shutdown", shutdown)
         .push("listeners", Out::List(listeners))

@@ -15,6 +15,7 @@ mod prober;
 pub mod process;
 mod pulse;
 mod scrape;
+mod sessions;
 mod sheet;
 pub mod socket;
 mod status;
@@ -27,7 +28,7 @@ use crate::{
     config::Config,
     net::tls,
     policy::dice::Dice,
-    telemetry::metrics::WorkerMetrics,
+    telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
 };
 use plane::Plane;
@@ -62,6 +63,8 @@ pub struct Inputs {
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
     pub workers: Vec<Arc<WorkerMetrics>>,
+    /// Lines that are not in the access log; `None`: there is none.
+    pub access_log: Option<Dropped>,
     /// Names of `WorkerMetrics::commands`, in their order.
     pub commands: Vec<String>,
     /// Where the pages are served; see [`admin::bind`].
@@ -116,6 +119,7 @@ async fn run(inputs: Inputs) {
         tls,
         reports,
         workers,
+        access_log,
         commands,
         admin,
         on_change,
@@ -125,6 +129,7 @@ async fn run(inputs: Inputs) {
     let topology = publisher.current();
     let plane = Rc::new(Plane {
         listeners: plane::listeners(&config),
+        web: plane::web(&config),
         certificates: plane::certificates(&config, &topology, tls),
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
@@ -132,6 +137,7 @@ async fn run(inputs: Inputs) {
         topology,
         publisher,
         workers,
+        access_log,
         state,
         started: Instant::now(),
         token: config.admin.token.clone(),

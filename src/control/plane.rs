@@ -8,12 +8,12 @@ use super::{
     table::Table,
 };
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Protocol, Secret},
     net::tls,
-    telemetry::metrics::WorkerMetrics,
+    telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Topology},
 };
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 
 /// Shared by reference between the tasks of control's thread.
@@ -23,11 +23,15 @@ pub(super) struct Plane {
     pub(super) topology: Arc<Topology>,
     pub(super) publisher: Publisher,
     pub(super) listeners: Vec<Listener>,
+    /// The names of the clusters that are spoken to in HTTP.
+    pub(super) web: HashSet<String>,
     /// The TLS of those listeners and clusters that have it.
     pub(super) certificates: Vec<Owner>,
     /// Names of `WorkerMetrics::commands`.
     pub(super) commands: Vec<String>,
     pub(super) workers: Vec<Arc<WorkerMetrics>>,
+    /// Lines that are not in the access log.
+    pub(super) access_log: Option<Dropped>,
     pub(super) state: Arc<ProcessState>,
     pub(super) table: RefCell<Table>,
     pub(super) pulse: RefCell<Pulse>,
@@ -64,6 +68,12 @@ impl Plane {
     pub(super) fn alive(&self) -> Result<(), String> {
         self.pulse.borrow().alive(self.now_ms())
     }
+}
+
+/// The clusters of `config` that are spoken to in HTTP.
+pub(super) fn web(config: &Config) -> HashSet<String> {
+    let clusters = config.clusters.iter().filter(|one| one.protocol == Protocol::Http);
+    clusters.map(|cluster| cluster.name.clone()).collect()
 }
 
 /// The TLS of `config`: of listeners, in its order, and of the clusters of the snapshot.

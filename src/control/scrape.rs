@@ -5,22 +5,25 @@ use super::{
     certificates::Tls,
     plane::Plane,
     process::Stage,
+    sessions,
     sheet::Sheet,
     usage,
     watch::{Watch, serves},
 };
 use crate::{
+    config::Protocol,
     policy::{
         access::Access,
         gate::{Admin, Role, State},
     },
     telemetry::{
         metrics::{
-            BackendMetrics, ClusterMetrics, Counter, ListenerMetrics, RequestMetrics, WorkerMetrics,
+            BackendMetrics, ClusterMetrics, Counter, ListenerMetrics, REFUSALS, RequestMetrics,
+            RetryReason, SessionMetrics, WorkerMetrics,
         },
         names,
     },
-    topology::door::Reason,
+    topology::{Layout, door::Reason},
 };
 use std::time::UNIX_EPOCH;
 
@@ -33,7 +36,8 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
     certificates(&mut sheet, plane);
     clusters(&mut sheet, plane);
     for watch in plane.table.borrow().watches() {
-        backend(&mut sheet, watch);
+        let is_http = plane.web.contains(&*watch.backend().cluster);
+        backend(&mut sheet, watch, is_http);
     }
     sheet.text()
 }
@@ -58,6 +62,9 @@ fn process(sheet: &mut Sheet, plane: &Plane) {
         if let Some(value) = value {
             sheet.count(name, &[], value);
         }
+    }
+    if let Some(dropped) = &plane.access_log {
+        sheet.count(names::ACCESS_LOG_DROPPED, &[], dropped.get());
     }
     sheet.count(names::EVENTS, &[], plane.table.borrow().events().total());
 }
@@ -109,6 +116,12 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let bytes = names::LISTENER_BYTES;
         sheet.count(bytes, &[name, ("direction", "in")], total(|l| &l.bytes_in));
         sheet.count(bytes, &[name, ("direction", "out")], total(|l| &l.bytes_out));
+        if listener.protocol == Protocol::Http.as_str() {
+            for (reason, word) in REFUSALS.iter().enumerate() {
+                let count = sum(plane, |worker| worker.listeners.get(i)?.refusals.get(reason));
+                sheet.count(names::HTTP_REFUSALS, &[name, ("reason", word)], count);
+            }
+        }
     }
 }
 
@@ -142,14 +155,26 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        if plane.web.contains(&*cluster.name) {
+            for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
+                let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));
+                sheet.count(names::HTTP_RESPONSES, &[name, ("class", word)], count);
+            }
+        }
         sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
         if let Some(queue) = &cluster.queue {
             sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
             let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));
             sheet.histogram(names::QUEUE_WAIT, &[name], waits.map(|c| &c.queue_wait));
         }
-        let members = cluster.shards.iter().flat_map(|shard| &shard.members);
-        let in_flight = members.map(|backend| backend.in_flight()).sum();
+        let members = || cluster.shards.iter().flat_map(|shard| &shard.members);
+        if matches!(cluster.layout, Layout::Group { .. }) {
+            for (result, pick) in STICKY {
+                let count = members().map(|one| sessions::sum(one, pick)).sum();
+                sheet.count(names::STICKY, &[name, ("result", result)], count);
+            }
+        }
+        let in_flight = members().map(|backend| backend.in_flight()).sum();
         sheet.count(names::REQUESTS_IN_FLIGHT, &[name], in_flight);
         let of_worker = |worker, access| requests_of(worker, i, access);
         for access in [Access::Read, Access::Write] {
@@ -165,7 +190,13 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
                 let [cluster, access] = labels;
                 sheet.count(names::REQUESTS, &[cluster, access, ("result", result)], count);
             }
-            sheet.count(names::RETRIES, &labels, total(|m| &m.retries));
+            for reason in RetryReason::ALL {
+                let count = plane.workers.iter().filter_map(|worker| of_worker(worker, access));
+                let count = count.filter_map(|m| m.retries.get(reason as usize)).map(Counter::get);
+                let [cluster, access] = labels;
+                let labels = [cluster, access, ("reason", reason.as_str())];
+                sheet.count(names::RETRIES, &labels, count.sum());
+            }
             let durations = plane.workers.iter().filter_map(|worker| of_worker(worker, access));
             sheet.histogram(names::REQUEST_DURATION, &labels, durations.map(|m| &m.duration));
         }
@@ -180,7 +211,7 @@ fn requests_of(worker: &WorkerMetrics, cluster: usize, access: Access) -> Option
     })
 }
 
-fn backend(sheet: &mut Sheet, watch: &Watch) {
+fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
     let backend = watch.backend();
     let labels =
         [("cluster", &*backend.cluster), ("shard", &*backend.shard), ("backend", &*backend.name)];
@@ -203,6 +234,9 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
     let effective = f64::from(backend.effective_weight()) / 10.0;
     sheet.add(names::BACKEND_EFFECTIVE_WEIGHT, &labels, effective);
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
+    if is_http {
+        sheet.count(names::BACKEND_IDLE, &labels, total(|c| &c.idle));
+    }
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =
         (total(|c| &c.reads), total(|c| &c.writes), total(|c| &c.failures));
@@ -230,6 +264,10 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
             sheet.count(name, &with(label, value), count);
         }
     }
+    let sticky = if backend.role() == Role::None { BACKEND_STICKY } else { &[] };
+    for (result, pick) in sticky {
+        sheet.count(names::BACKEND_STICKY, &with("result", result), sessions::sum(backend, *pick));
+    }
     let durations = std::iter::once(&watch.checks().durations);
     sheet.histogram(names::BACKEND_CHECK_DURATION, &labels, durations);
     for (state, count) in State::ALL.iter().zip(watch.changes()) {
@@ -246,6 +284,14 @@ fn backend(sheet: &mut Sheet, watch: &Watch) {
         }
     }
 }
+
+type OfSessions = (&'static str, fn(&SessionMetrics) -> &Counter);
+
+/// By cluster, where each move is told once.
+const STICKY: [OfSessions; 3] =
+    [("kept", |s| &s.kept), ("new", |s| &s.new), ("moved", |s| &s.came)];
+const BACKEND_STICKY: &[OfSessions] =
+    &[("kept", |s| &s.kept), ("new", |s| &s.new), ("came", |s| &s.came), ("left", |s| &s.left)];
 
 /// The sum over the workers that have such a counter.
 fn sum<'a>(plane: &'a Plane, pick: impl Fn(&'a WorkerMetrics) -> Option<&'a Counter>) -> u64 {

@@ -1,6 +1,8 @@
-//! A connection of which some bytes were read already: they come first. Not who read them.
+//! A connection whose bytes are counted, and of which some may have been read already: they come
+//! first. Not who read them.
 
 use super::stream::Stream;
+use crate::telemetry::metrics::Counter;
 use bytes::{Buf, Bytes};
 use std::{
     cell::Cell,
@@ -19,11 +21,21 @@ pub struct Early {
     counts: Rc<Counts>,
 }
 
-/// Bytes that have passed.
+/// Bytes that have passed since they were last taken.
 #[derive(Debug, Default)]
 pub struct Counts {
-    pub read: Cell<u64>,
-    pub written: Cell<u64>,
+    read: Cell<u64>,
+    written: Cell<u64>,
+}
+
+impl Counts {
+    /// Adds what was read and written to counters, and says how much it was.
+    pub fn settle(&self, read: &Counter, written: &Counter) -> (u64, u64) {
+        let (bytes_read, bytes_written) = (self.read.take(), self.written.take());
+        read.add(bytes_read);
+        written.add(bytes_written);
+        (bytes_read, bytes_written)
+    }
 }
 
 impl Early {
@@ -123,10 +135,15 @@ mod tests {
         early.read_exact(&mut read[3..]).await.unwrap();
         assert_eq!(&read, b"GET / HTTP");
         early.write_all(b"ok").await.unwrap();
-        assert_eq!((counts.read.get(), counts.written.get()), (10, 2));
+        let (read, written) = (Counter::default(), Counter::default());
+        assert_eq!(
+            (counts.settle(&read, &written), counts.settle(&read, &written)),
+            ((10, 2), (0, 0))
+        );
+        assert_eq!((read.get(), written.get()), (10, 2));
         let (stream, _) = early.into_parts();
         let mut early = Early::new(stream, Bytes::from_static(b"GET /"));
-        early.read_exact(&mut read[..3]).await.unwrap();
+        early.read_exact(&mut [0; 3]).await.unwrap();
         assert_eq!(early.into_parts().1, " /"[..]);
     }
 }

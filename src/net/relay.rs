@@ -46,9 +46,9 @@ impl Stock {
 #[derive(Clone, Copy, Debug)]
 pub struct Tally<'a> {
     /// Bytes passed from the client to the backend.
-    pub up: [&'a Counter; 2],
+    pub up: &'a [&'a Counter],
     /// Bytes passed from the backend to the client.
-    pub down: [&'a Counter; 2],
+    pub down: &'a [&'a Counter],
     /// A gauge of the bytes that buffers hold.
     pub held: &'a Counter,
 }
@@ -174,7 +174,7 @@ fn due(watch: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
 /// One direction.
 struct Way<'a> {
     stock: &'a Stock,
-    counts: [&'a Counter; 2],
+    counts: &'a [&'a Counter],
     held: &'a Counter,
     /// Without capacity while none is borrowed.
     buffer: Vec<u8>,
@@ -199,7 +199,7 @@ enum Fault {
 }
 
 impl<'a> Way<'a> {
-    fn new(stock: &'a Stock, counts: [&'a Counter; 2], held: &'a Counter, early: Vec<u8>) -> Self {
+    fn new(stock: &'a Stock, counts: &'a [&'a Counter], held: &'a Counter, early: Vec<u8>) -> Self {
         if early.capacity() > 0 {
             held.add(SIZE);
         }

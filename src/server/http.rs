@@ -6,7 +6,9 @@ use crate::{
     policy::sticky::{self, Codec, Jar, Mode, SetCookie},
     proto::http::{
         routes::{Host, Route},
-        settings::{ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky},
+        settings::{
+            AccessLog, ClusterSettings, Cookie, Limits, RequestId, Settings, ShardKey, Sticky,
+        },
     },
     topology::door::Door,
 };
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 /// What an HTTP listener asks of its clients and gives them.
 pub(super) fn settings(
+    config: &Config,
     index: usize,
     listener: &config::Listener,
     tls: Option<tls::Server>,
@@ -44,6 +47,11 @@ pub(super) fn settings(
             config::RequestId::Pass => RequestId::Pass,
             config::RequestId::Make => RequestId::Make,
         },
+        access_log: config
+            .access_log
+            .as_ref()
+            .filter(|_| http.access_log)
+            .map(|log| AccessLog { query: log.query }),
         clusters,
         door,
         memory,

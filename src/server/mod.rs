@@ -1,6 +1,7 @@
 //! Assembles everything from a configuration and runs it: binds, starts control and the workers,
 //! waits for a signal, drains. It contains no decision.
 
+mod access_log;
 mod http;
 mod limits;
 mod signal;
@@ -24,6 +25,7 @@ use crate::{
     },
     topology::{self, Reporter, door::Door},
 };
+use access_log::Logging;
 use signal::Stop;
 use std::{
     io,
@@ -39,6 +41,8 @@ use worker::{Crew, Settings, Start};
 pub enum RunError {
     #[error("listener {name}: bind {bind}")]
     Bind { name: String, bind: Bind, source: io::Error },
+    #[error("access log {path}")]
+    AccessLog { path: String, source: io::Error },
     #[error("a thread ended, see the log; this is a bug in sluice")]
     ThreadEnded,
     #[error("TLS of {what}")]
@@ -58,6 +62,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let descriptors = limits::raise_descriptors();
     let workers = config.workers.map_or_else(cores, NonZeroUsize::get);
     let clients = limits::clients(&config, descriptors, workers);
+    let logging = Logging::start(config.access_log.as_ref())?;
     let (served, asked) = (served_tls(&config)?, asked_tls(&config)?);
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
@@ -100,6 +105,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         commands: config.clusters.iter().map(commands).collect(),
         metrics: metrics.clone(),
         memory,
+        access_log: logging.log.clone(),
         reporter,
         reader,
         clients,
@@ -116,6 +122,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         tls: served,
         reports,
         workers: metrics,
+        access_log: logging.dropped(),
         admin,
         on_change: Arc::new(move || bell.gates_changed()),
         state: Arc::clone(&state),
@@ -129,6 +136,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     stop.cancel();
     crew.join();
     let _ = control.join();
+    logging.finish();
     match ended.map_err(|source| RunError::Start { what: "signals", source })? {
         Stop::Signal => Ok(()),
         Stop::ThreadEnded => Err(RunError::ThreadEnded),
@@ -193,6 +201,7 @@ fn settings(
             ..redis_settings(config, index, listener)
         }),
         Protocol::Http => Settings::Http(http::settings(
+            config,
             index,
             listener,
             tls,

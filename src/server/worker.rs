@@ -18,7 +18,10 @@ use crate::{
         },
         tcp,
     },
-    telemetry::metrics::WorkerMetrics,
+    telemetry::{
+        access_log::{AccessLog, Page},
+        metrics::WorkerMetrics,
+    },
     topology::{
         Chooser, Reader, Reporter,
         door::{Door, Place, Refusal},
@@ -116,6 +119,7 @@ pub(super) struct Start {
     pub commands: Vec<Commands>,
     pub metrics: Vec<Arc<WorkerMetrics>>,
     pub memory: Memory,
+    pub access_log: Option<AccessLog>,
     pub reporter: Reporter,
     pub reader: Reader,
     /// `limits.max_connections`.
@@ -131,6 +135,14 @@ pub(super) struct Start {
 /// When no event loop can be set up.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(Builder::new_current_thread().enable_all().build()?.block_on(future))
+}
+
+/// Runs `work` on a thread of its own.
+///
+/// # Errors
+/// When no thread can be started.
+pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
 /// The running workers.
@@ -213,6 +225,7 @@ impl Crew {
                 commands: start.commands.clone(),
                 metrics: Arc::clone(metrics),
                 memory: start.memory.clone(),
+                access_log: start.access_log.clone(),
                 reporter: start.reporter.clone(),
                 reader: start.reader.clone(),
                 limit: Arc::clone(&limit),
@@ -295,6 +308,7 @@ struct Worker {
     commands: Vec<Commands>,
     metrics: Arc<WorkerMetrics>,
     memory: Memory,
+    access_log: Option<AccessLog>,
     reporter: Reporter,
     reader: Reader,
     limit: Arc<Semaphore>,
@@ -322,6 +336,7 @@ impl Worker {
             self.reporter.clone(),
             spawn.clone(),
             self.accepting.clone(),
+            self.access_log.map(Page::new),
         ));
         let hub = Hub::new(Parts {
             worker: self.index,
@@ -361,7 +376,7 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return web.stop(),
                 () = self.accepting.cancelled(), if !hub.is_draining() => hub.drain(),
                 Some(ask) = self.receiver.recv() => {
                     match ask {

@@ -66,8 +66,51 @@ pub struct RequestMetrics {
     pub backend_errors: Counter,
     /// Answered with an error of ours.
     pub proxy_errors: Counter,
-    pub retries: Counter,
+    /// By [`RetryReason`].
+    pub retries: [Counter; RetryReason::ALL.len()],
     pub duration: Histogram,
+}
+
+/// Why a request was sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    /// The backend could not be connected to.
+    Connect,
+    /// It closed an idle connection just as that was taken.
+    Closed,
+    /// The connection broke, or nothing sensible came.
+    Lost,
+    /// It was taken out of rotation.
+    Moved,
+}
+
+impl RetryReason {
+    /// Each once, in the order of their values.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Closed, Self::Lost, Self::Moved];
+
+    /// The word of the metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+            Self::Moved => "moved",
+        }
+    }
+}
+
+impl RequestMetrics {
+    /// Counts one retry.
+    pub fn retried(&self, reason: RetryReason) {
+        if let Some(retries) = self.retries.get(reason as usize) {
+            retries.add(1);
+        }
+    }
+
+    /// Retries for whatever reason.
+    pub fn all_retries(&self) -> u64 {
+        self.retries.iter().map(Counter::get).sum()
+    }
 }
 
 /// What one worker counts of one cluster.
@@ -83,10 +126,8 @@ pub struct ClusterMetrics {
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.
     pub queue_wait: Histogram,
-    /// Requests of sticky sessions: that stayed, that began one, that had to move.
-    pub sticky_kept: Counter,
-    pub sticky_new: Counter,
-    pub sticky_moved: Counter,
+    /// Of HTTP: what clients were told, from 1xx to 5xx.
+    pub responses: [Counter; 5],
 }
 
 /// What one worker counts of one listener.
@@ -114,9 +155,44 @@ pub struct ListenerMetrics {
     pub rejected_memory: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
+    /// Requests of HTTP that we answered ourselves, by [`REFUSALS`].
+    pub refusals: [Counter; REFUSALS.len()],
 }
 
-/// What one worker counts of one backend; `in_flight` and `connections` are gauges.
+/// Why a request of HTTP is answered by us, in the words of `X-Sluice-Error`; the last one is for
+/// whatever is not here.
+pub const REFUSALS: [&str; 17] = [
+    "malformed_request",
+    "uri_too_long",
+    "no_tunnels",
+    "no_route",
+    "no_backend",
+    "no_shard_key",
+    "connect_failed",
+    "reply_lost",
+    "result_unknown",
+    "backend_timeout",
+    "client_timeout",
+    "overloaded",
+    "max_connections",
+    "client_connections",
+    "client_requests",
+    "memory",
+    "other",
+];
+
+impl ListenerMetrics {
+    /// Counts a request that we answered ourselves.
+    pub fn refused(&self, reason: &str) {
+        let known = REFUSALS.iter().position(|known| *known == reason);
+        if let Some(counter) = self.refusals.get(known.unwrap_or(REFUSALS.len() - 1)) {
+            counter.add(1);
+        }
+    }
+}
+
+/// What one worker counts of one backend; `in_flight`, `connections` and
+/// `idle` are gauges.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct BackendMetrics {
@@ -126,13 +202,29 @@ pub struct BackendMetrics {
     /// Replies that were errors of the transient kind (LOADING, READONLY, ...), and requests lost.
     pub failures: Counter,
     pub connections: Counter,
+    /// Of HTTP/1.1: those that nobody uses now, as of the newest tick.
+    pub idle: Counter,
     pub connects_ok: Counter,
     pub connects_failed: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
+    pub sessions: SessionMetrics,
     /// How slow it is, as policy has it; only where a balancer asks. The three are written one after
     /// the other, and who reads between two of them is a sample off.
     pub latency: LatencyMetrics,
+}
+
+/// What one worker counts of the sticky sessions of one backend.
+#[derive(Debug, Default)]
+pub struct SessionMetrics {
+    /// Sessions that began here.
+    pub new: Counter,
+    /// Sessions that came from another backend.
+    pub came: Counter,
+    /// Sessions that went to another backend.
+    pub left: Counter,
+    /// Requests of sessions that were here already.
+    pub kept: Counter,
 }
 
 /// A moving average of a backend's latency; the numbers are gauges.

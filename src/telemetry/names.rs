@@ -55,6 +55,10 @@ metrics! {
     LISTENER_REJECTED Counter "sluice_listener_connections_rejected_total"
         "Clients refused: for what they sent, for a wrong password, or by a limit.";
     LISTENER_ACTIVE Gauge "sluice_listener_connections_active" "Connections open now.";
+    HTTP_REFUSALS Counter "sluice_http_refusals_total"
+        "Requests answered by us, by the reason that X-Sluice-Error told.";
+    ACCESS_LOG_DROPPED Counter "sluice_access_log_dropped_total"
+        "Lines of the access log that could not be written.";
     LISTENER_BYTES Counter "sluice_listener_bytes_total"
         "Bytes read from clients (in) and written to them (out).";
     LISTENER_TLS_HANDSHAKES Counter "sluice_listener_tls_handshakes_total"
@@ -68,7 +72,11 @@ metrics! {
     REQUEST_DURATION Histogram "sluice_request_duration_seconds"
         "From the last byte of a request to its reply being ready.";
     REQUESTS_IN_FLIGHT Gauge "sluice_requests_in_flight" "Requests sent and not answered.";
-    RETRIES Counter "sluice_retries_total" "Requests sent once more, to another backend.";
+    RETRIES Counter "sluice_retries_total" "Requests sent once more, by reason.";
+    HTTP_RESPONSES Counter "sluice_http_responses_total"
+        "Replies of HTTP, by the class of their status.";
+    STICKY Counter "sluice_sticky_total"
+        "Requests of sticky sessions by cookie: that stayed (kept), began one (new), had to move (moved).";
     REQUESTS_OVERLOADED Counter "sluice_requests_overloaded_total"
         "Requests refused because every backend was at its limit.";
     QUEUE_LENGTH Gauge "sluice_queue_length" "Requests that wait for a backend that has room.";
@@ -91,12 +99,16 @@ metrics! {
     BACKEND_EFFECTIVE_WEIGHT Gauge "sluice_backend_effective_weight"
         "Its weight, or the part of it that it has while it is warming.";
     BACKEND_CONNECTIONS Gauge "sluice_backend_connections" "Connections of ours open to it.";
+    BACKEND_IDLE Gauge "sluice_backend_connections_idle"
+        "Connections of HTTP/1.1 that are kept for the next request.";
     BACKEND_CONNECTS Counter "sluice_backend_connects_total" "Attempts to connect, by result.";
     BACKEND_REQUESTS Counter "sluice_backend_requests_total" "Requests, by result.";
     BACKEND_ACCESS Counter "sluice_backend_requests_by_access_total" "Requests, by access.";
     BACKEND_IN_FLIGHT Gauge "sluice_backend_in_flight" "Requests sent to it and not answered.";
     BACKEND_BYTES Counter "sluice_backend_bytes_total"
         "Bytes read from it (in) and written to it (out).";
+    BACKEND_STICKY Counter "sluice_backend_sticky_total"
+        "Sticky sessions that began here (new), came from another backend or left for one, and requests of those that stayed (kept).";
     BACKEND_CHECKS Counter "sluice_backend_checks_total" "Probes, by result.";
     BACKEND_CHECK_DURATION Histogram "sluice_backend_check_duration_seconds"
         "How long probes took, failed ones included.";

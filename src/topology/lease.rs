@@ -53,6 +53,11 @@ impl Connected {
         cell.connections.add(1);
         Self { backend, worker }
     }
+
+    /// The counters of its worker.
+    pub fn cell(&self) -> &BackendMetrics {
+        cell(&self.backend, self.worker)
+    }
 }
 
 impl Drop for Lease {

@@ -85,6 +85,7 @@ impl Control {
             tls: Vec::new(),
             reports,
             workers: vec![Arc::clone(&worker)],
+            access_log: None,
             commands: vec!["get".to_owned(), "unknown".to_owned()],
             admin: doors,
             on_change: Arc::new(move || {

@@ -14,8 +14,10 @@ use std::{
 };
 
 pub(crate) const MIB: u64 = 1 << 10;
-/// A client that behaves waits no longer, on a machine busy with other tests.
-const NORMAL: Duration = Duration::from_secs(2);
+/// A client that behaves waits no longer for nine requests of ten, and for the slowest one, on a
+/// machine busy with other tests and with the hostile client itself.
+const NORMAL: Duration = Duration::from_millis(500);
+const SLOWEST: Duration = Duration::from_secs(5);
 
 /// Sluice before an origin, and its memory once it has answered; `http` is what the listener says.
 pub(crate) fn guarded(http: &str) -> (Origin, Sluice, u64) {
@@ -37,17 +39,22 @@ pub(crate) fn unharmed<T>(sluice: &Sluice, base: u64, limit: u64, act: impl FnOn
     assert_eq!(conn.get("/").status, 200);
     let conn = Mutex::new(conn);
     let load = |go_on: &dyn Fn() -> bool| {
-        let (mut conn, mut slowest) = (conn.lock().unwrap(), Duration::ZERO);
+        let (mut conn, mut waits) = (conn.lock().unwrap(), Vec::new());
         while go_on() {
             let start = Instant::now();
             assert_eq!(conn.get("/").status, 200);
-            slowest = slowest.max(start.elapsed());
+            waits.push(start.elapsed());
             thread::sleep(Duration::from_millis(5));
         }
-        slowest
+        waits.sort();
+        waits
     };
-    let (result, slowest) = during(1, load, act);
-    assert!(slowest[0] < NORMAL, "somebody else waited for {slowest:?}");
+    let (result, waits) = during(1, load, act);
+    let [waits] = waits.try_into().unwrap();
+    let (usual, slowest) = (waits.get(waits.len() * 9 / 10), waits.last());
+    let normal = usual.is_none_or(|usual| *usual < NORMAL);
+    assert!(normal, "others wait for {usual:?}, at most {slowest:?}, in {}", waits.len());
+    assert!(slowest.is_none_or(|slowest| *slowest < SLOWEST), "somebody waited for {slowest:?}");
     let grown = sluice.process().peak_kb().saturating_sub(base);
     assert!(grown < limit, "memory grew by {grown} KiB; at most {limit} expected");
     assert_eq!(sluice.metrics().sum("sluice_panics_total", &[]), 0.0);

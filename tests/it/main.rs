@@ -4,9 +4,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bans are for src: fakes and load have threads")]
 
+mod access_log;
 mod balance;
 mod control;
 mod harness;
+mod http_browser;
 mod http_drain;
 mod http_errors;
 mod http_expect;
@@ -19,6 +21,7 @@ mod http_rogue;
 mod http_routes;
 mod http_shards;
 mod http_smuggling;
+mod http_sticky;
 mod http_stream;
 mod http_trailers;
 mod http_two;

@@ -407,7 +407,7 @@ impl World {
             snapshots: self.control.snapshots,
             replies: self.ledger.replies,
             errors: self.ledger.errors,
-            retries: cluster.reads.retries.get() + cluster.writes.retries.get(),
+            retries: cluster.reads.all_retries() + cluster.writes.all_retries(),
         }
     }
 }

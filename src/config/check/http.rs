@@ -131,6 +131,7 @@ pub(super) fn listener(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> H
         streams: reader.integer(&section, "streams").unwrap_or_default(),
         via: reader.switch(&section, "via"),
         request_id: reader.choice(&section, "request_id", words::REQUEST_ID),
+        access_log: reader.switch(&section, "access_log"),
     }
 }
 

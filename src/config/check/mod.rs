@@ -1,6 +1,7 @@
 //! The tree as a [`Config`]: the rules over a whole file, and every breach of them at once. Not
 //! the reading of one key: see `section`.
 
+mod access_log;
 pub(super) mod balance;
 mod cluster;
 mod http;
@@ -79,6 +80,7 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
             (key.name.as_str(), listener::Known { index, source: cluster::source(node) })
         })
         .collect();
+    let access_log = access_log::access_log(reader, root);
     let listeners = listener::listeners(reader, root, &names, &admin);
     let protocols = protocols(reader, entries, &listeners);
     if let (true, Some(field)) = (entries.is_empty(), root.field("clusters"))
@@ -91,6 +93,7 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
         clusters.extend(cluster::cluster(reader, key, node, protocol));
     }
     if reader.notes.errors() == 0 {
+        access_log::is_of_use(reader, root, access_log.as_ref(), &listeners);
         for (index, ((key, node), cluster)) in entries.iter().zip(&clusters).enumerate() {
             let uses = |listener: &Listener| listener.clusters().contains(&index);
             let own = || listeners.iter().filter(|listener| uses(listener));
@@ -112,7 +115,7 @@ fn read(reader: &mut Reader<'_, '_>, root: &Section<'_>) -> Config {
             }
         }
     }
-    Config { workers, admin, log, limits, shutdown, listeners, clusters }
+    Config { workers, admin, log, access_log, limits, shutdown, listeners, clusters }
 }
 
 /// What each cluster is spoken to in: what its listeners speak.

@@ -2,8 +2,7 @@
 //! cluster says of requests. Not the rules over several of them: see `check`.
 
 use super::{
-    DAY, HOUR, KIB, Kind, MAX_NETWORKS, MIB, MS_10, Scope, between, choice, key, later, up_to,
-    whole,
+    DAY, HOUR, KIB, Kind, MAX_NETWORKS, MIB, MS_10, Scope, between, choice, key, up_to, whole,
 };
 use crate::config::words;
 
@@ -83,7 +82,12 @@ pub(in crate::config) static LISTENER_HTTP: Scope = Scope {
             "pass",
             "X-Request-Id; make: a request without one gets one.",
         ),
-        later("access_log"),
+        key(
+            "access_log",
+            Kind::Switch,
+            "true",
+            "Whether its requests are in the access log, where the top of the file has one.",
+        ),
     ],
 };
 

@@ -2,7 +2,10 @@
 //! requests. Not the rest of either.
 
 use super::{Entries, Out, keys, word, words};
-use crate::config::{Cluster, Config, HttpListener, Listener, Route, ShardKey, Size};
+use crate::{
+    config::{AccessLog, Cluster, Config, HttpListener, Listener, Route, ShardKey, Size},
+    telemetry::access_log::Place,
+};
 
 /// `cluster`, or `routes` when there is more to say.
 pub(super) fn routes(entries: &mut Entries, config: &Config, listener: &Listener) {
@@ -36,6 +39,17 @@ fn route(route: &Route, cluster: Option<&str>, defaults: bool) -> Out {
     Out::Map(entries.list)
 }
 
+/// Where requests are logged.
+pub(super) fn access_log(log: &AccessLog, defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::ACCESS_LOG, defaults);
+    match &log.place {
+        Place::Stdout => entries.text("path", "stdout"),
+        Place::File(path) => entries.text("path", path.display()),
+    };
+    entries.text("query", log.query);
+    entries
+}
+
 /// `http` of a listener.
 pub(super) fn listener(http: &HttpListener, defaults: bool) -> Entries {
     let trusted: Vec<String> = http.trusted.iter().map(ToString::to_string).collect();
@@ -50,7 +64,8 @@ pub(super) fn listener(http: &HttpListener, defaults: bool) -> Entries {
         .period("keep_alive", http.keep_alive)
         .text("streams", http.streams)
         .text("via", http.via)
-        .text("request_id", word(words::REQUEST_ID, &http.request_id));
+        .text("request_id", word(words::REQUEST_ID, &http.request_id))
+        .text("access_log", http.access_log);
     entries
 }
 

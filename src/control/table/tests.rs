@@ -26,6 +26,7 @@ fn config(replicas: u16, from: ReadFrom) -> Config {
             ..config::Admin::default()
         },
         log: Log { format: LogFormat::Text, level: "info".to_owned() },
+        access_log: None,
         limits: Limits { max_connections: None, memory: None },
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, drain_timeout: Duration::ZERO },
         listeners: Vec::new(),

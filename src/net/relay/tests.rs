@@ -32,8 +32,8 @@ async fn pair() -> (TcpStream, Stream) {
 impl Counts {
     async fn run(&self, mut client: Stream, mut backend: Stream, idle: Duration) -> End {
         let tally = Tally {
-            up: [&self.up[0], &self.up[1]],
-            down: [&self.down[0], &self.down[1]],
+            up: &[&self.up[0], &self.up[1]],
+            down: &[&self.down[0], &self.down[1]],
             held: &self.held,
         };
         relay(&mut client, &mut backend, Vec::new(), idle, &self.stock, tally).await

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings::for_tests(vec!["10.0.0.0/8".parse().unwrap()])
+        Settings::bare(vec!["10.0.0.0/8".parse().unwrap()])
     }
 
     fn origin(peer: &str, told: &[&str]) -> String {

@@ -21,6 +21,7 @@ use crate::{
         retry::{Effect, Verdict, decide},
     },
     proto::admission::admit,
+    telemetry::metrics::RetryReason,
     topology::{Backend, Cluster, Lease, Outcome, admission::NotAdmitted},
 };
 use http::Response;
@@ -59,6 +60,21 @@ enum Miss {
     Lost { lost: Lost, used: bool },
 }
 
+impl Miss {
+    /// Why there is another try, when there is one.
+    fn reason(&self) -> RetryReason {
+        match self {
+            Self::Connect(_) => RetryReason::Connect,
+            Self::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. } => RetryReason::Closed,
+            Self::Lost { lost: Lost::Broken(error), used: true } if closed(error) => {
+                RetryReason::Closed
+            }
+            Self::Lost { lost: Lost::Broken(_) | Lost::Due, .. } => RetryReason::Lost,
+            Self::Lost { lost: Lost::Moved, .. } => RetryReason::Moved,
+        }
+    }
+}
+
 impl Errand<'_> {
     /// Sends the request, to another backend when one fails.
     ///
@@ -66,7 +82,7 @@ impl Errand<'_> {
     /// What the client is told when no backend has answered.
     pub(super) async fn run(&mut self, mut parcel: Parcel, trip: &Trip) -> Result<Answer, Refusal> {
         let mut tries = 0;
-        let mut newest = None;
+        let (mut newest, mut reason) = (None, None);
         loop {
             let (place, lease) = match self.claim().await {
                 Ok(claimed) => claimed,
@@ -79,8 +95,8 @@ impl Errand<'_> {
                 }
             };
             let backend = &Arc::clone(lease.backend());
-            if tries > 0 {
-                trip.retried();
+            if let Some(reason) = reason {
+                trip.retried(reason);
             }
             tries += 1;
             let miss = match self.ask((place, lease), &mut parcel, trip).await {
@@ -89,6 +105,7 @@ impl Errand<'_> {
             };
             self.blame(backend, &miss, trip);
             let refusal = self.refusal(backend, &miss, trip, tries);
+            reason = Some(miss.reason());
             if !self.again(place, miss, &mut parcel, trip, tries) {
                 return Err(refusal);
             }
@@ -114,6 +131,8 @@ impl Errand<'_> {
         trip: &Trip,
     ) -> Result<Answer, Miss> {
         let site = self.hub.site(lease.backend());
+        trip.asks(lease.backend());
+        let began_us = self.hub.now_us();
         let reuse = match (self.stale, parcel.is_replayable()) {
             (true, _) => Reuse::None,
             (false, true) => Reuse::Any,
@@ -121,6 +140,7 @@ impl Errand<'_> {
         };
         let line = Line::open(self.hub, self.cluster, self.settings, &site, reuse);
         let line = line.await.map_err(Miss::Connect)?;
+        trip.connected(began_us);
         let asked_us = self.hub.now_us();
         let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
         let waiting = site.wait(trip.watch(), parcel.is_replayable());

@@ -197,12 +197,12 @@ fn strip(headers: &mut HeaderMap) -> Hop {
     hop
 }
 
-fn is_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop(name: &HeaderName) -> bool {
     [CONNECTION, UPGRADE, TE, TRANSFER_ENCODING, KEEP_ALIVE, PROXY_CONNECTION].contains(name)
 }
 
 /// The fields that Connection names.
-fn names(headers: &HeaderMap) -> Vec<HeaderName> {
+pub(super) fn names(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok()).collect()
@@ -292,11 +292,12 @@ fn via(version: Version) -> HeaderValue {
 const HOP_LENGTHS: [usize; 5] = [10, 7, 2, 17, 16];
 /// Named in Connection or not, these are for the one at the end; TE must be named there (RFC 9110,
 /// 10.1.4) and is read before it goes.
-const KEPT: [HeaderName; 3] = [HOST, TRAILER, TE];
+pub(super) const KEPT: [HeaderName; 3] = [HOST, TRAILER, TE];
 pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[cfg(test)]

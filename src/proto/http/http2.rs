@@ -10,7 +10,7 @@ use super::{
     toll::Toll,
     watch::{Phase, Watch},
 };
-use crate::net::early::Early;
+use crate::{net::early::Early, telemetry::metrics::ListenerMetrics};
 use hyper::{server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -26,6 +26,9 @@ use std::{
 /// Serves it until it ends.
 pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
     let (hub, settings, watch) = (&session.hub, &session.settings, &session.watch);
+    let counts = io.counts();
+    let nobody = ListenerMetrics::default();
+    let listener = session.listener().unwrap_or(&nobody);
     let toll = Toll::new(io, Rc::clone(hub));
     let empty = toll.empty();
     let streams = Streams(Rc::new(Live {
@@ -49,7 +52,9 @@ pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
             drained = true;
             connection.as_mut().graceful_shutdown();
         }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        let polled = connection.as_mut().poll(cx);
+        counts.settle(&listener.bytes_in, &listener.bytes_out);
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }
         let flooded = empty.get();

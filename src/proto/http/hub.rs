@@ -5,7 +5,10 @@ use super::{site::Site, watch::Watch};
 use crate::{
     net::{relay::Stock, spawn::Spawn},
     policy::retry::Budget,
-    telemetry::metrics::{ClusterMetrics, WorkerMetrics},
+    telemetry::{
+        access_log::Page,
+        metrics::{ClusterMetrics, WorkerMetrics},
+    },
     topology::{Backend, Chooser, Reporter},
 };
 use slab::Slab;
@@ -28,6 +31,10 @@ pub struct Hub {
     pub(super) stock: Stock,
     /// Cancelled when no new request is to come.
     pub(super) draining: CancellationToken,
+    /// `None`: requests are not logged.
+    pub(super) access_log: Option<Page>,
+    /// Whoever is served now is cut off.
+    stopping: Cell<bool>,
     start: Instant,
     now_us: Cell<u64>,
     /// By the id of the backend.
@@ -52,6 +59,7 @@ impl Hub {
         reporter: Reporter,
         spawn: Spawn,
         draining: CancellationToken,
+        access_log: Option<Page>,
     ) -> Self {
         let budgets = metrics.clusters.iter().map(|_| Budget::default()).collect();
         Self {
@@ -61,6 +69,8 @@ impl Hub {
             spawn,
             stock: Stock::default(),
             draining,
+            access_log,
+            stopping: Cell::new(false),
             start: Instant::now(),
             now_us: Cell::new(0),
             sites: RefCell::default(),
@@ -68,6 +78,17 @@ impl Hub {
             budgets: RefCell::new(budgets),
             ticks: Cell::new(0),
         }
+    }
+
+    /// The worker ends, whoever it serves.
+    pub fn stop(&self) {
+        self.look_at_clock();
+        self.stopping.set(true);
+    }
+
+    /// Whether the worker ends.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     /// What time brings; to be called every [`TICK`].
@@ -78,13 +99,23 @@ impl Hub {
         for site in self.sites() {
             site.suspect(now_us, &self.reporter);
             site.sweep(now_us);
+            self.count_idle(&site);
             if count.is_multiple_of(DECAY) {
                 site.decay();
             }
         }
+        if let Some(page) = &self.access_log {
+            page.flush();
+        }
         if count.is_multiple_of(LOOK) {
             let watches = self.watches.borrow();
             watches.iter().for_each(|(_, watch)| watch.look(now_us));
+        }
+    }
+
+    fn count_idle(&self, site: &Site) {
+        if let Some(cell) = site.backend.cells.get(self.chooser.worker()) {
+            cell.idle.set(site.pool.len() as u64);
         }
     }
 

@@ -4,9 +4,11 @@
 mod choice;
 mod client;
 mod download;
+mod entry;
 pub mod exchange;
 mod fault;
 mod forward;
+pub mod fuzzing;
 mod head;
 mod http2;
 pub mod hub;

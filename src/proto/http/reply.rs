@@ -30,6 +30,14 @@ impl Refusal {
         Self { status, reason, text: text.into(), close: false, fault: None, retry_s: 1 }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     /// The request is not what HTTP allows: who is to say where the next one begins?
     pub(super) fn malformed(text: impl Into<String>) -> Self {
         let refusal = Self::new(StatusCode::BAD_REQUEST, "malformed_request", text);
@@ -177,3 +185,31 @@ fn printable(text: &str) -> String {
 const X_SLUICE_ERROR: HeaderName = HeaderName::from_static("x-sluice-error");
 /// A name in DNS is not longer.
 const LONGEST_QUOTE: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::REFUSALS;
+
+    #[test]
+    fn every_reason_is_counted_by_its_name() {
+        for refusal in [
+            Refusal::malformed(""),
+            Refusal::uri_too_long(1),
+            Refusal::no_tunnels(),
+            Refusal::no_route(""),
+            Refusal::no_backend(""),
+            Refusal::overloaded(""),
+            Refusal::limited(door::Refusal::MEMORY),
+            Refusal::no_shard_key(""),
+            Refusal::connect_failed(""),
+            Refusal::reply_lost(""),
+            Refusal::result_unknown(""),
+            Refusal::backend_timeout(""),
+            Refusal::client_timeout(),
+        ] {
+            assert!(REFUSALS.contains(&refusal.reason), "{}", refusal.reason);
+        }
+        assert!(REFUSALS.contains(&Reason::ClientRequests.as_str()));
+    }
+}

@@ -50,7 +50,7 @@ impl Host {
         }
     }
 
-    fn matches(&self, host: &str) -> bool {
+    pub(super) fn matches(&self, host: &str) -> bool {
         let name = without_port(host);
         match self {
             Self::Exact(wanted) => name.eq_ignore_ascii_case(wanted),
@@ -70,7 +70,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn begins(path: &str, prefix: &str) -> bool {
+pub(super) fn begins(path: &str, prefix: &str) -> bool {
     let whole = prefix.strip_suffix('/').unwrap_or(prefix);
     path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -4,19 +4,20 @@ use super::{
     choice::Choice,
     client::Client,
     download::{Download, Passage},
+    entry::Entry,
     forward::{Answer, Errand},
     head::{self, Hop},
     hub::{Hub, Watched},
     parcel::{Again, Parcel},
     reply::Refusal,
     routes,
-    settings::Settings,
+    settings::{ClusterSettings, Cookie, Settings},
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
     watch::Watch,
 };
-use crate::topology::door;
+use crate::{telemetry::metrics::ListenerMetrics, topology::door};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -52,16 +53,18 @@ impl Session {
         let (watch, watched) = self.watch(stream);
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
+        if let Some(log) = self.settings.access_log {
+            trip.log(Entry::new(log, &head, self.client.origin(&self.settings, &head.headers)));
+        }
         match self.forward(head, incoming, &mut trip).await {
             Ok((answer, promise)) => self.reply(answer, promise, trip),
-            Err(refusal) => {
-                trip.refused();
-                if let Some((fault, text)) = refusal.fault() {
-                    fault.count(&self.hub, &self.settings, text);
-                }
-                refusal.into_response()
-            }
+            Err(refusal) => self.refuse(refusal, trip),
         }
+    }
+
+    /// What is counted of the listener that it came in at.
+    pub(super) fn listener(&self) -> Option<&ListenerMetrics> {
+        self.hub.metrics.listeners.get(self.settings.listener)
     }
 
     /// Whether the limits of the client's address and of the process let the request in.
@@ -113,10 +116,13 @@ impl Session {
         let address = self.client.origin(settings, &head.headers);
         let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
         trip.goes_to(index, choice.access());
-        let cookie = of_cluster.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
-        let stickiness = cookie.map(|cookie| Stickiness::take(cookie, &mut head.headers));
-        if let (Some(cookie), Some(place)) = (cookie, stickiness.and_then(|found| found.place)) {
-            choice.stick(place, cookie.strict);
+        let mut stickiness = None;
+        if let Some(cookie) = cookie(of_cluster) {
+            let found = Stickiness::take(cookie, &mut head.headers);
+            if let Some(place) = found.place {
+                choice.stick(place, cookie.strict, found.issued, &head.headers);
+            }
+            stickiness = Some(found);
         }
 
         let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
@@ -125,6 +131,7 @@ impl Session {
             || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
         let mut hop = head::to_backend(&mut head, &self.client, settings, length_known, make_id);
         ask_to_upgrade(&mut head, &mut hop, &incoming);
+        trip.names(head.headers.get(head::X_REQUEST_ID));
         let again = Again {
             after_sent: of_cluster.idempotent_writes || repeatable(&head.method),
             when_refused: of_cluster.http2,
@@ -134,6 +141,20 @@ impl Session {
             Errand { hub: &self.hub, cluster, settings: of_cluster, choice, stale: false };
         let answer = errand.run(parcel, trip).await?;
         Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
+    }
+
+    /// Answers in place of a backend.
+    fn refuse(&self, refusal: Refusal, mut trip: Trip) -> Response<Download> {
+        if let Some((fault, text)) = refusal.fault() {
+            fault.count(&self.hub, &self.settings, text);
+        }
+        if let Some(listener) = self.listener() {
+            listener.refused(refusal.reason());
+        }
+        let (status, reason) = (refusal.status(), refusal.reason());
+        let response = refusal.into_response();
+        trip.refused(status, reason, response.body().size_hint().lower());
+        response
     }
 
     /// Makes a backend's reply ours.
@@ -146,17 +167,17 @@ impl Session {
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
         head::to_client(&mut head, &self.settings);
-        let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
+        let cookie = of_cluster.and_then(cookie);
         if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
-            trip.sticky(told);
+            trip.sticky(told, &lease);
         }
         trip.replied(head.status, lease, site, asked_us, life_us);
         if switches {
             let (Some(upstream), Some(_)) = (upstream, promise.upgrade) else {
                 trip.broken();
                 let text = "the backend changes to a protocol that nobody asked for";
-                return Refusal::reply_lost(text).into_response();
+                return self.refuse(Refusal::reply_lost(text), trip);
             };
             let (backend, early, connected) = upstream.into_stream();
             let idle = Duration::ZERO;
@@ -188,6 +209,10 @@ struct Promise {
     stickiness: Option<Stickiness>,
 }
 
+fn cookie(cluster: &ClusterSettings) -> Option<&Cookie> {
+    cluster.sticky.as_ref()?.cookie.as_ref()
+}
+
 /// Whether the client waits to be told that its body is wanted; there is no other expectation
 /// (RFC 9110, 10.1.1).
 fn asks_to_continue(headers: &HeaderMap) -> bool {
@@ -214,7 +239,7 @@ fn repeatable(method: &Method) -> bool {
 }
 
 /// How long the connection may be idle: less than the backend itself says that it waits.
-fn keep_alive_us(head: &http::response::Parts, configured: Duration) -> u64 {
+pub(super) fn keep_alive_us(head: &http::response::Parts, configured: Duration) -> u64 {
     if head.version == Version::HTTP_10 {
         return 0;
     }

@@ -12,11 +12,7 @@ use super::{
     watch::{Phase, Watch},
 };
 use crate::{
-    net::{
-        early::{Counts, Early},
-        origin::Origin,
-        stream::Stream,
-    },
+    net::{early::Early, origin::Origin, stream::Stream},
     telemetry::metrics::ListenerMetrics,
     topology::door::{Place, Reason, Refusal},
 };
@@ -213,11 +209,13 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER));
     let counts = io.counts();
+    let nobody = ListenerMetrics::default();
+    let listener = session.listener().unwrap_or(&nobody);
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
     let (mut leaving, mut told) = (false, false);
-    let mut taken = 0;
+    let mut answered = false;
     let ended = poll_fn(|cx| {
         if !leaving && draining.as_mut().poll(cx).is_ready() {
             leaving = true;
@@ -226,11 +224,13 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
                 watch.enter(watch.phase(), Hub::after(session.hub.now_us(), LAST_REQUEST));
             }
         }
-        let seen = counts.read.get();
-        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+        let polled = connection.poll_without_shutdown(cx);
+        let (read, written) = counts.settle(&listener.bytes_in, &listener.bytes_out);
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }
-        waits(session, watch, seen != counts.read.get(), &mut taken, &counts);
+        answered |= written > 0;
+        waits(session, watch, read > 0, written > 0);
         if leaving && !told && (watch.is_over() || is_answering(watch)) {
             // hyper closes a connection without a request at once, and says `close` with a reply.
             told = true;
@@ -246,7 +246,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         Poll::Pending
     });
     let ended = match ended.await {
-        None if watch.phase() == Phase::Head && counts.written.get() == 0 => {
+        None if watch.phase() == Phase::Head && !answered => {
             let mut stream =
                 Pin::into_inner(connection).into_parts().io.into_inner().into_parts().0;
             let refusal = reply::Refusal::client_timeout();
@@ -274,10 +274,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let (mut stream, unread) = parts.io.into_inner().into_parts();
     let tunnel = session.tunnel.borrow_mut().take();
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
-        let nobody = ListenerMetrics::default();
-        let listener = session.hub.metrics.listeners.get(session.settings.listener);
         // In a box: an idle connection would have room for it.
-        let listener = listener.unwrap_or(&nobody);
         // What of the first bytes did not fit into hyper's buffer comes after what did.
         let early = Bytes::from([parts.read_buf, unread].concat());
         Box::pin(tunnel.relay(&session.hub, listener, stream, early)).await;
@@ -322,15 +319,14 @@ fn is_answering(watch: &Watch) -> bool {
 }
 
 /// Begins a wait, or begins it anew for a client that is slow and not idle.
-fn waits(session: &Session, watch: &Watch, read: bool, taken: &mut u64, counts: &Counts) {
+fn waits(session: &Session, watch: &Watch, read: bool, taken: bool) {
     let limits = session.settings.limits;
     match watch.phase() {
         Phase::Idle if read => {
             session.hub.look_at_clock();
             watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
         }
-        Phase::Download if *taken != counts.written.get() => {
-            *taken = counts.written.get();
+        Phase::Download if taken => {
             watch.enter(Phase::Download, Hub::after(session.hub.now_us(), limits.body_idle));
         }
         _ => {}

@@ -28,11 +28,20 @@ pub struct Settings {
     /// `Via` is added to requests and replies.
     pub via: bool,
     pub request_id: RequestId,
+    /// `None`: its requests are not logged.
+    pub access_log: Option<AccessLog>,
     /// By cluster of the process.
     pub clusters: Arc<[ClusterSettings]>,
     pub door: Arc<Door>,
     /// When it is used up, requests are refused.
     pub memory: Memory,
+}
+
+/// What is logged of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Whether paths are logged with their query.
+    pub query: bool,
 }
 
 /// What a client may take.
@@ -177,10 +186,9 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-#[cfg(test)]
 impl Settings {
-    /// A listener with nothing set but whom it trusts.
-    pub(super) fn for_tests(trusted: Vec<IpNet>) -> Self {
+    /// A listener with nothing set but whom it trusts; for tests and fuzzing.
+    pub(super) fn bare(trusted: Vec<IpNet>) -> Self {
         Self {
             listener: 0,
             name: "web".into(),
@@ -191,6 +199,7 @@ impl Settings {
             limits: Limits::default(),
             via: false,
             request_id: RequestId::Pass,
+            access_log: None,
             clusters: Arc::new([]),
             door: Arc::new(Door::new("".into(), Default::default())),
             memory: Memory::default(),

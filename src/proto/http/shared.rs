@@ -3,9 +3,13 @@
 
 use super::{hub::Hub, site::Site, upload::Upload, upstream::Lost, watch::Watch};
 use crate::{
-    net::dial::{Opening, dial},
+    net::{
+        dial::{Opening, dial},
+        early::Early,
+    },
     topology::{Cluster, Connected},
 };
+use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
@@ -46,6 +50,8 @@ impl Shared {
         let stream = dial(&site.backend.address, opening, cluster.timeouts.connect).await?;
         let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
         let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
+        let stream = Early::new(stream, Bytes::new());
+        let counts = stream.counts();
         let (send, connection) = http2::Builder::new(hub.spawn.clone())
             .max_header_list_size(MAX_HEADER_LIST)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -58,8 +64,13 @@ impl Shared {
             .await
             .map_err(io::Error::other)?;
         hub.spawn.start(async move {
-            let _connected = connected;
-            if let Err(error) = connection.await {
+            let (mut connection, cell) = (pin!(connection), connected.cell());
+            let ended = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                counts.settle(&cell.bytes_in, &cell.bytes_out);
+                polled
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!("HTTP/2 connection to a backend: {error}");
             }
         });

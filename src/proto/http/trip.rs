@@ -2,6 +2,7 @@
 //! what the client's connection waits for next. It closes itself, however the request ends.
 
 use super::{
+    entry::{Close, Entry},
     hub::{Hub, Watched},
     settings::Settings,
     site::Site,
@@ -11,11 +12,14 @@ use super::{
 };
 use crate::{
     policy::access::Access,
-    telemetry::metrics::RequestMetrics,
-    topology::{Lease, Outcome},
+    telemetry::{
+        access_log::Ended,
+        metrics::{RequestMetrics, RetryReason},
+    },
+    topology::{Backend, Lease, Outcome},
 };
-use http::StatusCode;
-use std::{rc::Rc, time::Duration};
+use http::{HeaderValue, StatusCode};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// One request under way.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(super) struct Trip {
     access: Access,
     at: Option<Stop>,
     end: End,
+    /// `None`: it is not logged.
+    entry: Option<Box<Entry>>,
 }
 
 /// Where it is under way.
@@ -50,13 +56,13 @@ enum End {
     /// Nobody has answered.
     Open,
     /// Answered by us.
-    Refused,
+    Refused(StatusCode),
     /// The head of a backend's reply has come.
     Replied(StatusCode),
     /// All of the reply has come.
     Complete(StatusCode),
     /// The backend broke off within the reply.
-    Broken,
+    Broken(StatusCode),
 }
 
 impl Trip {
@@ -77,6 +83,33 @@ impl Trip {
             access: Access::Write,
             at: None,
             end: End::Open,
+            entry: None,
+        }
+    }
+
+    /// It is to be logged.
+    pub(super) fn log(&mut self, entry: Entry) {
+        self.entry = Some(Box::new(entry));
+    }
+
+    /// The request's id as the backend gets it.
+    pub(super) fn names(&mut self, id: Option<&HeaderValue>) {
+        if let Some(entry) = &mut self.entry {
+            entry.named(id);
+        }
+    }
+
+    /// A try begins.
+    pub(super) fn asks(&self, backend: &Arc<Backend>) {
+        if let Some(entry) = &self.entry {
+            entry.asks(backend);
+        }
+    }
+
+    /// A try that began at `since_us` has its connection.
+    pub(super) fn connected(&self, since_us: u64) {
+        if let Some(entry) = &self.entry {
+            entry.connected(self.hub.now_us().saturating_sub(since_us));
         }
     }
 
@@ -105,15 +138,22 @@ impl Trip {
     }
 
     /// Another try.
-    pub(super) fn retried(&self) {
+    pub(super) fn retried(&self, reason: RetryReason) {
         if let Some(requests) = self.requests() {
-            requests.retries.add(1);
+            requests.retried(reason);
+        }
+        if let Some(entry) = &self.entry {
+            entry.retried();
         }
     }
 
-    /// We answer it ourselves.
-    pub(super) fn refused(&mut self) {
-        self.end = End::Refused;
+    /// We answer it ourselves, with so many bytes.
+    pub(super) fn refused(&mut self, status: StatusCode, reason: &'static str, bytes: u64) {
+        self.end = End::Refused(status);
+        self.watch.sent.set(bytes);
+        if let Some(entry) = &mut self.entry {
+            entry.error = Some(reason);
+        }
     }
 
     /// The head of a reply has come from the backend of `lease`, `asked_us` after which it was
@@ -143,19 +183,28 @@ impl Trip {
         self.watch.reply();
         self.watch.enter(Phase::Reply, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
+        if let Some(entry) = &mut self.entry {
+            entry.reply_us = Some(now_us.saturating_sub(self.started_us));
+        }
         let key = site.enter(&self.watch);
         self.at = Some(Stop { lease, site, key, life_us, body_idle });
     }
 
-    /// What became of the session that the request belongs to.
-    pub(super) fn sticky(&self, told: Told) {
-        let Some(counted) = self.cluster.and_then(|cluster| self.hub.counted(cluster)) else {
-            return;
-        };
+    /// What became of the session that the request belongs to, at the backend of `lease`.
+    pub(super) fn sticky(&self, told: Told, lease: &Lease) {
+        let sessions = &lease.cell().sessions;
         match told {
-            Told::Kept => counted.sticky_kept.add(1),
-            Told::New => counted.sticky_new.add(1),
-            Told::Moved => counted.sticky_moved.add(1),
+            Told::Kept => sessions.kept.add(1),
+            Told::New => sessions.new.add(1),
+            Told::Moved { from } => {
+                sessions.came.add(1);
+                let cluster = self.cluster.and_then(|index| self.hub.chooser.cluster(index));
+                let left = cluster.and_then(|one| one.shards.first()?.members.get(from).cloned());
+                let worker = self.hub.chooser.worker();
+                if let Some(cell) = left.as_ref().and_then(|one| one.cells.get(worker)) {
+                    cell.sessions.left.add(1);
+                }
+            }
         }
     }
 
@@ -177,13 +226,20 @@ impl Trip {
         let now_us = self.hub.now_us();
         self.watch.sent.set(self.watch.sent.get() + bytes as u64);
         self.watch.enter(Phase::Download, Hub::after(now_us, stop.body_idle));
-        stop.lease.cell().bytes_in.add(bytes as u64);
         stop.site.heard(now_us);
+    }
+
+    /// It became a connection of another protocol, on which so much went each way.
+    pub(super) fn relayed(&self, received: u64, sent: u64) {
+        self.watch.received.set(received);
+        self.watch.sent.set(sent);
     }
 
     /// The backend broke off within the reply.
     pub(super) fn broken(&mut self) {
-        self.end = End::Broken;
+        if let End::Replied(status) = self.end {
+            self.end = End::Broken(status);
+        }
         let Some(stop) = &self.at else { return };
         stop.lease.cell().failures.add(1);
         stop.lease.observe(self.hub.chooser.now_us(), 0, true);
@@ -219,6 +275,71 @@ impl Trip {
     }
 }
 
+impl End {
+    /// What the client was told.
+    fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Open => None,
+            Self::Refused(status)
+            | Self::Replied(status)
+            | Self::Complete(status)
+            | Self::Broken(status) => Some(status),
+        }
+    }
+}
+
+impl Trip {
+    /// Who ended it.
+    fn ended(&self) -> Ended {
+        match self.end {
+            End::Complete(_) => Ended::Complete,
+            End::Broken(_) => Ended::Backend,
+            End::Refused(_) => Ended::Proxy,
+            // Its time was over, or the process's is.
+            End::Open | End::Replied(_) if self.watch.is_due() || self.hub.is_stopping() => {
+                Ended::Proxy
+            }
+            End::Open | End::Replied(_) => Ended::Client,
+        }
+    }
+
+    fn write(&self, entry: &Entry, now_us: u64) {
+        let Some(page) = &self.hub.access_log else { return };
+        let cluster = self.cluster.and_then(|cluster| self.hub.chooser.cluster(cluster));
+        let close = Close {
+            listener: &self.settings.name,
+            cluster: cluster.as_ref().map(|cluster| &*cluster.name),
+            status: self.end.status(),
+            received: self.watch.received.get(),
+            sent: self.watch.sent.get(),
+            total_us: now_us.saturating_sub(self.started_us),
+            ended: self.ended(),
+        };
+        entry.close(page, close);
+    }
+
+    fn count(&self, now_us: u64) {
+        let Some(cluster) = self.cluster.and_then(|cluster| self.hub.counted(cluster)) else {
+            return;
+        };
+        if let Some(status) = self.end.status() {
+            let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+            cluster.responses.get(class).iter().for_each(|class| class.add(1));
+        }
+        let Some(requests) = self.requests() else { return };
+        let counter = match self.end {
+            End::Open | End::Refused(_) => &requests.proxy_errors,
+            End::Broken(_) => &requests.backend_errors,
+            End::Replied(status) | End::Complete(status) if status.is_server_error() => {
+                &requests.backend_errors
+            }
+            End::Replied(_) | End::Complete(_) => &requests.ok,
+        };
+        counter.add(1);
+        requests.duration.observe(now_us.saturating_sub(self.started_us), 1);
+    }
+}
+
 impl Drop for Trip {
     fn drop(&mut self) {
         if matches!(self.end, End::Replied(_)) && self.watch.is_late_reply() {
@@ -228,17 +349,9 @@ impl Drop for Trip {
             stop.site.leave(stop.key);
         }
         let now_us = self.hub.now_us();
-        if let Some(requests) = self.requests() {
-            let counter = match self.end {
-                End::Open | End::Refused => &requests.proxy_errors,
-                End::Broken => &requests.backend_errors,
-                End::Replied(status) | End::Complete(status) if status.is_server_error() => {
-                    &requests.backend_errors
-                }
-                End::Replied(_) | End::Complete(_) => &requests.ok,
-            };
-            counter.add(1);
-            requests.duration.observe(now_us.saturating_sub(self.started_us), 1);
+        self.count(now_us);
+        if let Some(entry) = &self.entry {
+            self.write(entry, now_us);
         }
         let idle = self.settings.limits.keep_alive;
         self.watch.enter(Phase::Idle, Hub::after(now_us, idle));

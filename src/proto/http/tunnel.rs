@@ -38,13 +38,15 @@ impl Tunnel {
         if client.write_all(&self.early).await.is_err() {
             return;
         }
+        listener.bytes_out.add(self.early.len() as u64);
         let mut first = hub.stock.buffer();
         first.extend_from_slice(&early);
         let nobody = Counter::default();
         let cell = self.trip.lease().map(Lease::cell);
+        let (up, down) = (Counter::default(), Counter::default());
         let tally = Tally {
-            up: [&listener.bytes_in, cell.map_or(&nobody, |cell| &cell.bytes_out)],
-            down: [&listener.bytes_out, cell.map_or(&nobody, |cell| &cell.bytes_in)],
+            up: &[&listener.bytes_in, cell.map_or(&nobody, |cell| &cell.bytes_out), &up],
+            down: &[&listener.bytes_out, cell.map_or(&nobody, |cell| &cell.bytes_in), &down],
             held: &hub.metrics.buffered,
         };
         let idle = self.idle;
@@ -60,6 +62,8 @@ impl Tunnel {
             }
             () = killed => tracing::debug!("tunnel closed by the operator"),
         }
+        hub.look_at_clock();
+        self.trip.relayed(up.get(), self.early.len() as u64 + down.get());
         drop(self.connected);
     }
 }

@@ -2,7 +2,13 @@
 //! in that task: no task of its own is woken between the backend's reply and the client's.
 
 use super::{upload::Upload, watch::Watch};
-use crate::{net::stream::Stream, topology::Connected};
+use crate::{
+    net::{
+        early::{Counts, Early},
+        stream::Stream,
+    },
+    topology::Connected,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{
@@ -14,14 +20,16 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::pin,
+    rc::Rc,
     task::{Context, Poll, Waker},
 };
 
 /// An open connection.
 pub(super) struct Upstream {
     send: SendRequest<Upload>,
-    connection: Connection<TokioIo<Stream>, Upload>,
+    connection: Connection<TokioIo<Early>, Upload>,
     open: bool,
+    counts: Rc<Counts>,
     connected: Connected,
 }
 
@@ -46,13 +54,15 @@ impl Upstream {
     /// # Errors
     /// When hyper refuses, which it has no reason to.
     pub(super) async fn new(stream: Stream, connected: Connected) -> hyper::Result<Self> {
+        let stream = Early::new(stream, Bytes::new());
+        let counts = stream.counts();
         let (send, connection) = http1::Builder::new()
             .max_headers(MAX_HEADERS)
             .max_header_size(BUFFER)
             .max_buf_size(BUFFER)
             .handshake(TokioIo::new(stream))
             .await?;
-        Ok(Self { send, connection, open: true, connected })
+        Ok(Self { send, connection, open: true, counts, connected })
     }
 
     /// Sends one request and waits for the head of its reply.
@@ -65,9 +75,11 @@ impl Upstream {
         // Only the connection, which is polled here, can bring the reply: nobody else need wake us.
         let mut quiet = Context::from_waker(Waker::noop());
         let (connection, open) = (&mut self.connection, &mut self.open);
+        let (counts, cell) = (&*self.counts, self.connected.cell());
         poll_fn(|cx| {
             if *open {
                 *open = connection.poll_without_shutdown(cx).is_pending();
+                counts.settle(&cell.bytes_in, &cell.bytes_out);
             }
             match reply.as_mut().poll(&mut quiet) {
                 Poll::Ready(Ok(response)) => {
@@ -102,6 +114,8 @@ impl Upstream {
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if self.open {
             self.open = self.connection.poll_without_shutdown(cx).is_pending();
+            let cell = self.connected.cell();
+            self.counts.settle(&cell.bytes_in, &cell.bytes_out);
         }
     }
 
@@ -114,7 +128,8 @@ impl Upstream {
     /// The bare connection after a reply that says so (101), with what of it was read already.
     pub(super) fn into_stream(self) -> (Stream, Bytes, Connected) {
         let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf, self.connected)
+        let (stream, _) = parts.io.into_inner().into_parts();
+        (stream, parts.read_buf, self.connected)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         reads::ReadFrom,
         retry::{Effect, Verdict, decide},
     },
+    telemetry::metrics::RetryReason,
     topology::{
         Outcome,
         pick::{self, Picker},
@@ -248,7 +249,8 @@ fn retry(
         return Err(entry);
     }
     if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
-        requests(metrics, entry.access).retries.add(1);
+        let reason = if sent { RetryReason::Lost } else { RetryReason::Connect };
+        requests(metrics, entry.access).retried(reason);
     }
     hub.upstream(cluster, target, upstream.db, |next| next.send_owned(hub, entry, bytes));
     Ok(())

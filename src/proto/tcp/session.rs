@@ -13,7 +13,7 @@ use crate::{
     },
     policy::access::Access,
     proto::admission::admit,
-    telemetry::metrics::{ListenerMetrics, WorkerMetrics},
+    telemetry::metrics::{ListenerMetrics, RetryReason, WorkerMetrics},
     topology::{
         Cluster, Connected, Killable, Layout, Lease, Outcome, Shard,
         admission::{Attempt, Turn, claim},
@@ -108,8 +108,8 @@ pub async fn serve(
     };
     counted.iter().for_each(|requests| requests.ok.add(1));
     let tally = Tally {
-        up: [&listener.bytes_in, &lease.cell().bytes_out],
-        down: [&listener.bytes_out, &lease.cell().bytes_in],
+        up: &[&listener.bytes_in, &lease.cell().bytes_out],
+        down: &[&listener.bytes_out, &lease.cell().bytes_in],
         held: &hub.metrics.buffered,
     };
     let idle = cluster.timeouts.idle;
@@ -164,7 +164,7 @@ async fn connect(hub: &Hub, cluster: &Cluster, origin: &Origin) -> Option<(Lease
                 .ok()?;
         tried |= 1 << index;
         if let (1.., Some(counted)) = (attempt, hub.metrics.clusters.get(cluster.id)) {
-            counted.writes.retries.add(1);
+            counted.writes.retried(RetryReason::Connect);
         }
         let backend = lease.backend();
         let killable = Killable::new(&hub.kills, Arc::clone(backend));
