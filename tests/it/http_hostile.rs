@@ -52,7 +52,8 @@ pub(crate) fn unharmed<T>(sluice: &Sluice, base: u64, limit: u64, act: impl FnOn
     let (result, waits) = during(1, load, act);
     let [waits] = waits.try_into().unwrap();
     let (usual, slowest) = (waits.get(waits.len() * 9 / 10), waits.last());
-    let normal = usual.is_none_or(|usual| *usual < NORMAL);
+    // Of a few requests the slowest tells as much.
+    let normal = waits.len() < 20 || usual.is_none_or(|usual| *usual < NORMAL);
     assert!(normal, "others wait for {usual:?}, at most {slowest:?}, in {}", waits.len());
     assert!(slowest.is_none_or(|slowest| *slowest < SLOWEST), "somebody waited for {slowest:?}");
     let grown = sluice.process().peak_kb().saturating_sub(base);

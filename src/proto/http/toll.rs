@@ -178,15 +178,15 @@ fn cost(kind: u8, flags: u8, length: u32) -> i64 {
 /// A client preface (RFC 9113, 3.4).
 const PREFACE_LEN: usize = 24;
 /// What a purse holds: nobody needs as many frames within moments. nginx lets 1 MiB of frames without
-/// payload pass, which is 60,000 pings; 10,000 cost a worker some milliseconds.
-const FULL: i64 = 10_000;
+/// payload pass, which is 60,000 pings; these cost a worker some milliseconds.
+const FULL: i64 = 4_000;
 /// A thousand each second: more than one each time that a page's picture is stopped, or that gRPC
 /// measures its round trip.
 const EACH_US: u64 = 1_000;
 /// h2, nghttp2 and Go tell of their windows at most twice for each frame that they get; frames
 /// smaller than this are not told of one by one.
 const BYTES_EACH: u64 = 256;
-/// A thousand within moments, a hundred each second.
+/// Four hundred within moments, three times the streams of a connection, and a hundred each second.
 const RESET: i64 = 10;
 
 #[cfg(test)]
