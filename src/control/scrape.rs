@@ -96,6 +96,10 @@ fn listeners(sheet: &mut Sheet, plane: &Plane) {
         let rejected = names::LISTENER_REJECTED;
         sheet.count(rejected, &[name, ("reason", "protocol")], total(|l| &l.rejected_protocol));
         sheet.count(rejected, &[name, ("reason", "auth")], total(|l| &l.rejected_auth));
+        let reason = ("reason", "header_limit");
+        sheet.count(rejected, &[name, reason], total(|l| &l.rejected_header_limit));
+        sheet.count(rejected, &[name, ("reason", "slow")], total(|l| &l.rejected_slow));
+        sheet.count(rejected, &[name, ("reason", "flood")], total(|l| &l.rejected_flood));
         if plane.certificates.iter().any(|owner| owner.is_listener(&listener.name)) {
             let handshakes = names::LISTENER_TLS_HANDSHAKES;
             sheet.count(handshakes, &[name, ("result", "ok")], total(|l| &l.tls_ok));

@@ -21,20 +21,22 @@ pub struct Early {
     counts: Rc<Counts>,
 }
 
-/// Bytes that have passed since they were last taken.
+/// Bytes that have passed.
 #[derive(Debug, Default)]
 pub struct Counts {
-    read: Cell<u64>,
-    written: Cell<u64>,
+    pub read: Cell<u64>,
+    pub written: Cell<u64>,
+    /// What of them counters have already.
+    settled: Cell<(u64, u64)>,
 }
 
 impl Counts {
-    /// Adds what was read and written to counters, and says how much was read.
-    pub fn settle(&self, read: &Counter, written: &Counter) -> u64 {
-        let (bytes_read, bytes_written) = (self.read.take(), self.written.take());
-        read.add(bytes_read);
-        written.add(bytes_written);
-        bytes_read
+    /// Adds to counters what was read and written since this was last called.
+    pub fn settle(&self, read: &Counter, written: &Counter) {
+        let now = (self.read.get(), self.written.get());
+        let (of_read, of_written) = self.settled.replace(now);
+        read.add(now.0 - of_read);
+        written.add(now.1 - of_written);
     }
 }
 
@@ -67,6 +69,10 @@ impl AsyncRead for Early {
             let fits = self.early.len().min(buf.remaining());
             buf.put_slice(self.early.get(..fits).unwrap_or_default());
             self.early.advance(fits);
+            if self.early.is_empty() {
+                // What is used up would be kept for as long as the connection lives.
+                self.early = Bytes::new();
+            }
         }
         let read = buf.filled().len() - before;
         self.counts.read.set(self.counts.read.get() + read as u64);
@@ -132,7 +138,7 @@ mod tests {
         assert_eq!(&read, b"GET / HTTP");
         early.write_all(b"ok").await.unwrap();
         let (read, written) = (Counter::default(), Counter::default());
-        assert_eq!((counts.settle(&read, &written), counts.settle(&read, &written)), (10, 0));
+        (0..2).for_each(|_| counts.settle(&read, &written));
         assert_eq!((read.get(), written.get()), (10, 2));
     }
 }

@@ -36,7 +36,7 @@ pub fn start(json: bool, level: &str) -> LogGuard {
     let wanted = variable.as_deref().unwrap_or(level);
     let (filter, problem) = match filter(wanted) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new(DEFAULT_LEVEL), Some(error)),
+        Err(error) => (EnvFilter::new(ours(DEFAULT_LEVEL)), Some(error)),
     };
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
@@ -51,7 +51,9 @@ pub fn start(json: bool, level: &str) -> LogGuard {
     LogGuard { _writer: guard }
 }
 
-/// Reads a filter: a level, or `target=level` pairs with commas.
+/// Reads a filter: a level, or `target=level` pairs with commas. A level is that of our own lines:
+/// what the libraries say below ERROR is there for whoever names them (`info,h2=debug`), because a
+/// client can make some of them warn as often as it likes.
 ///
 /// # Errors
 /// When it is none, a lone word that is not a level included: tracing would take that for the name
@@ -64,7 +66,18 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
             return Err(error(format!("'{level}' is not a level")));
         }
     }
-    EnvFilter::builder().parse(text).map_err(|why| error(why.to_string()))
+    EnvFilter::builder().parse(ours(text)).map_err(|why| error(why.to_string()))
+}
+
+/// The filter with its level for us alone.
+fn ours(text: &str) -> String {
+    let level = |part: &&str| part.parse::<LevelFilter>().is_ok();
+    let parts = text.split(',').map(str::trim);
+    let Some(ours) = parts.clone().rfind(level) else { return text.to_owned() };
+    let others = if ours.eq_ignore_ascii_case("off") { "off" } else { "error" };
+    // What is named later wins over what is named before it.
+    let named = parts.filter(|part| !level(part)).map(|part| format!(",{part}"));
+    format!("{others},sluice={ours}{}", named.collect::<String>())
 }
 
 fn install(json: bool, filter: EnvFilter, writer: NonBlocking) {
@@ -93,6 +106,57 @@ mod tests {
         for bad in ["inof", "", "warn,verbose", "sluice=loud"] {
             let error = filter(bad).unwrap_err().to_string();
             assert!(error.contains("is not a log filter") && error.contains("info"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_level_is_for_our_own_lines() {
+        for (text, expected) in [
+            ("info", "error,sluice=info"),
+            ("DEBUG", "error,sluice=DEBUG"),
+            ("off", "off,sluice=off"),
+            ("info,h2=debug", "error,sluice=info,h2=debug"),
+            ("warn, sluice::control=trace", "error,sluice=warn,sluice::control=trace"),
+            ("sluice=debug", "sluice=debug"),
+        ] {
+            assert_eq!(ours(text), expected, "{text}");
+        }
+    }
+
+    /// h2 warns when a client resets streams too fast: 20,000 times a second if it likes.
+    #[test]
+    fn what_a_library_warns_of_is_written_for_whoever_asks() {
+        let written = |text: &str| {
+            let lines = Lines::default();
+            let log = tracing_subscriber::fmt().with_env_filter(filter(text).unwrap());
+            let sink = lines.clone();
+            let log = log.with_ansi(false).with_writer(move || sink.clone()).finish();
+            tracing::subscriber::with_default(log, || {
+                tracing::info!("ours");
+                tracing::warn!(target: "h2::proto::streams", "theirs");
+                tracing::error!(target: "rustls", "broken");
+            });
+            let lines = lines.0.lock().unwrap();
+            ["ours", "theirs", "broken"].map(|word| String::from_utf8_lossy(&lines).contains(word))
+        };
+        assert_eq!(written("info"), [true, false, true]);
+        assert_eq!(written("trace"), [true, false, true]);
+        assert_eq!(written("info,h2=warn"), [true, true, true]);
+        assert_eq!(written("warn"), [false, false, true]);
+        assert_eq!(written("off"), [false, false, false]);
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 }

@@ -142,6 +142,12 @@ pub struct ListenerMetrics {
     pub rejected_protocol: Counter,
     /// Wrong passwords.
     pub rejected_auth: Counter,
+    /// Heads larger than allowed, by their bytes or their fields.
+    pub rejected_header_limit: Counter,
+    /// Requests that did not come, and replies that were not taken, in time.
+    pub rejected_slow: Counter,
+    /// Frames of HTTP/2 that only cost.
+    pub rejected_flood: Counter,
     /// TLS handshakes.
     pub tls_ok: Counter,
     pub tls_failed: Counter,
@@ -159,8 +165,9 @@ pub struct ListenerMetrics {
 
 /// Why a request of HTTP is answered by us, in the words of `X-Sluice-Error`; the last one is for
 /// whatever is not here.
-pub const REFUSALS: [&str; 17] = [
+pub const REFUSALS: [&str; 18] = [
     "malformed_request",
+    "head_too_large",
     "uri_too_long",
     "no_tunnels",
     "no_route",

@@ -50,7 +50,9 @@ impl Client {
     pub(super) fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
         let mut newest = self.forwarded.borrow_mut();
         if newest.1.is_empty() || newest.0.as_ref() != host {
-            *newest = (host.cloned(), self.element(host));
+            // A copy: what hyper made is a part of a buffer of 8 KiB, which would stay with it.
+            let copy = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
+            *newest = (copy, self.element(host));
         }
         newest.1.clone()
     }

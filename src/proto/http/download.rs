@@ -76,6 +76,7 @@ impl Body for Download {
             Poll::Ready(None) => passage.trip.complete(),
             Poll::Pending => {
                 passage.waited = true;
+                passage.trip.waits();
                 passage.trip.watch().remember(cx);
             }
         }

@@ -239,7 +239,11 @@ impl Errand<'_> {
                 Refusal::backend_timeout(format!("backend {name}: no reply within {limit}ms"))
             }
             Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => {
-                Refusal::malformed("the body of the request broke off, or is not HTTP")
+                if is_malformed(error) {
+                    Refusal::malformed("the body of the request is not HTTP")
+                } else {
+                    Refusal::unfinished()
+                }
             }
             Miss::Lost { lost, .. } => {
                 let why = match lost {
@@ -271,6 +275,17 @@ fn is_reset(error: &hyper::Error) -> bool {
     let io = source.and_then(|source| source.downcast_ref::<io::Error>());
     io.is_some_and(|error| {
         matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Whether a body ended because its framing is wrong, not because its client went away.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let first: &dyn std::error::Error = error;
+    let mut sources = std::iter::successors(Some(first), |error| error.source());
+    sources.any(|error| {
+        error.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+        })
     })
 }
 

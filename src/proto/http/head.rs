@@ -5,7 +5,7 @@
 use super::{
     client::{Client, X_FORWARDED_FOR},
     reply::Refusal,
-    settings::{RequestId, Settings},
+    settings::{Limits, RequestId, Settings},
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
@@ -16,7 +16,7 @@ use http::{
 
 /// Refuses what hyper lets through and HTTP does not allow, and leaves a head with exactly one host
 /// and a URI that is a path alone.
-pub(super) fn normalise(head: &mut request::Parts, longest_uri: usize) -> Result<(), Refusal> {
+pub(super) fn normalise(head: &mut request::Parts, limits: &Limits) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::no_tunnels());
     }
@@ -25,11 +25,12 @@ pub(super) fn normalise(head: &mut request::Parts, longest_uri: usize) -> Result
         one_host(head)?;
         only_chunked(&head.headers)?;
     } else {
+        is_small(head, limits)?;
         host_of_authority(head)?;
     }
     let length = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
-    if length > longest_uri {
-        return Err(Refusal::uri_too_long(longest_uri));
+    if length > limits.uri {
+        return Err(Refusal::uri_too_long(limits.uri));
     }
     if head.uri.scheme().is_some() || head.uri.authority().is_some() {
         let path = head.uri.path_and_query().cloned();
@@ -37,6 +38,21 @@ pub(super) fn normalise(head: &mut request::Parts, longest_uri: usize) -> Result
         // 3.2.4).
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
+    }
+    Ok(())
+}
+
+/// The limits of a head, which hyper keeps over HTTP/1.1 alone.
+fn is_small(head: &request::Parts, limits: &Limits) -> Result<(), Refusal> {
+    if head.headers.len() > limits.headers {
+        let text = format!("the head has more than {} fields", limits.headers);
+        return Err(Refusal::head_too_large(text));
+    }
+    // As they would be over HTTP/1.1: a name, a colon, a space, a value, and the end of a line.
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if fields.sum::<usize>() > limits.header_bytes {
+        let text = format!("the head is larger than {} bytes", limits.header_bytes);
+        return Err(Refusal::head_too_large(text));
     }
     Ok(())
 }

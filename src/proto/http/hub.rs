@@ -172,13 +172,6 @@ impl Hub {
         }
     }
 
-    /// Counts a client closed for what it sent.
-    pub(super) fn rejected(&self, listener: usize) {
-        if let Some(listener) = self.metrics.listeners.get(listener) {
-            listener.rejected_protocol.add(1);
-        }
-    }
-
     /// Takes one retry of the cluster's budget.
     pub(super) fn try_retry(&self, cluster: usize) -> bool {
         let now_ms = self.now_us() / 1000;

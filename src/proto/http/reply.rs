@@ -1,7 +1,7 @@
 //! Every word that a client can hear from us: a status, a short text, and the reason in
 //! `X-Sluice-Error`.
 
-use super::download::Download;
+use super::{download::Download, fault::Fault};
 use crate::topology::door::{self, Reason};
 use bytes::Bytes;
 use http::{
@@ -19,13 +19,15 @@ pub(super) struct Refusal {
     text: String,
     /// What follows on the connection cannot be trusted, or is not wanted.
     close: bool,
+    /// What the client did that it should not.
+    fault: Option<Fault>,
     /// Seconds after which it is worth trying again.
     retry_s: u64,
 }
 
 impl Refusal {
     fn new(status: StatusCode, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { status, reason, text: text.into(), close: false, retry_s: 1 }
+        Self { status, reason, text: text.into(), close: false, fault: None, retry_s: 1 }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -38,12 +40,24 @@ impl Refusal {
 
     /// The request is not what HTTP allows: who is to say where the next one begins?
     pub(super) fn malformed(text: impl Into<String>) -> Self {
-        Self { close: true, ..Self::new(StatusCode::BAD_REQUEST, "malformed_request", text) }
+        let refusal = Self::new(StatusCode::BAD_REQUEST, "malformed_request", text);
+        Self { close: true, fault: Some(Fault::Protocol), ..refusal }
+    }
+
+    /// The body of the request broke off, as when its client goes away.
+    pub(super) fn unfinished() -> Self {
+        Self { fault: None, ..Self::malformed("the body of the request broke off") }
     }
 
     pub(super) fn uri_too_long(limit: usize) -> Self {
         let text = format!("the URI is longer than {limit} bytes");
-        Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", text)
+        let refusal = Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", text);
+        Self { fault: Some(Fault::HeaderLimit), ..refusal }
+    }
+
+    pub(super) fn head_too_large(text: impl Into<String>) -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self { fault: Some(Fault::HeaderLimit), ..Self::new(status, "head_too_large", text) }
     }
 
     pub(super) fn no_tunnels() -> Self {
@@ -109,7 +123,29 @@ impl Refusal {
 
     pub(super) fn client_timeout() -> Self {
         let text = "the rest of the request did not come";
-        Self { close: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, "client_timeout", text) }
+        let refusal = Self::new(StatusCode::REQUEST_TIMEOUT, "client_timeout", text);
+        Self { close: true, fault: Some(Fault::Slow), ..refusal }
+    }
+
+    /// What the client did that it should not, and what it is told of it.
+    pub(super) fn fault(&self) -> Option<(Fault, &str)> {
+        self.fault.map(|fault| (fault, self.text.as_str()))
+    }
+
+    /// As it goes over HTTP/1.1 where hyper cannot be asked to write it; the connection ends then.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        let retry = match self.is_for_now() {
+            true => format!("Retry-After: {}\r\n", self.retry_s),
+            false => String::new(),
+        };
+        let Self { status, reason, text, .. } = self;
+        let length = text.len() + 1;
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             X-Sluice-Error: {reason}\r\n{retry}Connection: close\r\n\
+             Content-Length: {length}\r\n\r\n{text}\n"
+        )
+        .into_bytes()
     }
 
     /// Whether trying again later may help.
@@ -138,14 +174,7 @@ impl Refusal {
 /// What a connection that is refused before it says anything is told: HTTP/1.1, which a client of
 /// HTTP/2 does not understand, but closing says the same to it.
 pub fn refused(limit: door::Refusal) -> Vec<u8> {
-    let Refusal { status, reason, text, retry_s, .. } = Refusal::limited(limit);
-    let length = text.len() + 1;
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         X-Sluice-Error: {reason}\r\nRetry-After: {retry_s}\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{text}\n"
-    )
-    .into_bytes()
+    Refusal::limited(limit).into_bytes()
 }
 
 /// What a client sent, fit for a line of text.
@@ -167,6 +196,7 @@ mod tests {
         for refusal in [
             Refusal::malformed(""),
             Refusal::uri_too_long(1),
+            Refusal::head_too_large(1),
             Refusal::no_tunnels(),
             Refusal::no_route(""),
             Refusal::no_backend(""),

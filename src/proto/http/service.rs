@@ -15,9 +15,9 @@ use super::{
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
-    watch::{Phase, Watch},
+    watch::Watch,
 };
-use crate::{telemetry::metrics::ListenerMetrics, topology::door};
+use crate::{net::early::Counts, telemetry::metrics::ListenerMetrics, topology::door};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -37,16 +37,20 @@ pub(super) struct Session {
     pub(super) hub: Rc<Hub>,
     pub(super) settings: Rc<Settings>,
     pub(super) client: Client,
-    /// What it waits for, over HTTP/1.1; each stream of HTTP/2 has its own.
-    pub(super) watch: Option<Rc<Watch>>,
+    /// What it waits for; over HTTP/2 between requests, for each stream has its own.
+    pub(super) watch: Rc<Watch>,
     /// The other side, once the client has been told that it is connected to it.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Session {
-    /// The reply to one request, whatever becomes of it.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Download> {
-        let (watch, watched) = self.watch();
+    /// The reply to one request, whatever becomes of it. `stream`: the watch of a stream of HTTP/2.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        stream: Option<Rc<Watch>>,
+    ) -> Response<Download> {
+        let (watch, watched) = self.watch(stream);
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
         if let Some(log) = self.settings.access_log {
@@ -61,6 +65,13 @@ impl Session {
     /// What is counted of the listener that it came in at.
     pub(super) fn listener(&self) -> Option<&ListenerMetrics> {
         self.hub.metrics.listeners.get(self.settings.listener)
+    }
+
+    /// Counts what has passed on its connection since this was last called.
+    pub(super) fn count(&self, counts: &Counts) {
+        if let Some(listener) = self.listener() {
+            counts.settle(&listener.bytes_in, &listener.bytes_out);
+        }
     }
 
     /// Whether the limits of the client's address and of the process let the request in.
@@ -82,13 +93,14 @@ impl Session {
         Err(Refusal::limited(refusal))
     }
 
-    fn watch(&self) -> (Rc<Watch>, Option<Watched>) {
-        if let Some(watch) = &self.watch {
-            watch.begin();
-            return (Rc::clone(watch), None);
+    fn watch(&self, stream: Option<Rc<Watch>>) -> (Rc<Watch>, Option<Watched>) {
+        match stream {
+            Some(watch) => (Rc::clone(&watch), Some(self.hub.watch(watch))),
+            None => {
+                self.watch.begin();
+                (Rc::clone(&self.watch), None)
+            }
         }
-        let watch = Watch::new(Phase::Waiting, u64::MAX);
-        (Rc::clone(&watch), Some(self.hub.watch(watch)))
     }
 
     /// Finds who is to answer and asks.
@@ -100,7 +112,7 @@ impl Session {
     ) -> Result<(Answer, Promise), Refusal> {
         let settings = &*self.settings;
         self.is_allowed(&head)?;
-        head::normalise(&mut head, settings.limits.uri)?;
+        head::normalise(&mut head, &settings.limits)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);
         let index = route.ok_or_else(|| Refusal::no_route(host))?;
@@ -136,6 +148,9 @@ impl Session {
         if let Some(listener) = self.listener() {
             listener.refused(refusal.reason());
         }
+        if let Some((fault, text)) = refusal.fault() {
+            fault.count(&self.hub, &self.settings, text);
+        }
         let (status, reason) = (refusal.status(), refusal.reason());
         let response = refusal.into_response();
         trip.refused(status, reason, response.body().size_hint().lower());
@@ -167,7 +182,8 @@ impl Session {
             let (backend, early, connected) = upstream.into_stream();
             let idle = Duration::ZERO;
             trip.complete();
-            *self.tunnel.borrow_mut() = Some(Tunnel { backend, early, connected, trip, idle });
+            let tunnel = Tunnel { backend, early, connected, trip, idle };
+            *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));
             return Response::from_parts(head, Download::Text(Bytes::new()));

@@ -3,24 +3,27 @@
 use super::{
     client::Client,
     download::Download,
+    fault::Fault,
+    http2,
     hub::Hub,
-    reply::refused,
+    reply::{self, refused},
     service::Session,
-    settings::{Limits, Settings},
+    settings::Settings,
+    tunnel::Tunnel,
     watch::{Phase, Watch},
 };
 use crate::{
-    net::{early::Early, origin::Origin, stream::Stream},
+    net::{
+        early::{Counts, Early},
+        origin::Origin,
+        stream::Stream,
+    },
     telemetry::metrics::ListenerMetrics,
     topology::door::{Place, Reason, Refusal},
 };
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
     cell::RefCell,
@@ -51,8 +54,12 @@ pub enum End {
     NoTls(io::Error),
     /// The client has too many connections, or they come too fast.
     Refused(Reason),
-    /// It kept silent within a request, or for too long between two.
+    /// It kept silent within a request, or for too long between two, or did not take its reply.
     Silent,
+    /// It sent more than is good of frames that only cost.
+    Flood,
+    /// What it began with names no protocol of ours.
+    NotHttp,
     /// What came was not HTTP, or the connection broke.
     Broken(hyper::Error),
     /// Nothing could be read.
@@ -71,10 +78,11 @@ pub async fn serve(
     let _guard = Guard(Rc::clone(&hub));
     let mut origin = Origin::of(&client, peer);
     if peer.is_some_and(|peer| settings.is_proxy(peer)) {
-        origin = match origin.greeted(&mut client, hub.stock.buffer()).await {
+        origin = match Box::pin(origin.greeted(&mut client, hub.stock.buffer())).await {
             Ok(told) => told,
             Err(error) => {
-                hub.rejected(settings.listener);
+                let why = "its connection does not begin with a PROXY protocol header";
+                Fault::Protocol.count(&hub, &settings, why);
                 return End::NoHeader(error);
             }
         };
@@ -92,7 +100,7 @@ pub async fn serve(
         let early = std::mem::take(&mut origin.early);
         let nobody = ListenerMetrics::default();
         let listener = hub.metrics.listeners.get(settings.listener).unwrap_or(&nobody);
-        client = match tls.accept(client, &early, origin.address, listener).await {
+        client = match Box::pin(tls.accept(client, &early, origin.address, listener)).await {
             Ok(client) => client,
             Err(error) => return End::NoTls(error),
         };
@@ -100,33 +108,42 @@ pub async fn serve(
     hub.look_at_clock();
     let watch = Watch::new(Phase::Head, Hub::after(hub.now_us(), settings.limits.header_time));
     let watched = hub.watch(Rc::clone(&watch));
-    let early = match opening(&hub, &mut client, origin.early, &watch).await {
+    let early = match opening(&mut client, origin.early, &watch).await {
         Ok(Some(early)) => early,
         Ok(None) => return End::Closed,
         Err(error) => return End::Unread(error),
     };
     // What was agreed on under TLS counts, else what it begins with.
     let http2 = client.alpn().map_or_else(|| early.starts_with(PREFACE), |agreed| agreed == H2);
+    if !http2 && !names_http(&early) {
+        Fault::Protocol.count(&hub, &settings, "what it began with is not HTTP");
+        return End::NotHttp;
+    }
     let session = Rc::new(Session {
         client: Client::new(&settings, origin.address, client.is_tls()),
-        watch: (!http2).then(|| Rc::clone(&watch)),
+        watch: Rc::clone(&watch),
         tunnel: RefCell::new(None),
         settings,
         hub,
     });
     let io = Early::new(client, early);
     let end = if http2 {
-        drop(watched);
-        two(&session, io).await
+        // In a box: it is larger than all that HTTP/1.1 needs.
+        Box::pin(http2::serve(&session, io)).await
     } else {
         one(&session, io, &watch).await
     };
-    if let End::Broken(error) = &end
-        && error.is_parse()
-    {
-        session.hub.rejected(session.settings.listener);
-    }
+    drop(watched);
     end
+}
+
+/// Whether the first line, when it is there, could be that of a request. A client that began with
+/// anything else would not understand an answer either; RFC 9113, 3.4, has no other for one that
+/// meant HTTP/2.
+fn names_http(early: &[u8]) -> bool {
+    let Some(end) = memchr::memchr(b'\n', early) else { return true };
+    let line = early.get(..end).unwrap_or_default();
+    line.trim_ascii().is_empty() || line.windows(5).any(|five| five == b"HTTP/")
 }
 
 /// Takes the place of a client whose proxy has told who it is.
@@ -158,13 +175,13 @@ impl Drop for Guard {
 
 /// Reads until it shows which HTTP this is; `None`: the client has left, or keeps silent.
 async fn opening(
-    hub: &Hub,
     client: &mut Stream,
     mut early: Vec<u8>,
     watch: &Watch,
 ) -> io::Result<Option<Bytes>> {
     if early.capacity() == 0 {
-        early = hub.stock.buffer();
+        // Many say nothing for long, and a buffer of the stock is sixteen times as large.
+        early.reserve_exact(FIRST_READ);
     }
     let shows = |early: &[u8]| {
         let seen = early.len().min(PREFACE.len());
@@ -185,42 +202,65 @@ async fn opening(
             Some(Err(error)) => return Err(error),
         }
     }
-    let bytes = Bytes::copy_from_slice(&early);
-    hub.stock.give(early);
-    Ok(Some(bytes))
+    Ok(Some(Bytes::copy_from_slice(&early)))
 }
 
 /// HTTP/1.1.
 async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let limits = session.settings.limits;
     let mut builder = http1::Builder::new();
-    builder.max_headers(limits.headers).max_buf_size(limits.header_bytes.max(8 * 1024));
+    builder
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER));
     let counts = io.counts();
-    let nobody = ListenerMetrics::default();
-    let listener = session.listener().unwrap_or(&nobody);
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
     let mut drained = false;
+    let mut taken = 0;
     let ended = poll_fn(|cx| {
         if !drained && draining.as_mut().poll(cx).is_ready() {
             drained = true;
             connection.as_mut().graceful_shutdown();
         }
+        let seen = counts.read.get();
         let polled = connection.poll_without_shutdown(cx);
-        let read = counts.settle(&listener.bytes_in, &listener.bytes_out);
+        session.count(&counts);
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }
-        waits(session, watch, read > 0, limits);
-        if watch.is_due() && !matches!(watch.phase(), Phase::Upload | Phase::Waiting) {
+        waits(session, watch, seen != counts.read.get(), &mut taken, &counts);
+        if watch.is_over() {
             return Poll::Ready(None);
         }
         watch.remember(cx);
         Poll::Pending
     });
     let ended = match ended.await {
-        None => return End::Silent,
+        None if watch.phase() == Phase::Head && counts.written.get() == 0 => {
+            let mut stream = Pin::into_inner(connection).into_parts().io.into_inner().into_stream();
+            let refusal = reply::Refusal::client_timeout();
+            if let Some((fault, text)) = refusal.fault() {
+                fault.count(&session.hub, &session.settings, text);
+            }
+            if let Some(listener) = session.listener() {
+                listener.refused(refusal.reason());
+            }
+            let goodbye = async {
+                stream.write_all(&refusal.into_bytes()).await?;
+                stream.shutdown().await
+            };
+            let _ = Box::pin(timeout(GOODBYE, goodbye)).await;
+            return End::Silent;
+        }
+        None => {
+            if matches!(watch.phase(), Phase::Head | Phase::Download) {
+                let why = "it does not take its reply, or the rest of its request does not come";
+                Fault::Slow.count(&session.hub, &session.settings, why);
+            }
+            return End::Silent;
+        }
         Some(Err(error)) => Err(error),
         Some(Ok(())) => Ok(()),
     };
@@ -228,56 +268,68 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let mut stream = parts.io.into_inner().into_stream();
     let tunnel = session.tunnel.borrow_mut().take();
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
-        tunnel.relay(&session.hub, listener, stream, parts.read_buf).await;
+        // In a box: an idle connection would have room for it.
+        Box::pin(relay(session, tunnel, stream, parts.read_buf)).await;
         return End::Tunnel;
     }
     // Under TLS the end is told, which somebody who does not read could hold up.
     let _ = timeout(GOODBYE, stream.shutdown()).await;
     match ended {
         Ok(()) => End::Closed,
-        Err(error) => End::Broken(error),
-    }
-}
-
-fn waits(session: &Session, watch: &Watch, read: bool, limits: Limits) {
-    if read && watch.phase() == Phase::Idle {
-        session.hub.look_at_clock();
-        watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
-    }
-}
-
-/// HTTP/2.
-async fn two(session: &Rc<Session>, io: Early) -> End {
-    let limits = session.settings.limits;
-    let mut builder = http2::Builder::new(session.hub.spawn.clone());
-    builder
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buf_size(SEND_BUFFER);
-    let counts = io.counts();
-    let nobody = ListenerMetrics::default();
-    let listener = session.listener().unwrap_or(&nobody);
-    let connection = builder.serve_connection(TokioIo::new(io), service(session));
-    let mut connection = pin!(connection);
-    let mut draining = pin!(session.hub.draining.cancelled());
-    let mut drained = false;
-    let ended = poll_fn(|cx| {
-        if !drained && draining.as_mut().poll(cx).is_ready() {
-            drained = true;
-            connection.as_mut().graceful_shutdown();
+        Err(error) => {
+            if let Some(fault) = Fault::of(&error) {
+                fault.count(&session.hub, &session.settings, &error);
+                Box::pin(linger(&session.hub, &mut stream, watch)).await;
+            }
+            End::Broken(error)
         }
-        let polled = connection.as_mut().poll(cx);
-        counts.settle(&listener.bytes_in, &listener.bytes_out);
-        polled
-    });
-    match ended.await {
-        Ok(()) => End::Closed,
-        Err(error) => End::Broken(error),
+    }
+}
+
+/// What a connection is once it has become another protocol.
+async fn relay(session: &Session, tunnel: Box<Tunnel>, stream: Stream, early: Bytes) {
+    let nobody = ListenerMetrics::default();
+    tunnel.relay(&session.hub, session.listener().unwrap_or(&nobody), stream, early).await;
+}
+
+/// Reads on for a moment what nobody wants: a close with bytes unread is a reset, which may overtake
+/// what the client is told (RFC 9112, 9.6).
+async fn linger(hub: &Hub, stream: &mut Stream, watch: &Watch) {
+    hub.look_at_clock();
+    watch.enter(Phase::Idle, Hub::after(hub.now_us(), LINGER));
+    let mut buffer = hub.stock.buffer();
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        buffer.clear();
+        let mut read = pin!(stream.read_buf(&mut buffer));
+        let read = poll_fn(|cx| {
+            watch.remember(cx);
+            if watch.is_due() { Poll::Ready(Ok(0)) } else { read.as_mut().poll(cx) }
+        });
+        let Ok(read @ 1..) = read.await else { break };
+        left = left.saturating_sub(read);
+    }
+    hub.stock.give(buffer);
+}
+
+/// Begins a wait, or begins it anew for a client that is slow and not idle.
+fn waits(session: &Session, watch: &Watch, read: bool, taken: &mut u64, counts: &Counts) {
+    let limits = session.settings.limits;
+    match watch.phase() {
+        Phase::Idle if read => {
+            session.hub.look_at_clock();
+            watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
+        }
+        Phase::Download if *taken != counts.written.get() => {
+            *taken = counts.written.get();
+            watch.enter(Phase::Download, Hub::after(session.hub.now_us(), limits.body_idle));
+        }
+        _ => {}
     }
 }
 
 /// A request under way. In a box of its own: an idle connection has none.
-struct Answering {
+pub(super) struct Answering {
     hub: Rc<Hub>,
     answer: Pin<Box<dyn Future<Output = Response<Download>>>>,
 }
@@ -291,6 +343,21 @@ impl Future for Answering {
     }
 }
 
+impl Answering {
+    /// `stream`: the watch of a stream of HTTP/2.
+    pub(super) fn new(
+        session: &Rc<Session>,
+        request: Request<Incoming>,
+        stream: Option<Rc<Watch>>,
+    ) -> Self {
+        let session = Rc::clone(session);
+        Self {
+            hub: Rc::clone(&session.hub),
+            answer: Box::pin(async move { session.answer(request, stream).await }),
+        }
+    }
+}
+
 /// What hyper calls for each request.
 fn service(
     session: &Rc<Session>,
@@ -301,13 +368,7 @@ fn service(
     Future = Answering,
 > + use<> {
     let session = Rc::clone(session);
-    service_fn(move |request| {
-        let session = Rc::clone(&session);
-        Answering {
-            hub: Rc::clone(&session.hub),
-            answer: Box::pin(async move { session.answer(request).await }),
-        }
-    })
+    service_fn(move |request| Answering::new(&session, request, None))
 }
 
 /// The protocols of an HTTP listener under TLS, the preferred one first (RFC 7301, RFC 9113, 3.2).
@@ -316,5 +377,11 @@ const H2: &[u8] = b"h2";
 const GOODBYE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of a reply that may wait for an HTTP/2 client on each stream.
-const SEND_BUFFER: usize = 64 * 1024;
+/// Most first requests, but for large cookies; hyper reads the rest.
+const FIRST_READ: usize = 1024;
+/// hyper's own, below which it does not go.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+/// A client that is told why it is closed has read so by then, or does not want to.
+const LINGER: Duration = Duration::from_secs(2);
+/// What may be under way to us when it is told; whoever sends more is not listening.
+const LINGER_BYTES: usize = 1024 * 1024;

@@ -54,6 +54,12 @@ impl Shared {
         let counts = stream.counts();
         let (send, connection) = http2::Builder::new(hub.spawn.clone())
             .max_header_list_size(MAX_HEADER_LIST)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(RESETS_AT_ONCE)
+            .max_local_error_reset_streams(FAULTY_STREAMS)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
@@ -127,3 +133,15 @@ impl fmt::Debug for Shared {
 
 /// Bytes of the head of a reply.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
+/// Bytes of a reply's body that wait here for the client of one stream, and for those of all streams
+/// together: hyper's defaults, 2 MiB and 5 MiB, are for one client that reads all.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// The smallest that RFC 9113, 6.5.2, allows, and what everybody uses.
+const MAX_FRAME: u32 = 16 * 1024;
+/// Bytes of a request's body that wait for the backend, on each stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// h2's own limits on a peer that breaks off what it began, said so that they stay: 20 streams in one
+/// turn, and 1,024 streams that were no HTTP/2 in the life of a connection.
+const RESETS_AT_ONCE: usize = 20;
+const FAULTY_STREAMS: usize = 1024;

@@ -180,7 +180,8 @@ impl Trip {
         lease.observe(self.hub.chooser.now_us(), took_us, status.is_server_error());
         site.replied(now_us, took_us);
         let body_idle = self.settings.limits.body_idle;
-        self.watch.enter(Phase::Download, Hub::after(now_us, body_idle));
+        self.watch.reply();
+        self.watch.enter(Phase::Reply, Hub::after(now_us, body_idle));
         self.end = End::Replied(status);
         if let Some(entry) = &mut self.entry {
             entry.reply_us = Some(now_us.saturating_sub(self.started_us));
@@ -203,6 +204,14 @@ impl Trip {
 
     pub(super) fn look_at_clock(&self) {
         self.hub.look_at_clock();
+    }
+
+    /// The backend has nothing for the client now.
+    pub(super) fn waits(&self) {
+        let Some(stop) = &self.at else { return };
+        if self.watch.phase() == Phase::Download {
+            self.watch.enter(Phase::Reply, Hub::after(self.hub.now_us(), stop.body_idle));
+        }
     }
 
     /// A part of the reply's body has come and is handed on.
@@ -327,6 +336,9 @@ impl Trip {
 
 impl Drop for Trip {
     fn drop(&mut self) {
+        if matches!(self.end, End::Replied(_)) && self.watch.is_late_reply() {
+            self.broken();
+        }
         if let Some(stop) = &self.at {
             stop.site.leave(stop.key);
         }

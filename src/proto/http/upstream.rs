@@ -54,8 +54,12 @@ impl Upstream {
     pub(super) async fn new(stream: Stream, connected: Connected) -> hyper::Result<Self> {
         let stream = Early::new(stream, Bytes::new());
         let counts = stream.counts();
-        let (send, connection) =
-            http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(stream)).await?;
+        let (send, connection) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .max_header_size(BUFFER)
+            .max_buf_size(BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await?;
         Ok(Self { send, connection, open: true, counts, connected })
     }
 
@@ -134,3 +138,6 @@ impl fmt::Debug for Upstream {
 
 /// Of a reply; hyper's own default is 100.
 const MAX_HEADERS: usize = 256;
+/// Bytes of the head of a reply, and of a body in either direction that wait at one connection; as
+/// much as a client may send in a head. hyper's own default is 408 KiB.
+const BUFFER: usize = 64 * 1024;

@@ -18,7 +18,9 @@ pub(super) enum Phase {
     Upload,
     /// The head of the reply.
     Waiting,
-    /// The next part of the reply's body, or a client that takes it.
+    /// The next part of the reply's body.
+    Reply,
+    /// A client that takes the reply's body.
     Download,
 }
 
@@ -33,6 +35,8 @@ pub(super) struct Watch {
     moved: Cell<bool>,
     /// The operator wants the connections of its backend closed.
     killed: Cell<bool>,
+    /// The head of the reply has come: no other reply can be given.
+    replied: Cell<bool>,
     /// Bytes of the request's body that came, and of the reply's that went.
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
@@ -47,6 +51,7 @@ impl Watch {
             due: Cell::new(false),
             moved: Cell::new(false),
             killed: Cell::new(false),
+            replied: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
             waker: RefCell::new(None),
@@ -68,6 +73,7 @@ impl Watch {
     pub(super) fn begin(&self) {
         self.moved.set(false);
         self.killed.set(false);
+        self.replied.set(false);
         self.received.set(0);
         self.sent.set(0);
     }
@@ -75,6 +81,23 @@ impl Watch {
     /// The wait has been too long, or is not to go on.
     pub(super) fn is_due(&self) -> bool {
         self.due.get() || self.killed.get()
+    }
+
+    /// The head of the reply has come.
+    pub(super) fn reply(&self) {
+        self.replied.set(true);
+    }
+
+    /// The wait has been too long and nobody but the connection can end it: before its head has come
+    /// whole, a request has nobody else, and after the head of its reply neither.
+    pub(super) fn is_over(&self) -> bool {
+        let asks = matches!(self.phase.get(), Phase::Upload | Phase::Waiting);
+        self.is_due() && (self.replied.get() || !asks)
+    }
+
+    /// The backend broke off within its reply by saying nothing more.
+    pub(super) fn is_late_reply(&self) -> bool {
+        self.due.get() && self.phase.get() == Phase::Reply
     }
 
     /// The connection to the backend that has replied is to be closed.
