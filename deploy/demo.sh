@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs `sluice demo` on a Debian machine with Rust: installs redis-server when it is missing and
-# builds in release mode first. Arguments go to the demo: --seconds N, --kill-replica.
+# Runs `sluice demo` on a Debian machine with Rust: installs redis-server (with --http: nginx) when it
+# is missing and builds in release mode first. Arguments go to the demo: --http, --seconds N,
+# --kill-replica.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,25 +17,33 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        fail "redis-server is missing; as root: apt-get install redis-server"
+        fail "$package is missing; as root: apt-get install $package"
     fi
 }
 
-install_redis() {
-    command -v apt-get >/dev/null || fail "redis-server is missing, and so is apt-get to install it"
-    echo "demo.sh: installing redis-server" >&2
+install() {
+    command -v apt-get >/dev/null || fail "$package is missing, and so is apt-get to install it"
+    echo "demo.sh: installing $package" >&2
     local get=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
     # A fresh machine has no package lists, an old one has stale ones: then once more with new ones.
-    # Where systemd runs, Debian starts a server of its own on port 6379; the demo leaves it alone.
-    as_root "${get[@]}" install --no-install-recommends redis-server >&2 || {
+    # Where systemd runs, Debian starts a server of its own on its usual port; the demo leaves it alone.
+    as_root "${get[@]}" install --no-install-recommends "$package" >&2 || {
         as_root "${get[@]}" update >&2
-        as_root "${get[@]}" install --no-install-recommends redis-server >&2
+        as_root "${get[@]}" install --no-install-recommends "$package" >&2
     }
     hash -r
-    command -v redis-server >/dev/null || fail "apt-get has installed no redis-server"
+    is_there || fail "apt-get has installed no $package"
 }
 
-command -v redis-server >/dev/null || install_redis
+package=redis-server
+for argument in "$@"; do
+    [ "$argument" != --http ] || package=nginx
+done
+
+# Debian keeps nginx where only root's PATH looks.
+is_there() { PATH="$PATH:/usr/sbin" command -v "$package" >/dev/null; }
+
+is_there || install
 
 # rustup puts cargo here, and a shell started before that does not know.
 command -v cargo >/dev/null || PATH="$PATH:$HOME/.cargo/bin"

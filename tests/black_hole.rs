@@ -105,6 +105,7 @@ impl World {
             members: (0..5).map(backend).collect(),
             replicas: Balancer::new(strategy, &[]),
             any: Balancer::with(rules, &[10; BACKENDS]),
+            pinned: None,
             fail_open: FailOpen::AllDown,
             present: Present::default(),
         };

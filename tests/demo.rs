@@ -205,6 +205,72 @@ fn a_client_error_is_counted_and_is_a_failure() {
 }
 
 #[test]
+fn only_the_sessions_of_a_killed_web_server_move() {
+    let mut demo = Demo::start(&["--http", "--seconds", "14"]);
+    demo.until("table", |demo| demo.out().contains("SERVER   BACKEND"));
+    // As a browser would: a page, a cookie, the same server again.
+    let front = demo.word_after("HTTP           ");
+    let page = get(&front, "/", "");
+    assert!(page.contains("<title>Sluice demo</title>"), "{page}");
+    let first = get(&front, "/who", "");
+    let (_, cookie) =
+        first.split_once("Set-Cookie: ").or_else(|| first.split_once("set-cookie: ")).unwrap();
+    let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+    let name = |answer: &str| answer.rsplit_once("\r\n\r\n").unwrap().1.to_owned();
+    (0..5).for_each(|_| assert_eq!(name(&get(&front, "/who", &cookie)), name(&first)));
+    assert_eq!(demo.ends_within(Duration::from_secs(60)), Some(0), "{}{}", demo.out(), demo.err());
+    let (out, err) = (demo.out(), demo.err());
+    assert_eq!(err, "");
+    assert!(out.lines().all(|line| line.len() <= 160), "{out}");
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let killed = words(out.split_once("SIGKILL to violet").unwrap().1.lines().next().unwrap());
+    let sessions: u32 = killed[killed.len() - 3].parse().unwrap();
+    assert!(sessions >= 5, "{killed:?}");
+    let verdict = out.lines().find(|line| line.starts_with("verdict: ")).unwrap();
+    let expected = format!(
+        "verdict: violet was killed: of its {sessions} sessions {sessions} moved, once; of "
+    );
+    // One whose first answer was on the way at that moment is counted too.
+    let late = expected.replace(&sessions.to_string(), &(sessions + 1).to_string());
+    assert!(verdict.starts_with(&expected) || verdict.starts_with(&late), "{out}");
+    assert!(verdict.ends_with(" others 0 moved; as it should be"), "{verdict}");
+    for part in ["started violet", "-> ready", "folder removed; client errors: 0"] {
+        assert!(out.contains(part), "no '{part}' in {out}");
+    }
+    let rows = |name: &str| {
+        let of = out.lines().filter(|line| line.starts_with(name));
+        of.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    let column = |row: &[String], at: usize| row[at].parse::<u32>().unwrap();
+    let [amber, teal, violet] =
+        ["amber ", "teal ", "violet "].map(|name| rows(name).last().unwrap().clone());
+    assert_eq!(column(&violet, 6), column(&amber, 5) + column(&teal, 5), "who left came: {out}");
+    assert!(column(&violet, 6) >= sessions, "{out}");
+}
+
+/// The whole answer.
+fn get(address: &str, path: &str, fields: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{fields}\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_signal_ends_the_web_demo_well_with_a_verdict() {
+    let mut demo = Demo::start(&["--http"]);
+    demo.until("table", |demo| demo.out().contains("SERVER   BACKEND"));
+    assert_eq!(demo.processes().len(), 4, "three servers, and Sluice");
+    demo.signal("-INT");
+    assert_eq!(demo.ends_within(Duration::from_secs(10)), Some(0), "{}", demo.err());
+    assert!(demo.out().contains("verdict: no server was killed"), "{}", demo.out());
+}
+
+#[test]
 fn taken_ports_are_told() {
     // Other tests here run demos, which take this port and give it back.
     let end = Instant::now() + Duration::from_secs(40);

@@ -49,7 +49,8 @@ install_missing() {
     [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
     command -v mysql >/dev/null || packages+=(default-mysql-client)
     command -v prlimit >/dev/null || packages+=(util-linux)
-    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
+    command -v curl >/dev/null || packages+=(curl)
+    command -v chromium >/dev/null || packages+=(chromium)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
     if [ ${#packages[@]} -gt 0 ]; then
         echo "installing: ${packages[*]}"

@@ -53,7 +53,7 @@ fn cluster(
         backend
     };
     let (layout, shards) = match &written.backends {
-        Some(backends) => group(backends, written.fail_open, &mut member),
+        Some(backends) => group(backends, (written.protocol, written.fail_open), &mut member),
         None => {
             let shards = written.shards.iter();
             let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
@@ -120,6 +120,7 @@ fn shard(
         name,
         replicas: balancer(1),
         any: balancer(0),
+        pinned: None,
         members,
         fail_open: FailOpen::Never,
         present: Present::default(),
@@ -140,7 +141,7 @@ fn assign(shard: &Shard) {
 /// Its members take connections from the start, before any probe.
 fn group(
     written: &config::Backends,
-    fail_open: FailOpen,
+    (protocol, fail_open): (Protocol, FailOpen),
     member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
 ) -> (Layout, Vec<Shard>) {
     let nameless: Arc<str> = "".into();
@@ -154,17 +155,23 @@ fn group(
     });
     let members: Vec<_> = members.collect();
     let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
-    let strategy = if client_ip.is_some() { Strategy::ClientIp } else { written.balance };
+    // Over HTTP what is sticky goes before the strategy, request by request.
+    let http = protocol == Protocol::Http;
+    let by_client = client_ip.is_some() && !http;
+    let strategy = if by_client { Strategy::ClientIp } else { written.balance };
     let rules = Rules {
         strategy,
         failback: written.failback,
         ids: members.iter().map(|member| stable_id(member.name.as_bytes())).collect(),
         tiers: members.iter().map(|member| member.tier).collect(),
     };
+    let pinned = (http && written.sticky.is_some())
+        .then(|| Rules { strategy: Strategy::Maglev, ..rules.clone() });
     let shard = Shard {
         name: nameless,
         replicas: Balancer::new(strategy, &[]),
         any: Balancer::with(rules, &shares(&members)),
+        pinned: pinned.map(|rules| Balancer::with(rules, &shares(&members))),
         members,
         fail_open,
         present: Present::default(),

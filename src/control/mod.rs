@@ -15,6 +15,7 @@ mod prober;
 pub mod process;
 mod pulse;
 mod scrape;
+mod sessions;
 mod sheet;
 pub mod socket;
 mod status;

@@ -5,6 +5,7 @@ use super::{
     certificates::Tls,
     plane::Plane,
     process::Stage,
+    sessions,
     sheet::Sheet,
     usage,
     watch::{Watch, serves},
@@ -18,11 +19,11 @@ use crate::{
     telemetry::{
         metrics::{
             BackendMetrics, ClusterMetrics, Counter, ListenerMetrics, REFUSALS, RequestMetrics,
-            RetryReason, WorkerMetrics,
+            RetryReason, SessionMetrics, WorkerMetrics,
         },
         names,
     },
-    topology::door::Reason,
+    topology::{Layout, door::Reason},
 };
 use std::time::UNIX_EPOCH;
 
@@ -166,8 +167,14 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
             let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));
             sheet.histogram(names::QUEUE_WAIT, &[name], waits.map(|c| &c.queue_wait));
         }
-        let members = cluster.shards.iter().flat_map(|shard| &shard.members);
-        let in_flight = members.map(|backend| backend.in_flight()).sum();
+        let members = || cluster.shards.iter().flat_map(|shard| &shard.members);
+        if matches!(cluster.layout, Layout::Group { .. }) {
+            for (result, pick) in STICKY {
+                let count = members().map(|one| sessions::sum(one, pick)).sum();
+                sheet.count(names::STICKY, &[name, ("result", result)], count);
+            }
+        }
+        let in_flight = members().map(|backend| backend.in_flight()).sum();
         sheet.count(names::REQUESTS_IN_FLIGHT, &[name], in_flight);
         let of_worker = |worker, access| requests_of(worker, i, access);
         for access in [Access::Read, Access::Write] {
@@ -257,6 +264,10 @@ fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
             sheet.count(name, &with(label, value), count);
         }
     }
+    let sticky = if backend.role() == Role::None { BACKEND_STICKY } else { &[] };
+    for (result, pick) in sticky {
+        sheet.count(names::BACKEND_STICKY, &with("result", result), sessions::sum(backend, *pick));
+    }
     let durations = std::iter::once(&watch.checks().durations);
     sheet.histogram(names::BACKEND_CHECK_DURATION, &labels, durations);
     for (state, count) in State::ALL.iter().zip(watch.changes()) {
@@ -273,6 +284,14 @@ fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
         }
     }
 }
+
+type OfSessions = (&'static str, fn(&SessionMetrics) -> &Counter);
+
+/// By cluster, where each move is told once.
+const STICKY: [OfSessions; 3] =
+    [("kept", |s| &s.kept), ("new", |s| &s.new), ("moved", |s| &s.came)];
+const BACKEND_STICKY: &[OfSessions] =
+    &[("kept", |s| &s.kept), ("new", |s| &s.new), ("came", |s| &s.came), ("left", |s| &s.left)];
 
 /// The sum over the workers that have such a counter.
 fn sum<'a>(plane: &'a Plane, pick: impl Fn(&'a WorkerMetrics) -> Option<&'a Counter>) -> u64 {

@@ -4,6 +4,7 @@
 use super::{
     events::{Event, millis},
     plane::Plane,
+    sessions::Sessions,
     watch::{Probed, Watch},
 };
 use crate::{
@@ -101,6 +102,8 @@ struct BackendStatus<'a> {
     lag_ms: Option<u64>,
     redis_version: Option<&'a str>,
     worst_case_detection_ms: u64,
+    /// Of a cluster with a sticky cookie, once a request has come.
+    sessions: Option<Sessions>,
     /// The newest ten, oldest first.
     probes: Vec<ProbeStatus<'a>>,
 }
@@ -162,14 +165,14 @@ pub(super) fn cluster_page(plane: &Plane, name: &str) -> Option<Vec<u8>> {
 /// Every backend, as in the whole document.
 pub(super) fn backends(plane: &Plane) -> Vec<u8> {
     let (table, now_ms) = (plane.table.borrow(), plane.now_ms());
-    let all: Vec<_> = table.watches().iter().map(|watch| backend(watch, now_ms)).collect();
+    let all: Vec<_> = table.watches().iter().map(|watch| backend(plane, watch, now_ms)).collect();
     json(&all)
 }
 
 /// The backend of that index in the table, as in the whole document.
 pub(super) fn backend_page(plane: &Plane, index: usize) -> Vec<u8> {
     let (table, now_ms) = (plane.table.borrow(), plane.now_ms());
-    json(&table.watches().get(index).map(|watch| backend(watch, now_ms)))
+    json(&table.watches().get(index).map(|watch| backend(plane, watch, now_ms)))
 }
 
 fn json(document: &impl Serialize) -> Vec<u8> {
@@ -229,7 +232,7 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
             name: &shard.name,
             slot_share: f64::from(owned) / f64::from(SLOTS),
             slots,
-            backends: members.map(|watch| backend(watch, now_ms)).collect(),
+            backends: members.map(|watch| backend(plane, watch, now_ms)).collect(),
         }
     });
     ClusterStatus { name: &cluster.name, requests, shards: shards.collect() }
@@ -239,7 +242,7 @@ fn all(counted: &crate::telemetry::metrics::RequestMetrics) -> u64 {
     counted.ok.get() + counted.backend_errors.get() + counted.proxy_errors.get()
 }
 
-fn backend(watch: &Watch, now_ms: u64) -> BackendStatus<'_> {
+fn backend<'a>(plane: &Plane, watch: &'a Watch, now_ms: u64) -> BackendStatus<'a> {
     let backend = watch.backend();
     let sum = |pick: fn(&BackendMetrics) -> u64| backend.cells.iter().map(pick).sum();
     let admin = watch.admin;
@@ -270,6 +273,7 @@ fn backend(watch: &Watch, now_ms: u64) -> BackendStatus<'_> {
         lag_ms: watch.lag().and_then(|lag| lag.ms),
         redis_version: watch.redis_version(),
         worst_case_detection_ms: watch.worst_case_ms(),
+        sessions: Sessions::of(plane, backend),
         probes: watch.probes().map(probe).collect(),
     }
 }

@@ -465,7 +465,7 @@ fn say(cause: Cause) -> String {
             outlier::LOCAL_FAILURES
         ),
         Cause::Errors => {
-            format!("{} errors in a row (LOADING, MASTERDOWN, CLUSTERDOWN)", outlier::ERRORS)
+            format!("{} errors in a row (5xx; LOADING, MASTERDOWN, CLUSTERDOWN)", outlier::ERRORS)
         }
         Cause::SuccessRatio => {
             format!("less than 1 of {} requests of 10s succeeded", outlier::RATIO_DIVISOR)

@@ -21,22 +21,20 @@ pub struct Early {
     counts: Rc<Counts>,
 }
 
-/// Bytes that have passed.
+/// Bytes that have passed since they were last taken.
 #[derive(Debug, Default)]
 pub struct Counts {
-    pub read: Cell<u64>,
-    pub written: Cell<u64>,
-    /// What of them counters have already.
-    settled: Cell<(u64, u64)>,
+    read: Cell<u64>,
+    written: Cell<u64>,
 }
 
 impl Counts {
-    /// Adds to counters what was read and written since this was last called.
-    pub fn settle(&self, read: &Counter, written: &Counter) {
-        let now = (self.read.get(), self.written.get());
-        let (of_read, of_written) = self.settled.replace(now);
-        read.add(now.0 - of_read);
-        written.add(now.1 - of_written);
+    /// Adds what was read and written to counters, and says how much it was.
+    pub fn settle(&self, read: &Counter, written: &Counter) -> (u64, u64) {
+        let (bytes_read, bytes_written) = (self.read.take(), self.written.take());
+        read.add(bytes_read);
+        written.add(bytes_written);
+        (bytes_read, bytes_written)
     }
 }
 
@@ -138,7 +136,10 @@ mod tests {
         assert_eq!(&read, b"GET / HTTP");
         early.write_all(b"ok").await.unwrap();
         let (read, written) = (Counter::default(), Counter::default());
-        (0..2).for_each(|_| counts.settle(&read, &written));
+        assert_eq!(
+            (counts.settle(&read, &written), counts.settle(&read, &written)),
+            ((10, 2), (0, 0))
+        );
         assert_eq!((read.get(), written.get()), (10, 2));
     }
 }

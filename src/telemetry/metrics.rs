@@ -126,10 +126,6 @@ pub struct ClusterMetrics {
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.
     pub queue_wait: Histogram,
-    /// Requests of sticky sessions: that stayed, that began one, that had to move.
-    pub sticky_kept: Counter,
-    pub sticky_new: Counter,
-    pub sticky_moved: Counter,
     /// Of HTTP: what clients were told, from 1xx to 5xx.
     pub responses: [Counter; 5],
 }
@@ -213,9 +209,23 @@ pub struct BackendMetrics {
     pub connects_failed: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,
+    pub sessions: SessionMetrics,
     /// How slow it is, as policy has it; only where a balancer asks. The three are written one after
     /// the other, and who reads between two of them is a sample off.
     pub latency: LatencyMetrics,
+}
+
+/// What one worker counts of the sticky sessions of one backend.
+#[derive(Debug, Default)]
+pub struct SessionMetrics {
+    /// Sessions that began here.
+    pub new: Counter,
+    /// Sessions that came from another backend.
+    pub came: Counter,
+    /// Sessions that went to another backend.
+    pub left: Counter,
+    /// Requests of sessions that were here already.
+    pub kept: Counter,
 }
 
 /// A moving average of a backend's latency; the numbers are gauges.

@@ -75,6 +75,8 @@ metrics! {
     RETRIES Counter "sluice_retries_total" "Requests sent once more, by reason.";
     HTTP_RESPONSES Counter "sluice_http_responses_total"
         "Replies of HTTP, by the class of their status.";
+    STICKY Counter "sluice_sticky_total"
+        "Requests of sticky sessions by cookie: that stayed (kept), began one (new), had to move (moved).";
     REQUESTS_OVERLOADED Counter "sluice_requests_overloaded_total"
         "Requests refused because every backend was at its limit.";
     QUEUE_LENGTH Gauge "sluice_queue_length" "Requests that wait for a backend that has room.";
@@ -105,6 +107,8 @@ metrics! {
     BACKEND_IN_FLIGHT Gauge "sluice_backend_in_flight" "Requests sent to it and not answered.";
     BACKEND_BYTES Counter "sluice_backend_bytes_total"
         "Bytes read from it (in) and written to it (out).";
+    BACKEND_STICKY Counter "sluice_backend_sticky_total"
+        "Sticky sessions that began here (new), came from another backend or left for one, and requests of those that stayed (kept).";
     BACKEND_CHECKS Counter "sluice_backend_checks_total" "Probes, by result.";
     BACKEND_CHECK_DURATION Histogram "sluice_backend_check_duration_seconds"
         "How long probes took, failed ones included.";

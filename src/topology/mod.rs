@@ -81,6 +81,8 @@ pub struct Shard {
     pub replicas: Balancer,
     /// Over all members.
     pub any: Balancer,
+    /// Over all members by key: for requests that say to whom they belong, before `any`.
+    pub pinned: Option<Balancer>,
     /// What [`pick::any`] does when no member is ready.
     pub fail_open: FailOpen,
     /// The cursor of `any` where it is one for all: the present one of `failover`.

@@ -97,6 +97,18 @@ pub fn any(
     index
 }
 
+/// The member of a group that a key belongs to, as [`any`]; `None` too when no member is ready, or
+/// keys say nothing in this group.
+pub fn pinned(
+    group: &Shard,
+    picker: &mut Picker,
+    tried: u64,
+    draw: impl Fn() -> u64,
+) -> Option<usize> {
+    let balancer = group.pinned.as_ref()?;
+    balanced(balancer, &group.members, Round::Alike, picker, tried, &draw)
+}
+
 /// The member of a shard for one request, or `None` when no fit one is ready. Bit i of `tried`
 /// excludes member i. A write goes to the primary, a read where `from` says.
 pub fn select(
@@ -211,6 +223,7 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(rules.strategy, &[]),
             any: Balancer::with(rules, &vec![1; members.len()]),
+            pinned: None,
             fail_open,
             present: Default::default(),
         }
@@ -351,6 +364,29 @@ mod tests {
         assert!((60..140).contains(&moved), "{moved} of 300 were at the one of three that went");
     }
 
+    #[test]
+    fn a_key_is_pinned_while_its_member_is_ready_and_to_one_other_after() {
+        let at = |members: &[Axes], key, tried| {
+            let group = Shard {
+                pinned: Some(Balancer::new(Strategy::Maglev, &vec![1; members.len()])),
+                ..group(members, Strategy::RoundRobin)
+            };
+            pinned(&group, &mut Picker { key, ..Picker::default() }, tried, || 7)
+        };
+        for key in 0..100 {
+            let home = at(&[UP, UP, UP], key, 0).unwrap();
+            let other = at(&[UP, UP, UP], key, 1 << home).unwrap();
+            let mut one_out = [UP; 3];
+            for axes in [DOWN, EJECTED, DISABLED, DRAIN] {
+                one_out[home] = axes;
+                assert_eq!(at(&one_out, key, 0), Some(other), "{axes:?}");
+            }
+        }
+        assert_eq!(at(&[DOWN, DOWN], 7, 0), None, "then the strategy says who");
+        let without = group(&[UP, UP], Strategy::RoundRobin);
+        assert_eq!(pinned(&without, &mut Picker::default(), 0, || 7), None);
+    }
+
     const PRIMARY: Axes = Axes {
         admin: Admin::Ready,
         health: Health::Healthy,
@@ -376,6 +412,7 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            pinned: None,
             fail_open: FailOpen::Never,
             present: Default::default(),
         }

@@ -55,6 +55,7 @@ impl Shard {
         Self {
             replicas: self.replicas.reweighted(weights.get(1..).unwrap_or_default()),
             any: self.any.reweighted(&weights),
+            pinned: self.pinned.as_ref().map(|pinned| pinned.reweighted(&weights)),
             ..self.clone()
         }
     }

@@ -173,6 +173,7 @@ impl Control {
                 members: members.iter().map(|id| Arc::clone(&self.watches[*id].backend)).collect(),
                 replicas: Balancer::new(self.strategy, &weights[1..]),
                 any: Balancer::new(self.strategy, &weights),
+                pinned: None,
                 fail_open: Default::default(),
                 present: Default::default(),
             }

@@ -39,11 +39,20 @@ impl Tally {
         self.slowest.take()
     }
 
-    fn error(&self, text: String) {
+    /// A request was answered, or not, after so long.
+    pub(super) fn answered(&self, took: Duration) {
+        self.slowest.set(self.slowest.get().max(took));
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    pub(super) fn error(&self, text: String) {
         self.errors.set(self.errors.get() + 1);
         self.last_error.replace(Some(text));
     }
 }
+
+/// As many as [`run`] joins.
+pub(super) const CLIENTS: usize = 4;
 
 /// Four clients, fifty requests a second each, four of five a read.
 pub(super) async fn run(port: u16, tally: &Tally) -> Infallible {
@@ -76,8 +85,7 @@ async fn one_client(port: u16, number: u64, tally: &Tally) -> Infallible {
         let request: &[&str] = if turn % 5 == 0 { &write } else { &read };
         let start = Instant::now();
         let reply = connected.request(request).await;
-        tally.slowest.set(tally.slowest.get().max(start.elapsed()));
-        tally.requests.set(tally.requests.get() + 1);
+        tally.answered(start.elapsed());
         match reply {
             Ok(Reply::Nil) => client = Some(connected),
             Ok(Reply::Text(text)) if text == "OK" || text.starts_with(&key) => {

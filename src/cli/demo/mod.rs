@@ -1,4 +1,4 @@
-//! `sluice demo`: real Redis servers behind Sluice, with a live table, to look at and to break. Not
+//! `sluice demo`: real servers behind Sluice, Redis or web, with a live table, to look at and to break. Not
 //! a way to run Sluice: everything is in a temporary folder and gone at the end.
 
 mod client;
@@ -7,17 +7,19 @@ mod load;
 mod notes;
 mod process;
 mod proxy;
+mod redis;
 mod samples;
 mod screen;
 mod servers;
 mod show;
 mod status;
 mod table;
+mod web;
 
 use super::{chain, complain};
 use folder::Folder;
 use load::Tally;
-use proxy::Proxy;
+use redis::RedisStage;
 use screen::Screen;
 use servers::Fleet;
 use std::{
@@ -25,6 +27,7 @@ use std::{
     process::ExitCode,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use web::Visits;
 
 /// What the demo is asked to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,6 +38,10 @@ pub struct DemoOptions {
     /// Kill one replica after five seconds, and start it again five seconds later.
     #[arg(long)]
     pub kill_replica: bool,
+    /// Web servers and sticky sessions instead of Redis; one server is killed after five seconds and
+    /// started again five seconds later.
+    #[arg(long, conflicts_with = "kill_replica")]
+    pub http: bool,
 }
 
 /// Why the demo could not start or go on.
@@ -47,13 +54,13 @@ struct DemoError {
 
 /// Runs the demo until its time is over or a signal comes; stops and removes what it started.
 pub fn run(options: &DemoOptions) -> ExitCode {
-    let tally = Tally::default();
+    let (tally, visits) = (Tally::default(), Visits::default());
     let mut screen = Screen::new();
-    let ended = until_signal(options, &tally, &mut screen);
+    let ended = until_signal(options, &tally, &visits, &mut screen);
     // Everything is stopped and removed by now: the guards went with the future.
     let (why, failed) = match ended {
         Ok(Some(signal)) => (signal, false),
-        Ok(None) => ("the time is over", tally.errors() > 0),
+        Ok(None) => (OVER, tally.errors() > 0),
         Err(error) if error.is_broken_pipe() => return ExitCode::SUCCESS,
         Err(error) => {
             complain(&format_args!("sluice demo: {}", chain(&error)));
@@ -61,10 +68,19 @@ pub fn run(options: &DemoOptions) -> ExitCode {
         }
     };
     let errors = tally.errors();
+    let as_promised = !options.http || {
+        let (as_promised, verdict) = visits.verdict();
+        let _ = screen.say(&verdict);
+        as_promised
+    };
     let _ = screen
         .say(&format_args!("{why}: all servers stopped, folder removed; client errors: {errors}"));
     if failed {
         complain(&"sluice demo: a client saw an error");
+        return ExitCode::FAILURE;
+    }
+    if why == OVER && !as_promised {
+        complain(&"sluice demo: sessions did not stay as they should");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -75,6 +91,7 @@ pub fn run(options: &DemoOptions) -> ExitCode {
 fn until_signal(
     options: &DemoOptions,
     tally: &Tally,
+    visits: &Visits,
     screen: &mut Screen,
 ) -> Result<Option<&'static str>, DemoError> {
     let set_up = |error| DemoError::io("event loop", error);
@@ -83,7 +100,7 @@ fn until_signal(
         let mut int = signal(SignalKind::interrupt()).map_err(set_up)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(set_up)?;
         tokio::select! {
-            done = demo(options, tally, screen) => done.map(|()| None),
+            done = demo(options, tally, visits, screen) => done.map(|()| None),
             _ = term.recv() => Ok(Some("SIGTERM")),
             _ = int.recv() => Ok(Some("Ctrl-C")),
             _ = hangup.recv() => Ok(Some("SIGHUP")),
@@ -94,19 +111,31 @@ fn until_signal(
 
 /// From the first server to the last table. Wherever this future is dropped, the guards are
 /// dropped in reverse: the load ends, then Sluice, then the servers, then the folder.
-async fn demo(options: &DemoOptions, tally: &Tally, screen: &mut Screen) -> Result<(), DemoError> {
+async fn demo(
+    options: &DemoOptions,
+    tally: &Tally,
+    visits: &Visits,
+    screen: &mut Screen,
+) -> Result<(), DemoError> {
+    if options.http {
+        return web::run(options.seconds, tally, visits, screen).await;
+    }
     let folder = Folder::create()?;
     screen.say(&"starting two shards, each one primary and two replicas of redis-server ...")?;
-    let mut fleet = Fleet::start(folder.path()).await?;
-    let mut proxy = Proxy::start(folder.path(), &fleet).await?;
-    screen.say(&proxy.greeting(fleet.victim().unwrap_or_default()))?;
+    let fleet = Fleet::start(folder.path()).await?;
+    let mut stage = RedisStage::new(fleet, options.kill_replica);
+    let mut proxy = stage.front(folder.path()).await?;
+    screen.say(&stage.greeting(&proxy))?;
     samples::run(&proxy, screen).await?;
     let ports = proxy.ports();
     tokio::select! {
-        never = load::run(ports.redis, tally) => match never {},
-        shown = show::run(options, &mut fleet, &mut proxy, tally, screen) => shown,
+        never = load::run(ports.front, tally) => match never {},
+        shown = show::run(options.seconds, &mut stage, &mut proxy, tally, screen) => shown,
     }
 }
+
+/// What is said of an end by `--seconds`.
+const OVER: &str = "the time is over";
 
 impl DemoError {
     fn io(what: impl Into<String>, source: io::Error) -> Self {

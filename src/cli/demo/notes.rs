@@ -31,7 +31,9 @@ impl Notes {
     pub(super) fn add_event(&mut self, event: &Event) {
         let Event { shard, backend, from, to, cause, detail, time_ms } = event;
         let at = UNIX_EPOCH + Duration::from_millis(*time_ms);
-        self.push(at, &format!("{shard} {backend} {from} -> {to}: {cause}: {detail}"));
+        // Backends that are all alike have a shard without a name.
+        let whose = format!("{shard} {backend}");
+        self.push(at, &format!("{} {from} -> {to}: {cause}: {detail}", whose.trim_start()));
     }
 
     /// The lines of the newest notes, at most so many and so long.

@@ -21,7 +21,7 @@ impl Process {
     /// Starts `program` in `folder`, which its output goes to as `log`.
     ///
     /// # Errors
-    /// When it cannot be started; of redis-server, where to get it.
+    /// When it cannot be started; of a server, where to get it.
     pub(super) fn start<A: AsRef<OsStr>>(
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
@@ -45,8 +45,8 @@ impl Process {
             .map(Self)
             .map_err(|error| match error.kind() {
                 ErrorKind::NotFound => DemoError::told(format!(
-                    "{} is not installed: apt-get install redis-server, or run ./deploy/demo.sh, \
-                     which does that",
+                    "{0} is not installed: apt-get install {0}, or run ./deploy/demo.sh, which does \
+                     that",
                     program.display()
                 )),
                 _ => DemoError::io(what(), error),

@@ -1,10 +1,9 @@
-//! Sluice in front of the demo's servers: its configuration, its process (this very program), its
-//! ports. Not the servers.
+//! Sluice in front of the demo's servers: its process (this very program) and its ports. Not the
+//! servers, nor what its configuration says of them.
 
 use super::{
     DemoError,
     process::{Process, last_lines},
-    servers::Fleet,
     status::Status,
 };
 use std::{
@@ -20,6 +19,8 @@ use std::{
 pub(super) struct Proxy {
     process: Process,
     ports: Ports,
+    /// What it speaks, and the port that it would like.
+    protocol: (&'static str, u16),
     configuration: PathBuf,
     log: PathBuf,
 }
@@ -27,31 +28,41 @@ pub(super) struct Proxy {
 /// Where it listens, on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
-    pub(super) redis: u16,
+    pub(super) front: u16,
     pub(super) admin: u16,
 }
 
 impl Proxy {
-    /// Writes the configuration, starts `sluice run` with it, and waits until every backend is
+    /// In front of `backends`, by `host:port`. Writes the configuration, starts `sluice run` with it, and waits until every backend is
     /// ready.
     ///
     /// # Errors
     /// When it does not start, with the end of its log.
-    pub(super) async fn start(folder: &Path, fleet: &Fleet) -> Result<Self, DemoError> {
+    pub(super) async fn start(
+        folder: &Path,
+        protocol: (&'static str, u16),
+        backends: &BTreeSet<String>,
+        yaml: impl Fn(Ports) -> String,
+    ) -> Result<Self, DemoError> {
         let program =
             std::env::current_exe().map_err(|error| DemoError::io("find this program", error))?;
         let configuration = folder.join("sluice.yaml");
         let log = folder.join(LOG);
         for _ in 0..ATTEMPTS {
-            let ports = Ports { redis: free_from(REDIS_PORT)?, admin: free_from(ADMIN_PORT)? };
-            fs::write(&configuration, yaml(ports, fleet)).map_err(|error| {
+            let ports = Ports { front: free_from(protocol.1)?, admin: free_from(ADMIN_PORT)? };
+            fs::write(&configuration, yaml(ports)).map_err(|error| {
                 DemoError::io(format!("write {}", configuration.display()), error)
             })?;
             let arguments = [Path::new("run"), Path::new("-c"), &configuration];
             let process = Process::start(&program, arguments, folder, LOG)?;
-            let mut proxy =
-                Self { process, ports, configuration: configuration.clone(), log: log.clone() };
-            if proxy.wait_until_ready(fleet).await {
+            let mut proxy = Self {
+                process,
+                ports,
+                protocol,
+                configuration: configuration.clone(),
+                log: log.clone(),
+            };
+            if proxy.wait_until_ready(backends).await {
                 return Ok(proxy);
             }
             if proxy.process.runs() {
@@ -77,26 +88,17 @@ impl Proxy {
         Err(DemoError::told(format!("sluice has ended; the end of its log:{end}")))
     }
 
-    /// Where it is and what to type; `victim` is the process of a replica.
-    pub(super) fn greeting(&self, victim: u32) -> String {
-        let Ports { redis, admin } = self.ports;
+    /// Where it listens and what it was told.
+    pub(super) fn places(&self) -> String {
         let line = |what, port, wanted| {
             let taken =
                 if port == wanted { String::new() } else { format!("   (port {wanted} is taken)") };
             format!("  {what:<14} 127.0.0.1:{port}{taken}\n")
         };
         format!(
-            "\nSluice is in front of them:\n{}{}  configuration  {}\n  log            {}\n\
-             \nIn another terminal:\n\
-             \x20 redis-cli -p {redis} set greeting hello\n\
-             \x20 redis-cli -p {redis} get greeting\n\
-             \x20 curl http://127.0.0.1:{admin}/readyz\n\
-             \x20 curl http://127.0.0.1:{admin}/metrics\n\
-             \x20 curl http://127.0.0.1:{admin}/api/v1/status\n\
-             \x20 kill -STOP {victim}    # a replica of s0 hangs; kill -CONT {victim} wakes it\n\
-             \nCtrl-C ends the demo and removes everything.\n",
-            line("Redis", redis, REDIS_PORT),
-            line("admin", admin, ADMIN_PORT),
+            "\nSluice is in front of them:\n{}{}  configuration  {}\n  log            {}\n",
+            line(self.protocol.0, self.ports.front, self.protocol.1),
+            line("admin", self.ports.admin, ADMIN_PORT),
             self.configuration.display(),
             self.log.display(),
         )
@@ -104,15 +106,14 @@ impl Proxy {
 
     /// False when it ended or its time is over. That it is our own process that answers is seen
     /// by its backends.
-    async fn wait_until_ready(&mut self, fleet: &Fleet) -> bool {
-        let ours: BTreeSet<String> = fleet.ports().flatten().map(address).collect();
+    async fn wait_until_ready(&mut self, ours: &BTreeSet<String>) -> bool {
         let deadline = Instant::now() + START_TIME;
         while Instant::now() < deadline && self.process.runs() {
             if let Ok(status) = Status::fetch(self.ports.admin).await
                 && status.state == "ready"
                 && status.backends().all(|backend| backend.state == "ready")
                 && status.backends().map(|backend| backend.name.clone()).collect::<BTreeSet<_>>()
-                    == ours
+                    == *ours
             {
                 return true;
             }
@@ -128,34 +129,8 @@ impl Drop for Proxy {
     }
 }
 
-fn yaml(ports: Ports, fleet: &Fleet) -> String {
-    let shard = |(number, ports): (usize, Vec<u16>)| {
-        let mut addresses = ports.into_iter().map(address);
-        let primary = addresses.next().unwrap_or_default();
-        let replicas: Vec<String> = addresses.collect();
-        let replicas = replicas.join(", ");
-        format!("      - {{ name: s{number}, primary: {primary}, replicas: [{replicas}] }}\n")
-    };
-    let shards: String = fleet.ports().enumerate().map(shard).collect();
-    format!(
-        "# Written by `sluice demo`, which removes it at its end.\n\
-         admin: {{ bind: {} }}\n\
-         shutdown: {{ drain_timeout: {}s }}\n\
-         listeners:\n\
-         \x20 - {{ name: demo, bind: {}, protocol: redis, cluster: demo }}\n\
-         clusters:\n\
-         \x20 demo:\n\
-         \x20   shards:\n\
-         {shards}\
-         \x20   reads: {{ from: prefer_replica, balance: round_robin }}\n\
-         \x20   check: {{ interval: 500ms, fast_interval: 250ms, timeout: 500ms }}\n",
-        address(ports.admin),
-        DRAIN.as_secs(),
-        address(ports.redis),
-    )
-}
-
-fn address(port: u16) -> String {
+/// As Sluice names a server here.
+pub(super) fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
@@ -166,12 +141,12 @@ fn free_from(wanted: u16) -> Result<u16, DemoError> {
         .ok_or_else(|| DemoError::told(format!("no free port from {wanted} on")))
 }
 
-const REDIS_PORT: u16 = 6380;
 const ADMIN_PORT: u16 = 9900;
 const SEARCHED: u16 = 100;
 const LOG: &str = "sluice.log";
 const ATTEMPTS: usize = 5;
-const DRAIN: Duration = Duration::from_secs(1);
+/// How long clients of ours may keep it from ending.
+pub(super) const DRAIN: Duration = Duration::from_secs(1);
 /// Two probes of each backend take half a second.
 const START_TIME: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);

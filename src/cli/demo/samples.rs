@@ -18,7 +18,7 @@ pub(super) async fn run(proxy: &Proxy, screen: &mut Screen) -> Result<(), DemoEr
     let told = |error| DemoError::io("sample keys", error);
     let ports = proxy.ports();
     let status = Status::fetch(ports.admin).await.map_err(told)?;
-    let mut client = Client::connect(ports.redis).await.map_err(told)?;
+    let mut client = Client::connect(ports.front).await.map_err(told)?;
     screen
         .say(&"Some keys through Sluice; a part in {braces} decides which keys stay together:")?;
     for (key, value) in SAMPLES {

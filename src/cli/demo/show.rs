@@ -1,26 +1,40 @@
-//! The live part: a table each second, the events between two tables, and the killing of a replica
-//! when that was asked for. Not the load, which runs beside it.
+//! The live part: a table each second, the events between two tables, and the killing of a server
+//! when that was asked for. Not the load, which runs beside it, nor what is on the stage.
 
 use super::{
-    DemoError, DemoOptions,
+    DemoError,
     load::Tally,
     notes::Notes,
     proxy::Proxy,
     screen::Screen,
-    servers::Fleet,
     status::{Event, Status},
     table::{self, Totals},
 };
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Shows the table until the time is over, or for ever.
+/// What is behind Sluice.
+pub(super) trait Stage {
+    /// Kills a server, if that was asked for; what is told of it.
+    fn kill(&mut self) -> Option<String>;
+    /// Starts it again; what is told of it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn restart(&mut self) -> Result<Option<String>, DemoError>;
+    /// How many clients ask.
+    fn clients(&self) -> usize;
+    /// The backends; rates are over the seconds since the totals before, if there were any.
+    fn table(&self, status: &Status, before: Option<(&Totals, f64)>, color: bool) -> String;
+}
+
+/// Shows the table until so many seconds are over, or for ever.
 ///
 /// # Errors
 /// When Sluice ends, a server cannot be started again, or the output is closed.
 pub(super) async fn run(
-    options: &DemoOptions,
-    fleet: &mut Fleet,
+    seconds: Option<u64>,
+    stage: &mut impl Stage,
     proxy: &mut Proxy,
     tally: &Tally,
     screen: &mut Screen,
@@ -30,13 +44,11 @@ pub(super) async fn run(
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
-        if options.kill_replica {
-            show.kill_and_restart(fleet)?;
-        }
+        show.kill_and_restart(stage)?;
         proxy.must_run()?;
-        let last = options.seconds.is_some_and(|seconds| show.seconds() >= seconds);
+        let last = seconds.is_some_and(|seconds| show.seconds() >= seconds);
         match Status::fetch(proxy.ports().admin).await {
-            Ok(status) => show.turn(status, tally, last, screen)?,
+            Ok(status) => show.turn(stage, status, tally, last, screen)?,
             Err(error) => show.notes.add(&format!("/api/v1/status: {error}")),
         }
         if last {
@@ -83,18 +95,14 @@ impl Show {
         (self.start.elapsed() + EVERY / 10).as_secs()
     }
 
-    fn kill_and_restart(&mut self, fleet: &mut Fleet) -> Result<(), DemoError> {
+    fn kill_and_restart(&mut self, stage: &mut impl Stage) -> Result<(), DemoError> {
         if !self.killed && self.seconds() >= KILL_AT {
             self.killed = true;
-            if let Some(port) = fleet.kill_replica() {
-                self.notes.add(&format!("SIGKILL to the replica 127.0.0.1:{port}"));
-            }
+            stage.kill().iter().for_each(|note| self.notes.add(note));
         }
         if !self.restarted && self.seconds() >= RESTART_AT {
             self.restarted = true;
-            if let Some(port) = fleet.restart_replica()? {
-                self.notes.add(&format!("started the replica 127.0.0.1:{port} again"));
-            }
+            stage.restart()?.iter().for_each(|note| self.notes.add(note));
         }
         Ok(())
     }
@@ -103,6 +111,7 @@ impl Show {
     /// a pipe gets each note once and the table every few seconds.
     fn turn(
         &mut self,
+        stage: &impl Stage,
         status: Status,
         tally: &Tally,
         last: bool,
@@ -118,7 +127,7 @@ impl Show {
         let due = last || self.turns.is_multiple_of(PIPE_EVERY);
         self.turns += 1;
         if screen.is_terminal() {
-            let mut block = self.table(&status, tally);
+            let mut block = self.table(stage, &status, tally);
             // A block taller than the terminal could not be replaced.
             let room = lines.saturating_sub(block.lines().count() + 1);
             block.extend(self.notes.newest(columns, room).iter().map(|line| format!("{line}\n")));
@@ -127,26 +136,27 @@ impl Show {
             let news = self.notes.take_fresh(columns);
             let mut block: String = news.iter().map(|line| format!("{line}\n")).collect();
             if due {
-                block += &self.table(&status, tally);
+                block += &self.table(stage, &status, tally);
             }
             screen.draw(&block)
         }
     }
 
     /// The backends, and below them what the clients saw.
-    fn table(&mut self, status: &Status, tally: &Tally) -> String {
+    fn table(&mut self, stage: &impl Stage, status: &Status, tally: &Tally) -> String {
         let (now, requests) = (Instant::now(), tally.requests());
         let before =
             self.before.replace(Before { at: now, totals: table::totals(status), requests });
         let rates = before.as_ref().map(|before| (&before.totals, (now - before.at).as_secs_f64()));
-        let mut text = table::text(status, rates, self.color);
+        let mut text = stage.table(status, rates, self.color);
         let rate = before.as_ref().map_or_else(String::new, |before| {
             let rate = table::rate(requests, before.requests, (now - before.at).as_secs_f64());
             format!(" {rate} requests per second,")
         });
         text += &format!(
-            "\n{:>6.1}s  4 clients,{rate} slowest reply {:.1} ms, client errors: {}\n",
+            "\n{:>6.1}s  {} clients,{rate} slowest reply {:.1} ms, client errors: {}\n",
             self.start.elapsed().as_secs_f64(),
+            stage.clients(),
             tally.take_slowest().as_secs_f64() * 1e3,
             tally.errors()
         );

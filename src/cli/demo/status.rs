@@ -37,6 +37,19 @@ pub(super) struct Backend {
     pub(super) in_flight: u64,
     pub(super) lag_bytes: Option<u64>,
     pub(super) lag_ms: Option<u64>,
+    #[serde(default)]
+    pub(super) failures: u64,
+    pub(super) sessions: Option<Sessions>,
+}
+
+/// Sticky sessions of a backend.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Sessions {
+    pub(super) here: u64,
+    /// Of all, 0 to 1.
+    pub(super) share: f64,
+    pub(super) came: u64,
+    pub(super) left: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

@@ -46,7 +46,8 @@ pub(super) fn rate(now: u64, before: u64, seconds: f64) -> String {
     format!("{:.0}", f64::from(more) / seconds.max(0.001))
 }
 
-fn of_backend(backend: &Backend, before: Option<(&Totals, f64)>) -> String {
+/// Requests per second since the totals before.
+pub(super) fn of_backend(backend: &Backend, before: Option<(&Totals, f64)>) -> String {
     before
         .and_then(|(totals, seconds)| {
             let before = totals.get(&backend.name)?;
@@ -55,7 +56,8 @@ fn of_backend(backend: &Backend, before: Option<(&Totals, f64)>) -> String {
         .unwrap_or_else(|| "-".to_owned())
 }
 
-fn state(state: &str, color: bool) -> String {
+/// A state, padded, in the colour that it has on a terminal.
+pub(super) fn state(state: &str, color: bool) -> String {
     let code = match state {
         _ if !color => return format!("{state:<9}"),
         "ready" => 32,

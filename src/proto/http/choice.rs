@@ -4,17 +4,17 @@
 use super::{
     hub::Hub,
     reply::Refusal,
-    settings::{ClusterSettings, ShardKey},
+    settings::{ClusterSettings, ShardKey, Sticky},
 };
 use crate::{
-    policy::{access::Access, cookie, dice::mix, slot::slot},
+    policy::{access::Access, cookie, dice::mix, gate::State, slot::slot},
     topology::{
-        Backend, Cluster, Layout, Lease, Shard,
+        Backend, Cluster, FailOpen, Layout, Lease, Shard,
         admission::{Attempt, Turn, claim},
         pick,
     },
 };
-use http::{HeaderValue, Method, header::COOKIE, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, header::COOKIE, request::Parts};
 use std::{
     hash::{BuildHasher, Hasher},
     net::IpAddr,
@@ -31,6 +31,8 @@ pub(super) struct Choice<'a> {
     access: Access,
     /// What `client_ip` and `maglev` pin.
     key: u64,
+    /// The hash that keeps it at one backend where no session does.
+    pin: Option<u64>,
     /// Bit i: member i has been tried.
     tried: u64,
     /// The member that its session is at.
@@ -62,21 +64,26 @@ impl<'a> Choice<'a> {
         let found_shard = place.and_then(|place| Some((place, cluster.shards.get(place)?)));
         let (place, shard) =
             found_shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
-        let header = settings.sticky.as_ref().and_then(|sticky| sticky.header.as_ref());
-        let told = header.and_then(|name| head.headers.get(name)).map(HeaderValue::as_bytes);
-        let key = match (found.and_then(|(_, key)| key).or(told), cluster.layout, address) {
+        let key = match (found.and_then(|(_, key)| key), cluster.layout, address) {
             (Some(key), _, _) => hash(key),
             (None, Layout::Group { client, .. }, Some(address)) => client.key(address),
             (None, _, _) => hub.chooser.draw(),
         };
+        let pin = settings.sticky.as_ref().and_then(|sticky| sticky.pin(&head.headers, address));
         let access = access(&head.method);
-        Ok(Self { cluster, shard, place, access, key, tried: 0, sticky: None, strict: false })
+        Ok(Self { cluster, shard, place, access, key, pin, tried: 0, sticky: None, strict: false })
     }
 
-    /// Its session is at the member at that place; `strict`: and goes nowhere else.
-    pub(super) fn stick(&mut self, place: usize, strict: bool) {
+    /// Its session is at the member at that place; `strict`: and goes nowhere else. `since`, and
+    /// the cookies that `headers` have beside ours, tell it from other sessions of that member.
+    ///
+    /// When the member is out all of the session's requests go to the same other one: a browser
+    /// sends several at once, and each by itself would begin the session somewhere else.
+    pub(super) fn stick(&mut self, place: usize, strict: bool, since: u64, headers: &HeaderMap) {
         self.sticky = Some(place);
         self.strict = strict;
+        let others = || headers.get(COOKIE).map_or(0, |others| hash(others.as_bytes()));
+        self.pin = self.pin.or_else(|| Some(self.key ^ mix(since) ^ others()));
     }
 
     pub(super) fn access(&self) -> Access {
@@ -121,12 +128,31 @@ impl<'a> Choice<'a> {
         let place = self.sticky.filter(|place| self.tried >> place & 1 == 0)?;
         let backend = self.shard.members.get(place)?;
         let gate = backend.gate();
-        let takes = gate.sticky() || gate.half_open() && backend.has_permit();
+        let takes = gate.sticky()
+            || gate.half_open() && backend.has_permit()
+            || !self.strict && self.is_as_good_as_any(backend);
         takes.then_some((place, backend))
+    }
+
+    /// With nobody ready the pick takes them all for ready but those taken out by hand; so the
+    /// session need not leave a backend for another one that is out too.
+    fn is_as_good_as_any(&self, home: &Backend) -> bool {
+        let ready = |one: &Arc<Backend>| one.gate().open() || one.gate().half_open();
+        self.shard.fail_open == FailOpen::AllDown
+            && home.state() != State::Disabled
+            && !self.shard.members.iter().any(ready)
     }
 
     fn elsewhere(&self, hub: &Hub, tried: u64) -> Option<usize> {
         let (shard, cluster) = (self.shard, self.cluster);
+        let pinned = self.pin.and_then(|key| {
+            let draw = || hub.chooser.draw();
+            hub.chooser
+                .with_picker(cluster.id, key, |picker| pick::pinned(shard, picker, tried, draw))
+        });
+        if pinned.is_some() {
+            return pinned;
+        }
         let draw = || hub.chooser.draw();
         hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
             Layout::Group { .. } => pick::any(shard, picker, tried, draw),
@@ -159,6 +185,16 @@ fn access(method: &Method) -> Access {
     match *method {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Access::Read,
         _ => Access::Write,
+    }
+}
+
+impl Sticky {
+    /// By its header, else by its client's address. One that says nothing is none.
+    fn pin(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Option<u64> {
+        let told = self.header.as_ref().and_then(|name| headers.get(name));
+        let told = told.map(HeaderValue::as_bytes).filter(|told| !told.is_empty()).map(hash);
+        let address = || Some(self.client_ip?.key(address?));
+        told.or_else(address)
     }
 }
 

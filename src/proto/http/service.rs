@@ -11,13 +11,17 @@ use super::{
     parcel::Parcel,
     reply::Refusal,
     routes,
-    settings::Settings,
+    settings::{ClusterSettings, Cookie, Settings},
     stickiness::Stickiness,
     trip::Trip,
     tunnel::Tunnel,
     watch::Watch,
 };
-use crate::{net::early::Counts, telemetry::metrics::ListenerMetrics, topology::door};
+use crate::{
+    net::early::Counts,
+    telemetry::metrics::{Counter, ListenerMetrics},
+    topology::door,
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -68,9 +72,11 @@ impl Session {
     }
 
     /// Counts what has passed on its connection since this was last called.
-    pub(super) fn count(&self, counts: &Counts) {
-        if let Some(listener) = self.listener() {
-            counts.settle(&listener.bytes_in, &listener.bytes_out);
+    /// Says how much was read and written.
+    pub(super) fn count(&self, counts: &Counts) -> (u64, u64) {
+        match self.listener() {
+            Some(listener) => counts.settle(&listener.bytes_in, &listener.bytes_out),
+            None => counts.settle(&Counter::default(), &Counter::default()),
         }
     }
 
@@ -123,10 +129,13 @@ impl Session {
         let address = self.client.origin(settings, &head.headers);
         let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
         trip.goes_to(index, choice.access());
-        let cookie = of_cluster.sticky.as_ref().and_then(|sticky| sticky.cookie.as_ref());
-        let stickiness = cookie.map(|cookie| Stickiness::take(cookie, &mut head.headers));
-        if let (Some(cookie), Some(place)) = (cookie, stickiness.and_then(|found| found.place)) {
-            choice.stick(place, cookie.strict);
+        let mut stickiness = None;
+        if let Some(cookie) = cookie(of_cluster) {
+            let found = Stickiness::take(cookie, &mut head.headers);
+            if let Some(place) = found.place {
+                choice.stick(place, cookie.strict, found.issued, &head.headers);
+            }
+            stickiness = Some(found);
         }
 
         let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
@@ -145,11 +154,11 @@ impl Session {
 
     /// Answers in place of a backend.
     fn refuse(&self, refusal: Refusal, mut trip: Trip) -> Response<Download> {
-        if let Some(listener) = self.listener() {
-            listener.refused(refusal.reason());
-        }
         if let Some((fault, text)) = refusal.fault() {
             fault.count(&self.hub, &self.settings, text);
+        }
+        if let Some(listener) = self.listener() {
+            listener.refused(refusal.reason());
         }
         let (status, reason) = (refusal.status(), refusal.reason());
         let response = refusal.into_response();
@@ -167,10 +176,10 @@ impl Session {
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
         head::to_client(&mut head, &self.settings);
-        let cookie = of_cluster.and_then(|cluster| cluster.sticky.as_ref()?.cookie.as_ref());
+        let cookie = of_cluster.and_then(cookie);
         if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
-            trip.sticky(told);
+            trip.sticky(told, &lease);
         }
         trip.replied(head.status, lease, site, asked_us, life_us);
         if switches {
@@ -207,6 +216,10 @@ struct Promise {
     /// The protocol that the client was allowed to ask for.
     upgrade: Option<HeaderValue>,
     stickiness: Option<Stickiness>,
+}
+
+fn cookie(cluster: &ClusterSettings) -> Option<&Cookie> {
+    cluster.sticky.as_ref()?.cookie.as_ref()
 }
 
 /// Whether the client waits to be told that its body is wanted; there is no other expectation

@@ -13,11 +13,7 @@ use super::{
     watch::{Phase, Watch},
 };
 use crate::{
-    net::{
-        early::{Counts, Early},
-        origin::Origin,
-        stream::Stream,
-    },
+    net::{early::Early, origin::Origin, stream::Stream},
     telemetry::metrics::ListenerMetrics,
     topology::door::{Place, Reason, Refusal},
 };
@@ -218,19 +214,19 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
     let mut drained = false;
-    let mut taken = 0;
+    let mut answered = false;
     let ended = poll_fn(|cx| {
         if !drained && draining.as_mut().poll(cx).is_ready() {
             drained = true;
             connection.as_mut().graceful_shutdown();
         }
-        let seen = counts.read.get();
         let polled = connection.poll_without_shutdown(cx);
-        session.count(&counts);
+        let (read, written) = session.count(&counts);
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }
-        waits(session, watch, seen != counts.read.get(), &mut taken, &counts);
+        answered |= written > 0;
+        waits(session, watch, read > 0, written > 0);
         if watch.is_over() {
             return Poll::Ready(None);
         }
@@ -238,7 +234,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         Poll::Pending
     });
     let ended = match ended.await {
-        None if watch.phase() == Phase::Head && counts.written.get() == 0 => {
+        None if watch.phase() == Phase::Head && !answered => {
             let mut stream = Pin::into_inner(connection).into_parts().io.into_inner().into_stream();
             let refusal = reply::Refusal::client_timeout();
             if let Some((fault, text)) = refusal.fault() {
@@ -313,15 +309,14 @@ async fn linger(hub: &Hub, stream: &mut Stream, watch: &Watch) {
 }
 
 /// Begins a wait, or begins it anew for a client that is slow and not idle.
-fn waits(session: &Session, watch: &Watch, read: bool, taken: &mut u64, counts: &Counts) {
+fn waits(session: &Session, watch: &Watch, read: bool, taken: bool) {
     let limits = session.settings.limits;
     match watch.phase() {
         Phase::Idle if read => {
             session.hub.look_at_clock();
             watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
         }
-        Phase::Download if *taken != counts.written.get() => {
-            *taken = counts.written.get();
+        Phase::Download if taken => {
             watch.enter(Phase::Download, Hub::after(session.hub.now_us(), limits.body_idle));
         }
         _ => {}

@@ -18,7 +18,7 @@ pub(super) struct Stickiness {
     /// The place of its backend in the group.
     pub(super) place: Option<usize>,
     /// When the session began, in seconds since 1970.
-    issued: u64,
+    pub(super) issued: u64,
     /// The cookie is to be written anew although the backend is the same.
     reissue: bool,
     now: u64,
@@ -66,7 +66,7 @@ impl Stickiness {
         match (same, self.place) {
             (true, _) => Told::Kept,
             (false, None) => Told::New,
-            (false, Some(_)) => Told::Moved,
+            (false, Some(from)) => Told::Moved { from },
         }
     }
 }
@@ -82,8 +82,8 @@ pub(super) enum Told {
     Kept,
     /// It began.
     New,
-    /// It had to go to another backend.
-    Moved,
+    /// It had to go to another backend than the one at that place.
+    Moved { from: usize },
 }
 
 fn strip(headers: &mut HeaderMap, name: &[u8]) {

@@ -190,15 +190,21 @@ impl Trip {
         self.at = Some(Stop { lease, site, key, life_us, body_idle });
     }
 
-    /// What became of the session that the request belongs to.
-    pub(super) fn sticky(&self, told: Told) {
-        let Some(counted) = self.cluster.and_then(|cluster| self.hub.counted(cluster)) else {
-            return;
-        };
+    /// What became of the session that the request belongs to, at the backend of `lease`.
+    pub(super) fn sticky(&self, told: Told, lease: &Lease) {
+        let sessions = &lease.cell().sessions;
         match told {
-            Told::Kept => counted.sticky_kept.add(1),
-            Told::New => counted.sticky_new.add(1),
-            Told::Moved => counted.sticky_moved.add(1),
+            Told::Kept => sessions.kept.add(1),
+            Told::New => sessions.new.add(1),
+            Told::Moved { from } => {
+                sessions.came.add(1);
+                let cluster = self.cluster.and_then(|index| self.hub.chooser.cluster(index));
+                let left = cluster.and_then(|one| one.shards.first()?.members.get(from).cloned());
+                let worker = self.hub.chooser.worker();
+                if let Some(cell) = left.as_ref().and_then(|one| one.cells.get(worker)) {
+                    cell.sessions.left.add(1);
+                }
+            }
         }
     }
 

@@ -70,6 +70,7 @@ mod tests {
             members: (0..).zip(members).map(backend).collect(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            pinned: None,
             fail_open: Default::default(),
             present: Default::default(),
         }

@@ -145,6 +145,7 @@ impl Stage {
             members: self.backends.clone(),
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
+            pinned: None,
             fail_open: Default::default(),
             present: Default::default(),
         }

@@ -65,6 +65,7 @@ pub(super) fn cluster() -> Cluster {
             members: vec![Arc::new(backend)],
             replicas: Balancer::new(Default::default(), &[]),
             any: Balancer::new(Default::default(), &[1]),
+            pinned: None,
             fail_open: Default::default(),
             present: Default::default(),
         }],

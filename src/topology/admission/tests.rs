@@ -54,6 +54,7 @@ fn group(members: u32, most: u32, queue: usize) -> (Shard, Arc<Queue>) {
         members,
         replicas,
         any,
+        pinned: None,
         fail_open: FailOpen::AllDown,
         present: Default::default(),
     };
