@@ -161,8 +161,9 @@ pub struct ListenerMetrics {
 
 /// Why a request of HTTP is answered by us, in the words of `X-Sluice-Error`; the last one is for
 /// whatever is not here.
-pub const REFUSALS: [&str; 17] = [
+pub const REFUSALS: [&str; 18] = [
     "malformed_request",
+    "head_too_large",
     "uri_too_long",
     "no_tunnels",
     "no_route",

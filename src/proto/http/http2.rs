@@ -10,7 +10,7 @@ use super::{
     toll::Toll,
     watch::{Phase, Watch},
 };
-use crate::{net::early::Early, telemetry::metrics::ListenerMetrics};
+use crate::net::early::Early;
 use hyper::{server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -27,8 +27,6 @@ use std::{
 pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
     let (hub, settings, watch) = (&session.hub, &session.settings, &session.watch);
     let counts = io.counts();
-    let nobody = ListenerMetrics::default();
-    let listener = session.listener().unwrap_or(&nobody);
     let toll = Toll::new(io, Rc::clone(hub));
     let empty = toll.empty();
     let streams = Streams(Rc::new(Live {
@@ -53,7 +51,7 @@ pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(cx);
-        counts.settle(&listener.bytes_in, &listener.bytes_out);
+        session.count(&counts);
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }

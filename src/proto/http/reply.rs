@@ -196,6 +196,7 @@ mod tests {
         for refusal in [
             Refusal::malformed(""),
             Refusal::uri_too_long(1),
+            Refusal::head_too_large(""),
             Refusal::no_tunnels(),
             Refusal::no_route(""),
             Refusal::no_backend(""),

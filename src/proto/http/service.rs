@@ -17,7 +17,11 @@ use super::{
     tunnel::Tunnel,
     watch::Watch,
 };
-use crate::{telemetry::metrics::ListenerMetrics, topology::door};
+use crate::{
+    net::early::Counts,
+    telemetry::metrics::{Counter, ListenerMetrics},
+    topology::door,
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -65,6 +69,15 @@ impl Session {
     /// What is counted of the listener that it came in at.
     pub(super) fn listener(&self) -> Option<&ListenerMetrics> {
         self.hub.metrics.listeners.get(self.settings.listener)
+    }
+
+    /// Counts what has passed on its connection since this was last called.
+    /// Says how much was read and written.
+    pub(super) fn count(&self, counts: &Counts) -> (u64, u64) {
+        match self.listener() {
+            Some(listener) => counts.settle(&listener.bytes_in, &listener.bytes_out),
+            None => counts.settle(&Counter::default(), &Counter::default()),
+        }
     }
 
     /// Whether the limits of the client's address and of the process let the request in.

@@ -9,6 +9,7 @@ use super::{
     reply::{self, refused},
     service::Session,
     settings::Settings,
+    tunnel::Tunnel,
     watch::{Phase, Watch},
 };
 use crate::{
@@ -209,8 +210,6 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER));
     let counts = io.counts();
-    let nobody = ListenerMetrics::default();
-    let listener = session.listener().unwrap_or(&nobody);
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let mut draining = pin!(session.hub.draining.cancelled());
@@ -225,7 +224,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             }
         }
         let polled = connection.poll_without_shutdown(cx);
-        let (read, written) = counts.settle(&listener.bytes_in, &listener.bytes_out);
+        let (read, written) = session.count(&counts);
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }
@@ -253,6 +252,9 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             if let Some((fault, text)) = refusal.fault() {
                 fault.count(&session.hub, &session.settings, text);
             }
+            if let Some(listener) = session.listener() {
+                listener.refused(refusal.reason());
+            }
             let goodbye = async {
                 stream.write_all(&refusal.into_bytes()).await?;
                 stream.shutdown().await
@@ -277,7 +279,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         // In a box: an idle connection would have room for it.
         // What of the first bytes did not fit into hyper's buffer comes after what did.
         let early = Bytes::from([parts.read_buf, unread].concat());
-        Box::pin(tunnel.relay(&session.hub, listener, stream, early)).await;
+        Box::pin(relay(session, tunnel, stream, early)).await;
         return End::Tunnel;
     }
     // Under TLS the end is told, which somebody who does not read could hold up.
@@ -292,6 +294,12 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             End::Broken(error)
         }
     }
+}
+
+/// What a connection is once it has become another protocol.
+async fn relay(session: &Session, tunnel: Box<Tunnel>, stream: Stream, early: Bytes) {
+    let nobody = ListenerMetrics::default();
+    tunnel.relay(&session.hub, session.listener().unwrap_or(&nobody), stream, early).await;
 }
 
 /// Reads on for a moment what nobody wants: a close with bytes unread is a reset, which may overtake
