@@ -34,7 +34,8 @@ pub async fn admit<T>(
                 waits.set(true);
                 sleep(cluster.timeouts.queue).await;
             };
-            let result = queue.admit(turn, patience, attempt).await;
+            // In a box: most requests do not wait, and their futures need no room for it.
+            let result = Box::pin(queue.admit(turn, patience, attempt)).await;
             if let (true, Some(metrics)) = (waits.get(), metrics) {
                 let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
                 metrics.queue_wait.observe(us, 1);

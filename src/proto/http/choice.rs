@@ -23,9 +23,8 @@ use std::{
 
 /// Where one request may go, and where it has been.
 #[derive(Debug)]
-pub(super) struct Choice<'a> {
-    cluster: &'a Cluster,
-    shard: &'a Shard,
+pub(super) struct Choice {
+    cluster: Arc<Cluster>,
     /// The shard's place among the cluster's.
     place: usize,
     access: Access,
@@ -41,11 +40,11 @@ pub(super) struct Choice<'a> {
     strict: bool,
 }
 
-impl<'a> Choice<'a> {
+impl Choice {
     /// # Errors
     /// What the client is told when the request does not say which shard it is for.
     pub(super) fn new(
-        cluster: &'a Cluster,
+        cluster: &Arc<Cluster>,
         settings: &ClusterSettings,
         head: &Parts,
         address: Option<IpAddr>,
@@ -61,9 +60,8 @@ impl<'a> Choice<'a> {
             (_, Some((place, None))) => return Err(Refusal::no_shard_key(place.missing())),
             (_, None) => None,
         };
-        let found_shard = place.and_then(|place| Some((place, cluster.shards.get(place)?)));
-        let (place, shard) =
-            found_shard.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
+        let place = place.filter(|place| *place < cluster.shards.len());
+        let place = place.ok_or_else(|| Refusal::no_backend("the cluster has no such shard"))?;
         let key = match (found.and_then(|(_, key)| key), cluster.layout, address) {
             (Some(key), _, _) => hash(key),
             (None, Layout::Group { client, .. }, Some(address)) => client.key(address),
@@ -71,7 +69,8 @@ impl<'a> Choice<'a> {
         };
         let pin = settings.sticky.as_ref().and_then(|sticky| sticky.pin(&head.headers, address));
         let access = access(&head.method);
-        Ok(Self { cluster, shard, place, access, key, pin, tried: 0, sticky: None, strict: false })
+        let cluster = Arc::clone(cluster);
+        Ok(Self { cluster, place, access, key, pin, tried: 0, sticky: None, strict: false })
     }
 
     /// Its session is at the member at that place; `strict`: and goes nowhere else. `since`, and
@@ -84,6 +83,14 @@ impl<'a> Choice<'a> {
         self.strict = strict;
         let others = || headers.get(COOKIE).map_or(0, |others| hash(others.as_bytes()));
         self.pin = self.pin.or_else(|| Some(self.key ^ mix(since) ^ others()));
+    }
+
+    fn shard(&self) -> &Shard {
+        self.cluster.shards.get(self.place).expect("it was looked for when this was made")
+    }
+
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     pub(super) fn access(&self) -> Access {
@@ -108,7 +115,7 @@ impl<'a> Choice<'a> {
         let worker = hub.chooser.worker();
         if let Some((place, backend)) = self.home() {
             let mut once = (!backend.gate().half_open() || backend.take_permit()).then_some(place);
-            return match claim(worker, self.shard, self.tried, None, |_| once.take()) {
+            return match claim(worker, self.shard(), self.tried, None, |_| once.take()) {
                 Attempt::Nobody if !backend.has_room() => Attempt::Full,
                 claimed => claimed,
             };
@@ -120,13 +127,13 @@ impl<'a> Choice<'a> {
             Layout::Group { .. } => None,
             Layout::Shards | Layout::Fixed => Some((self.access, self.cluster.reads)),
         };
-        claim(worker, self.shard, self.tried, wanted, |tried| self.elsewhere(hub, tried))
+        claim(worker, self.shard(), self.tried, wanted, |tried| self.elsewhere(hub, tried))
     }
 
     /// The member of its session, if it still takes those and was not tried.
-    fn home(&self) -> Option<(usize, &'a Arc<Backend>)> {
+    fn home(&self) -> Option<(usize, &Arc<Backend>)> {
         let place = self.sticky.filter(|place| self.tried >> place & 1 == 0)?;
-        let backend = self.shard.members.get(place)?;
+        let backend = self.shard().members.get(place)?;
         let gate = backend.gate();
         let takes = gate.sticky()
             || gate.half_open() && backend.has_permit()
@@ -138,13 +145,13 @@ impl<'a> Choice<'a> {
     /// session need not leave a backend for another one that is out too.
     fn is_as_good_as_any(&self, home: &Backend) -> bool {
         let ready = |one: &Arc<Backend>| one.gate().open() || one.gate().half_open();
-        self.shard.fail_open == FailOpen::AllDown
+        self.shard().fail_open == FailOpen::AllDown
             && home.state() != State::Disabled
-            && !self.shard.members.iter().any(ready)
+            && !self.shard().members.iter().any(ready)
     }
 
     fn elsewhere(&self, hub: &Hub, tried: u64) -> Option<usize> {
-        let (shard, cluster) = (self.shard, self.cluster);
+        let (shard, cluster) = (self.shard(), &*self.cluster);
         let pinned = self.pin.and_then(|key| {
             let draw = || hub.chooser.draw();
             hub.chooser
@@ -172,10 +179,10 @@ impl<'a> Choice<'a> {
         let told = |one: &Arc<Backend>| format!("{} is {}", one.name, one.state().as_str());
         let name = &self.cluster.name;
         let home = self.sticky.filter(|_| self.strict);
-        if let Some(home) = home.and_then(|place| self.shard.members.get(place)) {
+        if let Some(home) = home.and_then(|place| self.shard().members.get(place)) {
             return format!("cluster {name}: the session's backend is out: {}", told(home));
         }
-        let states: Vec<_> = self.shard.members.iter().take(MEMBERS_TOLD).map(told).collect();
+        let states: Vec<_> = self.shard().members.iter().take(MEMBERS_TOLD).map(told).collect();
         format!("cluster {name} has no backend for this: {}", states.join(", "))
     }
 }

@@ -7,7 +7,7 @@ use super::{
     line::{Line, Reuse},
     parcel::Parcel,
     reply::Refusal,
-    settings::ClusterSettings,
+    settings::Settings,
     site::Site,
     trip::Trip,
     upstream::{Lost, Upstream},
@@ -30,11 +30,11 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 /// A request, and who may take it.
 #[derive(Debug)]
-pub(super) struct Errand<'a> {
-    pub(super) hub: &'a Rc<Hub>,
-    pub(super) cluster: &'a Cluster,
-    pub(super) settings: &'a ClusterSettings,
-    pub(super) choice: Choice<'a>,
+pub(super) struct Errand {
+    pub(super) hub: Rc<Hub>,
+    pub(super) settings: Rc<Settings>,
+    pub(super) choice: Choice,
+    pub(super) parcel: Parcel,
     /// An idle connection has proved closed.
     pub(super) stale: bool,
 }
@@ -75,19 +75,19 @@ impl Miss {
     }
 }
 
-impl Errand<'_> {
+impl Errand {
     /// Sends the request, to another backend when one fails.
     ///
     /// # Errors
     /// What the client is told when no backend has answered.
-    pub(super) async fn run(&mut self, mut parcel: Parcel, trip: &Trip) -> Result<Answer, Refusal> {
+    pub(super) async fn run(&mut self, trip: &Trip) -> Result<Answer, Refusal> {
         let mut tries = 0;
         let (mut newest, mut reason) = (None, None);
         loop {
             let (place, lease) = match self.claim().await {
                 Ok(claimed) => claimed,
                 Err(NotAdmitted::Overloaded) => {
-                    return Err(newest.unwrap_or_else(|| Refusal::overloaded(&self.cluster.name)));
+                    return Err(newest.unwrap_or_else(|| Refusal::overloaded(&self.cluster().name)));
                 }
                 Err(NotAdmitted::Nobody) => {
                     let none = || Refusal::no_backend(self.choice.why_not());
@@ -99,53 +99,63 @@ impl Errand<'_> {
                 trip.retried(reason);
             }
             tries += 1;
-            let miss = match self.ask((place, lease), &mut parcel, trip).await {
+            let miss = match self.ask((place, lease), trip).await {
                 Ok(answer) => return Ok(answer),
                 Err(miss) => miss,
             };
             self.blame(backend, &miss, trip);
             let refusal = self.refusal(backend, &miss, trip, tries);
             reason = Some(miss.reason());
-            if !self.again(place, miss, &mut parcel, trip, tries) {
+            if !self.again(place, miss, trip, tries) {
                 return Err(refusal);
             }
             newest = Some(refusal);
             let most = BACKOFF_US << tries.min(6);
             let wait = Dice::new(self.hub.chooser.draw()).below(most);
-            tokio::time::sleep(Duration::from_micros(wait)).await;
+            Box::pin(tokio::time::sleep(Duration::from_micros(wait))).await;
         }
     }
 
     /// A claim on a backend that was not tried, as soon as one has room.
     async fn claim(&mut self) -> Result<(usize, Lease), NotAdmitted> {
-        let (hub, turn) = (self.hub, self.choice.turn());
-        let counted = hub.counted(self.cluster.id);
-        admit(self.cluster, counted, turn, || self.choice.next(hub)).await
+        let (hub, turn) = (&*self.hub, self.choice.turn());
+        let cluster = Arc::clone(self.choice.cluster());
+        let counted = hub.counted(cluster.id);
+        admit(&cluster, counted, turn, || self.choice.next(hub)).await
     }
 
     /// One try.
-    async fn ask(
-        &self,
-        (place, lease): (usize, Lease),
-        parcel: &mut Parcel,
-        trip: &Trip,
-    ) -> Result<Answer, Miss> {
+    async fn ask(&mut self, (place, lease): (usize, Lease), trip: &Trip) -> Result<Answer, Miss> {
         let site = self.hub.site(lease.backend());
         trip.asks(lease.backend());
         let began_us = self.hub.now_us();
-        let reuse = match (self.stale, parcel.is_replayable()) {
+        let reuse = match (self.stale, self.parcel.is_replayable()) {
             (true, _) => Reuse::None,
             (false, true) => Reuse::Any,
             (false, false) => Reuse::Fresh,
         };
-        let line = Line::open(self.hub, self.cluster, self.settings, &site, reuse);
-        let line = line.await.map_err(Miss::Connect)?;
+        // What few requests wait for is kept in boxes, so that the future of each one is small.
+        let line = match Line::idle(&self.hub, &site, reuse) {
+            Some(line) => line,
+            None => Box::pin(Line::open(&self.hub, self.cluster(), self.is_http2(), &site))
+                .await
+                .map_err(Miss::Connect)?,
+        };
         trip.connected(began_us);
         let asked_us = self.hub.now_us();
-        let request = parcel.take(self.hub, trip.watch(), self.left(trip, asked_us));
-        let waiting = site.wait(trip.watch(), parcel.is_replayable());
+        let left = self.left(trip, asked_us);
+        let request = self.parcel.take(&self.hub, trip.watch(), left);
+        let waiting = site.wait(trip.watch(), self.parcel.is_replayable());
         let used = line.is_used();
-        let asked = line.ask(request, trip.watch()).await;
+        let asked = match line {
+            Line::Own { mut upstream, .. } => {
+                let asked = upstream.ask(request, trip.watch()).await;
+                asked.map(|response| (response, Some(upstream)))
+            }
+            Line::Shared(mut shared) => {
+                Box::pin(shared.ask(request, trip.watch())).await.map(|response| (response, None))
+            }
+        };
         drop(waiting);
         if let Err(Lost::Refused(_)) = &asked {
             // Nothing new is begun on it.
@@ -159,9 +169,17 @@ impl Errand<'_> {
         }
     }
 
+    fn cluster(&self) -> &Cluster {
+        self.choice.cluster()
+    }
+
+    fn is_http2(&self) -> bool {
+        self.settings.clusters.get(self.cluster().id).is_some_and(|cluster| cluster.http2)
+    }
+
     /// What is left of the time that covers all tries.
     fn left(&self, trip: &Trip, now_us: u64) -> Duration {
-        let whole = self.cluster.timeouts.request;
+        let whole = self.cluster().timeouts.request;
         let spent = Duration::from_micros(now_us.saturating_sub(trip.started_us()));
         if whole.is_zero() { whole } else { whole.saturating_sub(spent).max(SHORTEST) }
     }
@@ -198,14 +216,7 @@ impl Errand<'_> {
     }
 
     /// Whether there is another try; prepares it.
-    fn again(
-        &mut self,
-        place: usize,
-        miss: Miss,
-        parcel: &mut Parcel,
-        trip: &Trip,
-        tries: u8,
-    ) -> bool {
+    fn again(&mut self, place: usize, miss: Miss, trip: &Trip, tries: u8) -> bool {
         // Costs no backend anything, so it needs no budget.
         let unbegun = matches!(miss, Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. });
         let sent = match miss {
@@ -213,11 +224,11 @@ impl Errand<'_> {
             Miss::Lost { lost: Lost::Due, .. } => return false,
             Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => return false,
             Miss::Lost { lost: Lost::Unsent(request), .. } => {
-                parcel.put_back(*request);
+                self.parcel.put_back(*request);
                 self.choice.forgive(place);
                 false
             }
-            Miss::Lost { lost: Lost::Refused(_), .. } if !parcel.is_kept() => return false,
+            Miss::Lost { lost: Lost::Refused(_), .. } if !self.parcel.is_kept() => return false,
             Miss::Lost { lost: Lost::Refused(_), .. } => {
                 self.choice.forgive(place);
                 false
@@ -231,16 +242,16 @@ impl Errand<'_> {
             }
             Miss::Lost { lost: Lost::Moved, .. } => true,
         };
-        let access = if parcel.is_replayable() { Access::Read } else { Access::Write };
+        let access = if self.parcel.is_replayable() { Access::Read } else { Access::Write };
         let in_time = {
-            let request = self.cluster.timeouts.request;
+            let request = self.cluster().timeouts.request;
             let spent = self.hub.now_us().saturating_sub(trip.started_us());
             request.is_zero() || u128::from(spent) < request.as_micros()
         };
         in_time
-            && (!sent || parcel.is_replayable())
+            && (!sent || self.parcel.is_replayable())
             && decide(sent, access, tries) == Verdict::Retry
-            && (unbegun || self.hub.try_retry(self.cluster.id))
+            && (unbegun || self.hub.try_retry(self.cluster().id))
     }
 
     /// What the client is told when this try was the last.
@@ -254,7 +265,7 @@ impl Errand<'_> {
                 Refusal::client_timeout()
             }
             Miss::Lost { lost: Lost::Due, .. } => {
-                let limit = self.cluster.timeouts.request.as_millis();
+                let limit = self.cluster().timeouts.request.as_millis();
                 Refusal::backend_timeout(format!("backend {name}: no reply within {limit}ms"))
             }
             Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => {

@@ -1,21 +1,11 @@
 //! A connection that one request can be sent on: from the pool, dialled now, or shared by many over
 //! HTTP/2. Not which backend it leads to.
 
-use super::{
-    hub::Hub,
-    settings::ClusterSettings,
-    shared::Shared,
-    site::Site,
-    upload::Upload,
-    upstream::{Lost, Upstream},
-    watch::Watch,
-};
+use super::{hub::Hub, shared::Shared, site::Site, upstream::Upstream};
 use crate::{
     net::dial::{Opening, dial},
     topology::{Cluster, Connected},
 };
-use http::{Request, Response};
-use hyper::body::Incoming;
 use std::{io, sync::Arc};
 
 /// A connection for one request.
@@ -39,20 +29,8 @@ pub(super) enum Reuse {
 }
 
 impl Line {
-    /// `reuse`: with a connection that is idle, where there is one.
-    ///
-    /// # Errors
-    /// Why the backend could not be connected to.
-    pub(super) async fn open(
-        hub: &Hub,
-        cluster: &Cluster,
-        settings: &ClusterSettings,
-        site: &Site,
-        reuse: Reuse,
-    ) -> io::Result<Self> {
-        if settings.http2 {
-            return Shared::open(hub, cluster, site).await.map(Self::Shared);
-        }
+    /// A connection that is idle, where there is one.
+    pub(super) fn idle(hub: &Hub, site: &Site, reuse: Reuse) -> Option<Self> {
         let freshness = match reuse {
             Reuse::Any => Some(u64::MAX),
             Reuse::Fresh => Some(FRESH_US),
@@ -61,8 +39,24 @@ impl Line {
         let idle = || freshness.and_then(|most_us| site.pool.take(hub.now_us(), most_us));
         while let Some(mut upstream) = idle() {
             if upstream.settle() {
-                return Ok(Self::Own { upstream, used: true });
+                return Some(Self::Own { upstream, used: true });
             }
+        }
+        None
+    }
+
+    /// A connection that is made now, or shared.
+    ///
+    /// # Errors
+    /// Why the backend could not be connected to.
+    pub(super) async fn open(
+        hub: &Hub,
+        cluster: &Cluster,
+        http2: bool,
+        site: &Site,
+    ) -> io::Result<Self> {
+        if http2 {
+            return Shared::open(hub, cluster, site).await.map(Self::Shared);
         }
         let opening = Opening { alpn: &[b"http/1.1"], ..Opening::tls(cluster.tls.as_ref()) };
         let stream = dial(&site.backend.address, opening, cluster.timeouts.connect).await?;
@@ -75,21 +69,6 @@ impl Line {
         match self {
             Self::Own { used, .. } => *used,
             Self::Shared(_) => true,
-        }
-    }
-
-    /// Sends the request and waits for the head of its reply; gives what brings the body.
-    pub(super) async fn ask(
-        self,
-        request: Request<Upload>,
-        watch: &Watch,
-    ) -> Result<(Response<Incoming>, Option<Box<Upstream>>), Lost> {
-        match self {
-            Self::Own { mut upstream, .. } => {
-                let response = upstream.ask(request, watch).await?;
-                Ok((response, Some(upstream)))
-            }
-            Self::Shared(mut shared) => Ok((shared.ask(request, watch).await?, None)),
         }
     }
 }

@@ -48,20 +48,32 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The reply to one request, whatever becomes of it. `stream`: the watch of a stream of HTTP/2.
-    pub(super) async fn answer(
+    /// All of a request but the wait for its reply. `stream`: the watch of a stream of HTTP/2.
+    ///
+    /// # Errors
+    /// The reply, where it is ours.
+    pub(super) fn prepare(
         &self,
         request: Request<Incoming>,
         stream: Option<Rc<Watch>>,
-    ) -> Response<Download> {
+    ) -> Result<Prepared, Box<Response<Download>>> {
         let (watch, watched) = self.watch(stream);
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
         if let Some(log) = self.settings.access_log {
             trip.log(Entry::new(log, &head, self.client.origin(&self.settings, &head.headers)));
         }
-        match self.forward(head, incoming, &mut trip).await {
-            Ok((answer, promise)) => self.reply(answer, promise, trip),
+        match self.plan(head, incoming, &mut trip) {
+            Ok((errand, promise)) => Ok(Prepared { errand, promise, trip }),
+            Err(refusal) => Err(Box::new(self.refuse(refusal, trip))),
+        }
+    }
+
+    /// Asks, and gives the reply, whatever becomes of it.
+    pub(super) async fn carry_out(&self, prepared: Prepared) -> Response<Download> {
+        let Prepared { mut errand, promise, trip } = prepared;
+        match errand.run(&trip).await {
+            Ok(answer) => self.reply(answer, promise, trip),
             Err(refusal) => self.refuse(refusal, trip),
         }
     }
@@ -109,13 +121,13 @@ impl Session {
         }
     }
 
-    /// Finds who is to answer and asks.
-    async fn forward(
+    /// Finds who is to answer, and what is asked.
+    fn plan(
         &self,
         mut head: Parts,
         incoming: Incoming,
         trip: &mut Trip,
-    ) -> Result<(Answer, Promise), Refusal> {
+    ) -> Result<(Errand, Promise), Refusal> {
         let settings = &*self.settings;
         self.is_allowed(&head)?;
         head::normalise(&mut head, &settings.limits)?;
@@ -150,10 +162,9 @@ impl Session {
             when_refused: of_cluster.http2,
         };
         let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
-        let mut errand =
-            Errand { hub: &self.hub, cluster, settings: of_cluster, choice, stale: false };
-        let answer = errand.run(parcel, trip).await?;
-        Ok((answer, Promise { upgrade: hop.upgrade, stickiness }))
+        let (hub, settings) = (Rc::clone(&self.hub), Rc::clone(&self.settings));
+        let errand = Errand { hub, settings, choice, parcel, stale: false };
+        Ok((errand, Promise { upgrade: hop.upgrade, stickiness }))
     }
 
     /// Answers in place of a backend.
@@ -212,6 +223,14 @@ impl Session {
         };
         Response::from_parts(head, body)
     }
+}
+
+/// A request that is to be sent.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    errand: Errand,
+    promise: Promise,
+    trip: Trip,
 }
 
 /// What a reply will need of its request.

@@ -341,18 +341,34 @@ fn waits(session: &Session, watch: &Watch, read: bool, taken: bool) {
     }
 }
 
-/// A request under way. In a box of its own: an idle connection has none.
+/// A request under way.
 pub(super) struct Answering {
     hub: Rc<Hub>,
-    answer: Pin<Box<dyn Future<Output = Response<Download>>>>,
+    /// At the clock, just now.
+    looked: bool,
+    state: State,
+}
+
+enum State {
+    /// It is ours; `None` once it was taken.
+    Ready(Option<Box<Response<Download>>>),
+    /// In a box of its own: an idle connection has none.
+    Asking(Pin<Box<dyn Future<Output = Response<Download>>>>),
 }
 
 impl Future for Answering {
     type Output = Result<Response<Download>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.hub.look_at_clock();
-        self.answer.as_mut().poll(cx).map(Ok)
+        if !std::mem::take(&mut self.looked) {
+            self.hub.look_at_clock();
+        }
+        match &mut self.state {
+            State::Ready(response) => {
+                response.take().map_or(Poll::Pending, |r| Poll::Ready(Ok(*r)))
+            }
+            State::Asking(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
     }
 }
 
@@ -363,11 +379,17 @@ impl Answering {
         request: Request<Incoming>,
         stream: Option<Rc<Watch>>,
     ) -> Self {
-        let session = Rc::clone(session);
-        Self {
-            hub: Rc::clone(&session.hub),
-            answer: Box::pin(async move { session.answer(request, stream).await }),
-        }
+        let hub = Rc::clone(&session.hub);
+        hub.look_at_clock();
+        // All that needs no waiting is done here: what it needed is not kept while it waits.
+        let state = match session.prepare(request, stream) {
+            Ok(prepared) => {
+                let session = Rc::clone(session);
+                State::Asking(Box::pin(async move { session.carry_out(prepared).await }))
+            }
+            Err(response) => State::Ready(Some(response)),
+        };
+        Self { hub, looked: true, state }
     }
 }
 
