@@ -37,8 +37,8 @@ fn stderr(test: &str, filter: Option<&str>) -> String {
 fn the_variable_wins_and_a_bad_one_is_reported() {
     if logs() {
         let _guard = log::start(false, "warn");
-        tracing::info!("small news");
-        tracing::warn!("big news");
+        tracing::info!(target: "sluice", "small news");
+        tracing::warn!(target: "sluice", "big news");
         return;
     }
     let test = "the_variable_wins_and_a_bad_one_is_reported";
@@ -55,7 +55,7 @@ fn the_variable_wins_and_a_bad_one_is_reported() {
 fn json_lines_are_json() {
     if logs() {
         let _guard = log::start(true, "info");
-        tracing::warn!("a \"quoted\" word");
+        tracing::warn!(target: "sluice", "a \"quoted\" word");
         return;
     }
     let text = stderr("json_lines_are_json", None);
@@ -68,7 +68,7 @@ fn a_blocked_pipe_blocks_nobody() {
     if logs() {
         let _guard = log::start(false, "info");
         for n in 0..200_000 {
-            tracing::info!("line {n} of a flood that nobody reads");
+            tracing::info!(target: "sluice", "line {n} of a flood that nobody reads");
         }
         return;
     }

@@ -35,7 +35,7 @@ impl<C> Pool<C> {
         idle.pop().map(|idle| idle.connection)
     }
 
-    /// Keeps a connection for `life_us` from now. Beyond [`MOST_IDLE`] the one unused longest is
+    /// Keeps a connection for `life_us` from now. Beyond a thousand or so the one unused longest is
     /// closed.
     pub fn give(&self, connection: C, now_us: u64, life_us: u64) {
         let oldest = {

@@ -74,15 +74,23 @@ impl Client {
     }
 
     /// Whom the request is from: the newest address of `X-Forwarded-For` that no trusted proxy has,
-    /// when the connection is one's; else the connection's own.
+    /// when the connection is one's; else the connection's own. What is no address ends the search:
+    /// nobody knows who wrote what stands before it.
     pub(super) fn origin(&self, settings: &Settings, headers: &HeaderMap) -> Option<IpAddr> {
         if !self.trusted {
             return self.address;
         }
         let told = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let told: Vec<IpAddr> = told.flat_map(|value| value.split(',')).filter_map(parse).collect();
-        let client = told.iter().rev().find(|address| !settings.trusts(**address));
-        client.or_else(|| told.first()).copied().or(self.address)
+        let told: Vec<&str> = told.flat_map(|value| value.split(',')).collect();
+        let mut known = self.address;
+        for element in told.iter().rev() {
+            let Some(address) = parse(element) else { break };
+            known = Some(address);
+            if !settings.trusts(address) {
+                break;
+            }
+        }
+        known
     }
 }
 
@@ -128,6 +136,8 @@ mod tests {
         assert_eq!(origin("10.0.0.1", &["6.6.6.6", "5.6.7.8:4444"]), "5.6.7.8");
         assert_eq!(origin("10.0.0.1", &["10.0.0.7, 10.0.0.2"]), "10.0.0.7");
         assert_eq!(origin("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(origin("10.0.0.1", &["6.6.6.6, unknown"]), "10.0.0.1");
+        assert_eq!(origin("10.0.0.1", &["6.6.6.6, _hidden, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(origin("10.0.0.1", &["[2001:db8::1]:80"]), "2001:db8::1");
         assert_eq!(origin("10.0.0.1", &[]), "10.0.0.1");
     }

@@ -157,7 +157,8 @@ impl Errand {
             }
         };
         drop(waiting);
-        if let Err(Lost::Refused(_)) = &asked {
+        let silent = matches!(asked, Err(Lost::Due)) && trip.watch().phase() == Phase::Waiting;
+        if silent || matches!(asked, Err(Lost::Refused(_))) {
             // Nothing new is begun on it.
             site.shared.borrow_mut().take();
         }
@@ -195,12 +196,14 @@ impl Errand {
                 !is_exhaustion(error)
             }
             // The client's body broke off or was no HTTP: it must not be able to eject a backend.
-            Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => false,
+            Miss::Lost { lost: Lost::Broken(_), .. } if trip.watch().body_broke() => false,
             // It closed an idle connection just as we took it.
             Miss::Lost { lost: Lost::Broken(error), used: true } => !closed(error),
             Miss::Lost { lost: Lost::Broken(_), used: false } => true,
             Miss::Lost { lost: Lost::Due, .. } => trip.watch().phase() == Phase::Waiting,
-            Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_) | Lost::Moved, .. } => false,
+            // It accepted, and closed or spoke before it was asked anything.
+            Miss::Lost { lost: Lost::Unsent(_), used } => !used,
+            Miss::Lost { lost: Lost::Refused(_) | Lost::Moved, .. } => false,
         };
         if !faulty {
             return;
@@ -218,14 +221,20 @@ impl Errand {
     /// Whether there is another try; prepares it.
     fn again(&mut self, place: usize, miss: Miss, trip: &Trip, tries: u8) -> bool {
         // Costs no backend anything, so it needs no budget.
-        let unbegun = matches!(miss, Miss::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. });
+        let unbegun = matches!(
+            miss,
+            Miss::Lost { lost: Lost::Unsent(_), used: true }
+                | Miss::Lost { lost: Lost::Refused(_), .. }
+        );
         let sent = match miss {
             Miss::Connect(_) => false,
             Miss::Lost { lost: Lost::Due, .. } => return false,
-            Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => return false,
-            Miss::Lost { lost: Lost::Unsent(request), .. } => {
+            Miss::Lost { lost: Lost::Broken(_), .. } if trip.watch().body_broke() => return false,
+            Miss::Lost { lost: Lost::Unsent(request), used } => {
                 self.parcel.put_back(*request);
-                self.choice.forgive(place);
+                if used {
+                    self.choice.forgive(place);
+                }
                 false
             }
             Miss::Lost { lost: Lost::Refused(_), .. } if !self.parcel.is_kept() => return false,
@@ -268,7 +277,7 @@ impl Errand {
                 let limit = self.cluster().timeouts.request.as_millis();
                 Refusal::backend_timeout(format!("backend {name}: no reply within {limit}ms"))
             }
-            Miss::Lost { lost: Lost::Broken(error), .. } if error.is_user() => {
+            Miss::Lost { lost: Lost::Broken(error), .. } if trip.watch().body_broke() => {
                 if is_malformed(error) {
                     Refusal::malformed("the body of the request is not HTTP")
                 } else {

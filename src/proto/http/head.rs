@@ -74,8 +74,9 @@ fn one_host(head: &mut request::Parts) -> Result<(), Refusal> {
         _ => {}
     }
     if let Some(authority) = head.uri.authority() {
-        let host = HeaderValue::from_str(without_user(authority.as_str()));
-        let host = host.map_err(|_| Refusal::malformed("the URI has no host"))?;
+        let host = Some(without_user(authority.as_str())).filter(|host| is_host(host.as_bytes()));
+        let host = host.and_then(|host| HeaderValue::from_str(host).ok());
+        let host = host.ok_or_else(|| Refusal::malformed("the URI has no host"))?;
         head.headers.insert(HOST, host);
     }
     Ok(())
@@ -98,8 +99,9 @@ fn host_of_authority(head: &mut request::Parts) -> Result<(), Refusal> {
             Err(Refusal::malformed("Host and :authority are not the same"))
         }
         (Some(authority), _) => {
-            let host = HeaderValue::from_str(authority);
-            let host = host.map_err(|_| Refusal::malformed("the :authority is no host"))?;
+            let host = Some(authority).filter(|host| is_host(host.as_bytes()));
+            let host = host.and_then(|host| HeaderValue::from_str(host).ok());
+            let host = host.ok_or_else(|| Refusal::malformed("the :authority is no host"))?;
             head.headers.insert(HOST, host);
             Ok(())
         }

@@ -91,7 +91,9 @@ impl Hub {
         self.stopping.get()
     }
 
-    /// What time brings; to be called every [`TICK`].
+    /// What time brings; to be called twenty times a second: a hung
+    /// backend must be ejected within one, of which the wait until it is suspect and two probes take
+    /// 750ms.
     pub fn tick(&self) {
         self.look_at_clock();
         let (now_us, count) = (self.now_us(), self.ticks.get() + 1);
@@ -127,7 +129,7 @@ impl Hub {
             } else if site.backend.gate().evict() {
                 site.evict();
             } else if !site.backend.gate().open() {
-                site.pool.clear();
+                site.rest();
             }
         }
     }
@@ -191,9 +193,6 @@ impl Drop for Watched {
     }
 }
 
-/// How often [`Hub::tick`] is to be called: a hung backend must be ejected within a second, of
-/// which the wait until it is suspect and two probes take 750ms.
-pub const TICK: Duration = Duration::from_millis(50);
 /// In ticks: deadlines are looked at five times a second.
 const LOOK: u64 = 4;
 /// In ticks: every ten seconds.

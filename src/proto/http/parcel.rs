@@ -95,7 +95,13 @@ impl Parcel {
                 }
                 request
             }
-            State::Returned(request) => *request,
+            State::Returned(request) => {
+                let (head, upload) = request.into_parts();
+                if self.kept {
+                    self.state = State::Copied(Box::new(copy(&head)));
+                }
+                Request::from_parts(head, upload)
+            }
             State::Copied(head) => {
                 self.state = State::Copied(Box::new(copy(&head)));
                 Request::from_parts(*head, upload(None))

@@ -67,6 +67,7 @@ impl Site {
 
     /// Somebody waits for a reply from now on.
     pub(super) fn wait(&self, watch: &Rc<Watch>, movable: bool) -> Waiting<'_> {
+        watch.forget_moved();
         let waiter = Waiter { watch: Rc::clone(watch), movable };
         Waiting { site: self, key: self.waiting.borrow_mut().insert(waiter) }
     }
@@ -120,6 +121,12 @@ impl Site {
             movable.map(|(_, one)| Rc::clone(&one.watch)).collect()
         };
         movable.iter().for_each(|watch| watch.evict());
+    }
+
+    /// The backend is to get nothing new: idle connections are closed, what is under way stays.
+    pub(super) fn rest(&self) {
+        self.pool.clear();
+        self.shared.borrow_mut().take();
     }
 
     /// A reply has begun; the key is for [`Self::leave`].

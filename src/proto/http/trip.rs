@@ -241,6 +241,9 @@ impl Trip {
             self.end = End::Broken(status);
         }
         let Some(stop) = &self.at else { return };
+        if self.watch.body_broke() {
+            return;
+        }
         stop.lease.cell().failures.add(1);
         stop.lease.observe(self.hub.chooser.now_us(), 0, true);
         self.hub.reporter.report(stop.lease.backend(), Outcome::LocalFailure);

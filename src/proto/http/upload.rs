@@ -132,7 +132,7 @@ impl Body for Upload {
                 }
             }
             None => self.finished(),
-            Some(Err(_)) => {}
+            Some(Err(_)) => self.watch.break_body(),
         }
         Poll::Ready(frame)
     }

@@ -33,6 +33,7 @@ pub(super) struct Watch {
     due: Cell<bool>,
     /// The backend is out: a request that may be is to go to another one.
     moved: Cell<bool>,
+    body_broke: Cell<bool>,
     /// The operator wants the connections of its backend closed.
     killed: Cell<bool>,
     /// Since when the backend has had all of the request; `u64::MAX`: it has not.
@@ -52,6 +53,7 @@ impl Watch {
             deadline_us: Cell::new(deadline_us),
             due: Cell::new(false),
             moved: Cell::new(false),
+            body_broke: Cell::new(false),
             killed: Cell::new(false),
             asked_us: Cell::new(u64::MAX),
             replied: Cell::new(false),
@@ -76,6 +78,7 @@ impl Watch {
     pub(super) fn begin(&self) {
         self.enter(Phase::Waiting, u64::MAX);
         self.moved.set(false);
+        self.body_broke.set(false);
         self.killed.set(false);
         self.replied.set(false);
         self.received.set(0);
@@ -134,6 +137,21 @@ impl Watch {
     /// The backend is out, said once.
     pub(super) fn take_moved(&self) -> bool {
         self.moved.replace(false)
+    }
+
+    /// What was said of an earlier backend does not count for the next one.
+    pub(super) fn forget_moved(&self) {
+        self.moved.set(false);
+    }
+
+    /// The body of the request broke off, or was no HTTP.
+    pub(super) fn break_body(&self) {
+        self.body_broke.set(true);
+    }
+
+    /// Whether it did: then no backend is to blame for what follows.
+    pub(super) fn body_broke(&self) -> bool {
+        self.body_broke.get()
     }
 
     /// Remembers whom to wake; the task of a connection or a stream stays the same.

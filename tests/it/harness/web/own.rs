@@ -131,7 +131,10 @@ fn an_origin_counts_what_it_gets_and_answers_as_asked() {
     let mut kept = open();
     assert_eq!(kept.get("/").status, 200);
     origin.kill();
-    assert!(kept.is_closed() && HttpConn::try_open(&origin.address()).is_err());
+    assert!(kept.is_closed());
+    eventually("nobody accepts", PATIENCE, || {
+        HttpConn::try_open(&origin.address()).is_err().then_some(())
+    });
     origin.restart();
     assert_eq!(open().get("/").status, 200);
 }
