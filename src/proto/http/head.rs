@@ -222,6 +222,8 @@ pub(super) fn to_backend(
     let from = head.version;
     let headers = &mut head.headers;
     let hop = strip(headers);
+    // At once: the map would grow, and move, with some of those that are added one by one.
+    headers.reserve(MOST_ADDED);
     if !length_known {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -290,6 +292,8 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
+/// What a request gets of us, from X-Forwarded-For to the cookies that are joined.
+const MOST_ADDED: usize = 6;
 /// Of the names of `is_hop`.
 const HOP_LENGTHS: [usize; 5] = [10, 7, 2, 17, 16];
 /// Named in Connection or not, these are for the one at the end; TE must be named there (RFC 9110,

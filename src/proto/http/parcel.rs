@@ -25,13 +25,21 @@ pub(super) struct Parcel {
 #[derive(Debug)]
 enum State {
     /// Nothing was handed over.
-    Fresh(Box<(Parts, Incoming)>),
+    Fresh(Box<Whole>),
     /// It came back as it was.
     Returned(Box<Request<Upload>>),
-    /// It was handed over; this is its head.
-    Copied(Box<Parts>),
+    /// A copy of its head was handed over.
+    Copied(Box<Whole>),
     /// It was handed over, and is gone.
     Gone,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+struct Whole {
+    head: Parts,
+    /// Until it was handed over.
+    incoming: Option<Incoming>,
 }
 
 /// When a request may be sent a second time.
@@ -55,7 +63,7 @@ impl Parcel {
         let empty = incoming.is_end_stream();
         let replayable = again.after_sent && empty;
         let kept = (again.after_sent || again.when_refused) && empty;
-        let state = State::Fresh(Box::new((head, incoming)));
+        let state = State::Fresh(Box::new(Whole { head, incoming: Some(incoming) }));
         Self { state, replayable, kept, body_idle, expects }
     }
 
@@ -77,16 +85,20 @@ impl Parcel {
         reply: Duration,
     ) -> Request<Upload> {
         let times = Times { body: self.body_idle, reply };
-        let upload = |incoming| Upload::new(incoming, Rc::clone(hub), Rc::clone(watch), times);
+        let upload = |incoming| Upload::new(incoming, hub, watch, times);
         match std::mem::replace(&mut self.state, State::Gone) {
-            State::Fresh(fresh) => {
-                let (head, incoming) = *fresh;
-                if self.kept {
-                    self.state = State::Copied(Box::new(copy(&head)));
-                }
-                let mut request = Request::from_parts(head, upload(Some(incoming)));
-                if self.expects {
-                    let allowed = request.body_mut().expect();
+            State::Fresh(mut whole) => {
+                let upload = upload(whole.incoming.take());
+                let head = if self.kept {
+                    let head = copy(&whole.head);
+                    self.state = State::Copied(whole);
+                    head
+                } else {
+                    whole.head
+                };
+                let mut request = Request::from_parts(head, upload);
+                let expected = if self.expects { request.body_mut().expect() } else { None };
+                if let Some(allowed) = expected {
                     hyper::ext::on_informational(&mut request, move |reply| {
                         if reply.status() == http::StatusCode::CONTINUE {
                             allowed.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -98,13 +110,15 @@ impl Parcel {
             State::Returned(request) => {
                 let (head, upload) = request.into_parts();
                 if self.kept {
-                    self.state = State::Copied(Box::new(copy(&head)));
+                    let whole = Whole { head: copy(&head), incoming: None };
+                    self.state = State::Copied(Box::new(whole));
                 }
                 Request::from_parts(head, upload)
             }
-            State::Copied(head) => {
-                self.state = State::Copied(Box::new(copy(&head)));
-                Request::from_parts(*head, upload(None))
+            State::Copied(whole) => {
+                let head = copy(&whole.head);
+                self.state = State::Copied(whole);
+                Request::from_parts(head, upload(None))
             }
             State::Gone => unreachable!("what is gone is not sent again"),
         }

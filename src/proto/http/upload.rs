@@ -19,11 +19,15 @@ use std::{
     time::Duration,
 };
 
-/// A client's body, and how long it may keep silent.
+/// A client's body; `None`: there is none. In a box: each connection to a backend has room for
+/// many requests, and few of them have a body.
 #[derive(Debug)]
-pub(super) struct Upload {
-    /// `None`: there is none, as the copy of a request has none.
-    incoming: Option<Incoming>,
+pub(super) struct Upload(Option<Box<Flow>>);
+
+/// A body on its way, and how long the client may keep silent.
+#[derive(Debug)]
+struct Flow {
+    incoming: Incoming,
     hub: Rc<Hub>,
     watch: Rc<Watch>,
     times: Times,
@@ -50,28 +54,34 @@ struct Expects {
 impl Upload {
     pub(super) fn new(
         incoming: Option<Incoming>,
-        hub: Rc<Hub>,
-        watch: Rc<Watch>,
+        hub: &Rc<Hub>,
+        watch: &Rc<Watch>,
         times: Times,
     ) -> Self {
-        let upload = Self { incoming, hub, watch, times, expects: None };
-        upload.watch.ask(u64::MAX);
-        if upload.is_end_stream() {
-            upload.finished();
-        } else {
-            upload.enter(Phase::Upload, times.body);
-        }
-        upload
+        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
+            let now_us = hub.now_us();
+            watch.ask(now_us);
+            watch.enter(Phase::Waiting, Hub::after(now_us, times.reply));
+            return Self(None);
+        };
+        watch.ask(u64::MAX);
+        let (hub, watch) = (Rc::clone(hub), Rc::clone(watch));
+        let flow = Flow { incoming, hub, watch, times, expects: None };
+        flow.enter(Phase::Upload, times.body);
+        Self(Some(Box::new(flow)))
     }
 
-    /// Holds the body back until the backend has said that it wants it.
-    pub(super) fn expect(&mut self) -> Arc<AtomicBool> {
+    /// Holds the body back until the backend has said that it wants it; `None`: there is none.
+    pub(super) fn expect(&mut self) -> Option<Arc<AtomicBool>> {
+        let flow = self.0.as_mut()?;
         let allowed = Arc::new(AtomicBool::new(false));
-        let until_us = self.hub.now_us() + LONGEST_EXPECTATION_US;
-        self.expects = Some(Expects { allowed: Arc::clone(&allowed), until_us });
-        allowed
+        let until_us = flow.hub.now_us() + LONGEST_EXPECTATION_US;
+        flow.expects = Some(Expects { allowed: Arc::clone(&allowed), until_us });
+        Some(allowed)
     }
+}
 
+impl Flow {
     /// All of the request was handed over: now the backend has to answer.
     fn finished(&self) {
         self.watch.ask(self.hub.now_us());
@@ -88,16 +98,8 @@ impl Upload {
             self.watch.enter(phase, Hub::after(now_us, time));
         }
     }
-}
 
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if let Some(expects) = &self.expects {
             let allowed = expects.allowed.load(Ordering::Relaxed);
             if self.watch.has_replied() {
@@ -112,8 +114,7 @@ impl Body for Upload {
             self.expects = None;
             self.enter(Phase::Upload, self.times.body);
         }
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(incoming).poll_frame(cx);
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         let Poll::Ready(frame) = polled else {
             if !self.watch.has_replied() && self.watch.phase() != Phase::Upload {
                 self.enter(Phase::Upload, self.times.body);
@@ -124,7 +125,7 @@ impl Body for Upload {
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.watch.received.set(self.watch.received.get() + len);
-                if self.is_end_stream() {
+                if self.incoming.is_end_stream() {
                     self.finished();
                 } else {
                     // From here to the next look at the client it is the backend that takes it.
@@ -136,13 +137,25 @@ impl Body for Upload {
         }
         Poll::Ready(frame)
     }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |flow| flow.poll(cx))
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.0.as_ref().is_none_or(|flow| flow.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |flow| flow.incoming.size_hint())
     }
 }
 
