@@ -1,5 +1,5 @@
 //! The body of a reply on its way to the client: a short text of ours, or a backend's, passed on
-//! part by part as the client takes it.
+//! part by part as the client takes it. Not what is counted of it: see [`super::trip`].
 
 use super::{trip::Trip, upstream::Upstream};
 use bytes::Bytes;

@@ -1,5 +1,5 @@
 //! Every word that a client can hear from us: a status, a short text, and the reason in
-//! `X-Sluice-Error`.
+//! `X-Sluice-Error`. Not when it is said.
 
 use super::{download::Download, fault::Fault};
 use crate::topology::door::{self, Reason};

@@ -1,4 +1,5 @@
-//! One request of a client, from its head to the head of the reply: the straight path of HTTP.
+//! One request of a client, from its head to the head of the reply: the straight path of HTTP. Not
+//! the choice of a backend nor the tries: those are [`super::choice`]'s and [`super::forward`]'s.
 
 use super::{
     choice::Choice,
@@ -204,9 +205,8 @@ impl Session {
                 return self.refuse(Refusal::reply_lost(text), trip);
             };
             let (backend, early, connected) = upstream.into_stream();
-            let idle = Duration::ZERO;
             trip.complete();
-            let tunnel = Tunnel { backend, early, connected, trip, idle };
+            let tunnel = Tunnel { backend, early, connected, trip };
             *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));

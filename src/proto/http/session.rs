@@ -1,4 +1,5 @@
-//! One client's connection, start to end: whom it is from, which HTTP it speaks, and its requests.
+//! One client's connection, start to end: whom it is from, which HTTP it speaks, and its waits. Not
+//! the requests on it: see [`super::service`].
 
 use super::{
     client::Client,

@@ -4,7 +4,7 @@
 use super::{hub::Hub, trip::Trip};
 use crate::{
     net::{
-        relay::{Tally, relay},
+        relay::{End, Tally, relay},
         stream::Stream,
     },
     telemetry::metrics::{Counter, ListenerMetrics},
@@ -22,48 +22,48 @@ pub(super) struct Tunnel {
     pub(super) early: Bytes,
     pub(super) connected: Connected,
     pub(super) trip: Trip,
-    /// Without a byte for so long it is closed; zero: never.
-    pub(super) idle: Duration,
 }
 
 impl Tunnel {
-    /// Relays until both sides have finished. `early`: what the client has said already.
+    /// Relays until both sides have finished, or the operator closes it. `early`: what the client has
+    /// said already. Silence is no reason to end it: a WebSocket may have nothing to say.
     pub(super) async fn relay(
-        mut self,
+        self,
         hub: &Hub,
         listener: &ListenerMetrics,
         mut client: Stream,
         early: Bytes,
     ) {
-        if client.write_all(&self.early).await.is_err() {
-            return;
-        }
-        listener.bytes_out.add(self.early.len() as u64);
+        let Self { mut backend, early: said, connected, trip } = self;
         let mut first = hub.stock.buffer();
         first.extend_from_slice(&early);
         let nobody = Counter::default();
-        let cell = self.trip.lease().map(Lease::cell);
+        let cell = trip.lease().map(Lease::cell);
         let (up, down) = (Counter::default(), Counter::default());
         let tally = Tally {
             up: &[&listener.bytes_in, cell.map_or(&nobody, |cell| &cell.bytes_out), &up],
             down: &[&listener.bytes_out, cell.map_or(&nobody, |cell| &cell.bytes_in), &down],
             held: &hub.metrics.buffered,
         };
-        let idle = self.idle;
-        let watch = self.trip.watch();
+        let passing = async {
+            client.write_all(&said).await.map_err(End::Client)?;
+            listener.bytes_out.add(said.len() as u64);
+            Err::<(), _>(
+                relay(&mut client, &mut backend, first, Duration::ZERO, &hub.stock, tally).await,
+            )
+        };
+        let watch = trip.watch();
         let killed = poll_fn(|cx| {
             watch.remember(cx);
             if watch.is_killed() { Poll::Ready(()) } else { Poll::Pending }
         });
         tokio::select! {
             biased;
-            end = relay(&mut client, &mut self.backend, first, idle, &hub.stock, tally) => {
-                tracing::debug!(?end, "tunnel ended");
-            }
-            () = killed => tracing::debug!("tunnel closed by the operator"),
+            end = passing => tracing::debug!(?end, "upgraded connection ended"),
+            () = killed => tracing::debug!("upgraded connection closed by the operator"),
         }
         hub.look_at_clock();
-        self.trip.relayed(up.get(), self.early.len() as u64 + down.get());
-        drop(self.connected);
+        trip.relayed(up.get(), said.len() as u64 + down.get());
+        drop(connected);
     }
 }

@@ -1,4 +1,4 @@
-//! TCP: any protocol, passed on as it is.
+//! TCP: any protocol, passed on as it is. Nothing here looks at a byte.
 
 pub mod hub;
 pub mod probe;
