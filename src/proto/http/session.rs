@@ -1,5 +1,5 @@
 //! One client's connection, start to end: whom it is from, which HTTP it speaks, and its waits. Not
-//! the requests on it: see [`super::service`].
+//! the requests on it: those are `service`'s.
 
 use super::{
     client::Client,
