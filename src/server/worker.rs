@@ -29,6 +29,7 @@ use crate::{
 };
 use std::{
     cell::Cell,
+    fmt::Debug,
     hash::{BuildHasher, RandomState},
     io,
     net::IpAddr,
@@ -541,30 +542,32 @@ impl Desk {
         match service {
             Service::Redis(settings) => {
                 let (hub, settings) = (Rc::clone(&self.hub), Rc::clone(settings));
-                tokio::task::spawn_local(async move {
-                    let (_counted, _place) = (counted, place);
-                    let end = redis::session::serve(hub, settings, stream, peer).await;
-                    tracing::debug!(listener, ?end, "session ended");
-                });
+                let serving = redis::session::serve(hub, settings, stream, peer);
+                start(listener, serving, (counted, place));
             }
             Service::Http(settings) => {
                 let (hub, settings) = (Rc::clone(&self.web), Rc::clone(settings));
-                tokio::task::spawn_local(async move {
-                    let _counted = counted;
-                    let end = http::session::serve(hub, settings, stream, peer, place).await;
-                    tracing::debug!(listener, ?end, "session ended");
-                });
+                start(listener, http::session::serve(hub, settings, stream, peer, place), counted);
             }
             Service::Tcp(settings) => {
                 let (hub, settings) = (Rc::clone(&self.relays), Rc::clone(settings));
-                tokio::task::spawn_local(async move {
-                    let _counted = counted;
-                    let end = tcp::session::serve(hub, settings, stream, peer, place).await;
-                    tracing::debug!(listener, ?end, "session ended");
-                });
+                start(listener, tcp::session::serve(hub, settings, stream, peer, place), counted);
             }
         }
     }
+}
+
+/// Runs a session to its end; `held` is given back then.
+fn start<E: Debug>(
+    listener: usize,
+    serving: impl Future<Output = E> + 'static,
+    held: impl Sized + 'static,
+) {
+    tokio::task::spawn_local(async move {
+        let _held = held;
+        let end = serving.await;
+        tracing::debug!(listener, ?end, "session ended");
+    });
 }
 
 /// A client in the listener's gauges, for as long as it lives.

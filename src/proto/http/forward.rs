@@ -10,7 +10,7 @@ use super::{
     settings::Settings,
     site::Site,
     trip::Trip,
-    upstream::{Lost, Upstream},
+    upstream::{Lost, Upstream, told},
     watch::Phase,
 };
 use crate::{
@@ -231,7 +231,7 @@ impl Errand {
             Miss::Lost { lost: Lost::Due, .. } => return false,
             Miss::Lost { lost: Lost::Broken(_), .. } if trip.watch().body_broke() => return false,
             Miss::Lost { lost: Lost::Unsent(request), used } => {
-                self.parcel.put_back(*request);
+                self.parcel.put_back(request);
                 if used {
                     self.choice.forgive(place);
                 }
@@ -301,14 +301,6 @@ impl Errand {
                 }
             }
         }
-    }
-}
-
-/// The innermost cause says it best.
-fn told(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

@@ -107,14 +107,7 @@ impl Parcel {
                 }
                 request
             }
-            State::Returned(request) => {
-                let (head, upload) = request.into_parts();
-                if self.kept {
-                    let whole = Whole { head: copy(&head), incoming: None };
-                    self.state = State::Copied(Box::new(whole));
-                }
-                Request::from_parts(head, upload)
-            }
+            State::Returned(request) => *request,
             State::Copied(whole) => {
                 let head = copy(&whole.head);
                 self.state = State::Copied(whole);
@@ -124,9 +117,11 @@ impl Parcel {
         }
     }
 
-    /// Takes it back: nothing of it was sent.
-    pub(super) fn put_back(&mut self, request: Request<Upload>) {
-        self.state = State::Returned(Box::new(request));
+    /// Takes it back: nothing of it was sent. One that is kept has no body, and its head is here.
+    pub(super) fn put_back(&mut self, request: Box<Request<Upload>>) {
+        if !self.kept {
+            self.state = State::Returned(request);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One health request to a web server, on a connection of its own. Not when to ask, nor what
 //! follows from the answer: control decides that.
 
-use super::exchange::exchange;
+use super::{exchange::exchange, upstream::told};
 use crate::{
     net::{
         addr::Address,
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header, response::Parts};
 use http_body_util::Full;
 use memchr::memmem;
-use std::{error::Error, io, time::Duration};
+use std::{io, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// A server's answer that is well.
@@ -59,9 +59,8 @@ pub async fn probe(
         _ => Fault::Connect(error),
     })?;
     let asked = timeout_at(deadline, exchange(stream, request(address, check), MAX_BODY)).await;
-    let (head, body) = asked
-        .map_err(|_| Fault::Timeout(timeout))?
-        .map_err(|error| Fault::Broken(broken(&error)))?;
+    let (head, body) =
+        asked.map_err(|_| Fault::Timeout(timeout))?.map_err(|error| Fault::Broken(told(&error)))?;
     if !check.accepts(head.status.as_u16()) {
         return Err(Fault::Status(head.status));
     }
@@ -102,14 +101,6 @@ fn own_host(address: &Address) -> HeaderValue {
 fn weight(head: &Parts, name: &HeaderName) -> Option<u32> {
     let text = head.headers.get(name)?.to_str().ok()?;
     text.trim().parse().ok().filter(|weight| *weight <= MAX_WEIGHT)
-}
-
-/// The innermost cause says it best.
-fn broken(error: &hyper::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 const AGENT: HeaderValue = HeaderValue::from_static("sluice-probe");

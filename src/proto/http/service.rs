@@ -32,6 +32,7 @@ use http::{
 use hyper::body::{Body, Incoming};
 use std::{
     cell::RefCell,
+    net::IpAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -61,10 +62,11 @@ impl Session {
         let (watch, watched) = self.watch(stream);
         let mut trip = Trip::new(Rc::clone(&self.hub), Rc::clone(&self.settings), watch, watched);
         let (head, incoming) = request.into_parts();
+        let address = self.client.origin(&self.settings, &head.headers);
         if let Some(log) = self.settings.access_log {
-            trip.log(Entry::new(log, &head, self.client.origin(&self.settings, &head.headers)));
+            trip.log(Entry::new(log, &head, address));
         }
-        match self.plan(head, incoming, &mut trip) {
+        match self.plan(head, incoming, address, &mut trip) {
             Ok((errand, promise)) => Ok(Prepared { errand, promise, trip }),
             Err(refusal) => Err(Box::new(self.refuse(refusal, trip))),
         }
@@ -94,19 +96,18 @@ impl Session {
     }
 
     /// Whether the limits of the client's address and of the process let the request in.
-    fn is_allowed(&self, head: &Parts) -> Result<(), Refusal> {
+    fn is_allowed(&self, address: Option<IpAddr>) -> Result<(), Refusal> {
         let settings = &*self.settings;
         let refusal = if settings.memory.is_used_up() {
             Some(door::Refusal::MEMORY)
         } else if settings.door.counts_requests() {
-            let address = self.client.origin(settings, &head.headers);
             let key = address.map(|address| settings.door.prefix().client(address));
             key.and_then(|key| settings.door.request(key, Instant::now()).err())
         } else {
             None
         };
         let Some(refusal) = refusal else { return Ok(()) };
-        if let Some(listener) = self.hub.metrics.listeners.get(settings.listener) {
+        if let Some(listener) = self.listener() {
             settings.door.refused(refusal.reason, listener, Instant::now());
         }
         Err(Refusal::limited(refusal))
@@ -127,10 +128,11 @@ impl Session {
         &self,
         mut head: Parts,
         incoming: Incoming,
+        address: Option<IpAddr>,
         trip: &mut Trip,
     ) -> Result<(Errand, Promise), Refusal> {
         let settings = &*self.settings;
-        self.is_allowed(&head)?;
+        self.is_allowed(address)?;
         head::normalise(&mut head, &settings.limits)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);
@@ -139,7 +141,6 @@ impl Session {
         let (Some(cluster), Some(of_cluster)) = (&cluster, settings.clusters.get(index)) else {
             return Err(Refusal::no_route(host));
         };
-        let address = self.client.origin(settings, &head.headers);
         let mut choice = Choice::new(cluster, of_cluster, &head, address, &self.hub)?;
         trip.goes_to(index, choice.access());
         let mut stickiness = None;

@@ -1,7 +1,13 @@
 //! The HTTP/2 connection of a worker to a backend, which many requests share. It has a task of its
 //! own, unlike [`super::upstream`].
 
-use super::{hub::Hub, site::Site, upload::Upload, upstream::Lost, watch::Watch};
+use super::{
+    hub::Hub,
+    site::Site,
+    upload::Upload,
+    upstream::{Lost, given_up},
+    watch::Watch,
+};
 use crate::{
     net::{
         dial::{Opening, dial},
@@ -90,22 +96,10 @@ impl Shared {
         poll_fn(|cx| {
             match reply.as_mut().poll(cx) {
                 Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut error)) => {
-                    return Poll::Ready(Err(match error.take_message() {
-                        Some(request) => Lost::Unsent(Box::new(request)),
-                        None => lost(error.into_error()),
-                    }));
-                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::of(error, lost))),
                 Poll::Pending => {}
             }
-            if watch.is_due() {
-                return Poll::Ready(Err(Lost::Due));
-            }
-            if watch.take_moved() {
-                return Poll::Ready(Err(Lost::Moved));
-            }
-            watch.remember(cx);
-            Poll::Pending
+            given_up(watch, cx).map(Err)
         })
         .await
     }

@@ -20,6 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
+    error::Error,
     fmt,
     future::{Future, poll_fn},
     pin::pin,
@@ -49,6 +50,39 @@ pub(super) enum Lost {
     Due,
     /// The backend is out, and the request may go to another one.
     Moved,
+}
+
+impl Lost {
+    /// What hyper could not send comes back; `sent` says what has become of all else.
+    pub(super) fn of(
+        mut error: TrySendError<Request<Upload>>,
+        sent: impl FnOnce(hyper::Error) -> Self,
+    ) -> Self {
+        match error.take_message() {
+            Some(request) => Self::Unsent(Box::new(request)),
+            None => sent(error.into_error()),
+        }
+    }
+}
+
+/// Why nobody waits for a reply any longer; while somebody does, `watch` wakes the task of `cx`.
+pub(super) fn given_up(watch: &Watch, cx: &Context<'_>) -> Poll<Lost> {
+    if watch.is_due() {
+        return Poll::Ready(Lost::Due);
+    }
+    if watch.take_moved() {
+        return Poll::Ready(Lost::Moved);
+    }
+    watch.remember(cx);
+    Poll::Pending
+}
+
+/// An error with its cause, which says more.
+pub(super) fn told(error: &hyper::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 impl Upstream {
@@ -103,22 +137,10 @@ impl Upstream {
                     }
                     return Poll::Ready(Ok(response));
                 }
-                Poll::Ready(Err(mut error)) => {
-                    return Poll::Ready(Err(match error.take_message() {
-                        Some(request) => Lost::Unsent(Box::new(request)),
-                        None => Lost::Broken(error.into_error()),
-                    }));
-                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::of(error, Lost::Broken))),
                 Poll::Pending => {}
             }
-            if watch.is_due() {
-                return Poll::Ready(Err(Lost::Due));
-            }
-            if watch.take_moved() {
-                return Poll::Ready(Err(Lost::Moved));
-            }
-            watch.remember(cx);
-            Poll::Pending
+            given_up(watch, cx).map(Err)
         })
         .await
     }
