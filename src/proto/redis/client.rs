@@ -299,6 +299,11 @@ impl Client {
         self.inner.borrow_mut().paused = Some(waker.clone());
     }
 
+    /// Whether none of its requests is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.inner.borrow().line.is_empty()
+    }
+
     /// Holds the client's next requests until those under way are answered: they go over another
     /// connection and must not overtake.
     pub(super) fn wait_for_all(&self) {

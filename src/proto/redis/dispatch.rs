@@ -61,6 +61,8 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     Continue,
+    /// The request is to be looked at again when nothing of the client is under way.
+    Hold,
     Close(End),
 }
 
@@ -93,7 +95,14 @@ impl<'a> Scene<'a> {
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
-        self.count(usize::from(command.index));
+        let flow = self.run(command, args);
+        if flow != Flow::Hold {
+            self.count(usize::from(command.index));
+        }
+        flow
+    }
+
+    fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
@@ -117,6 +126,12 @@ impl<'a> Scene<'a> {
             }
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
+            Kind::Watch => {
+                match self.shard_of_all(keys::keys(command, args).unwrap_or_default(), args) {
+                    Some(shard) => self.watch(shard, args),
+                    None => self.cross_slot(),
+                }
+            }
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
@@ -142,11 +157,13 @@ impl<'a> Scene<'a> {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
             Some(shard) => self.forward(shard, command, args.frame),
-            None => {
-                self.reply(reply::CROSS_SLOT);
-                Flow::Continue
-            }
+            None => self.cross_slot(),
         }
+    }
+
+    fn cross_slot(&self) -> Flow {
+        self.reply(reply::CROSS_SLOT);
+        Flow::Continue
     }
 
     /// The one shard of all keys; the first shard when there are none.
@@ -183,20 +200,30 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
-        let Some(backend) = self.pick(shard, access, at_primary) else {
+        let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
             .at_primary(at_primary);
-        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            if frame.len() >= BIG {
-                self.big = Some(Big { upstream: Rc::clone(upstream), entry });
-            } else {
-                upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
-            }
-        });
+        if frame.len() >= BIG {
+            self.big = Some(Big { upstream, entry });
+        } else {
+            upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
+        }
         Flow::Continue
+    }
+
+    /// The connection that takes a request for `shard` now: the session's own, when it has one to
+    /// that shard, else the shared one to the backend that is picked.
+    fn upstream(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<Rc<Upstream>> {
+        if self.state.pinned.is_some()
+            && let Some(own) = self.own(shard)
+        {
+            return Some(own);
+        }
+        let backend = self.pick(shard, access, at_primary)?;
+        Some(self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone))
     }
 
     /// Sends one part of a gather, written by `write`, to `shard`; when nobody there is ready, that
@@ -210,7 +237,7 @@ impl<'a> Scene<'a> {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let Part { seq, index, reach } = part;
-        let Some(backend) = self.pick(shard, access, at_primary) else {
+        let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
             self.unserved(shard, access, at_primary, &mut error);
             let name = self.cluster.shards.get(shard).map_or("", |shard| &shard.name);
@@ -220,13 +247,16 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            upstream.send(self.hub, entry, write);
-        });
+        upstream.send(self.hub, entry, write);
     }
 
     /// The backend that takes a request for `shard` now.
-    fn pick(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<&'a Arc<Backend>> {
+    pub(super) fn pick(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<&'a Arc<Backend>> {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let hub = self.hub;
         let cluster = self.cluster;
@@ -238,7 +268,13 @@ impl<'a> Scene<'a> {
     }
 
     /// Tells why [`Self::pick`] found nobody: requests do not wait for room, they are refused.
-    fn unserved(&self, shard: usize, access: Access, at_primary: bool, out: &mut Vec<u8>) {
+    pub(super) fn unserved(
+        &self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        out: &mut Vec<u8>,
+    ) {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let Some(shard) = self.cluster.shards.get(shard) else {
             return reply::cluster_down(out, "no such shard");

@@ -17,6 +17,7 @@ pub struct Entry {
     /// Only the primary may answer it, although it may be a read.
     pub at_primary: bool,
     pub reach: Reach,
+    pub patience: Patience,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -49,6 +50,16 @@ pub enum Reach {
     All,
 }
 
+/// How long a reply may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// What the cluster's timeouts say of its reach.
+    Usual,
+    /// The command waits in the server as long as its arguments say: it has a connection of its
+    /// own, and silence there says nothing.
+    Own,
+}
+
 /// The tries a request has behind it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
@@ -67,6 +78,7 @@ impl Entry {
             access,
             at_primary: access == Access::Write,
             reach: Reach::One,
+            patience: Patience::Usual,
             start_us,
             offset: 0,
             len: 0,
@@ -85,6 +97,12 @@ impl Entry {
     pub fn part(mut self, part: u16, reach: Reach) -> Self {
         self.part = part;
         self.reach = reach;
+        self
+    }
+
+    /// Lets it take as long as it says itself.
+    pub fn patient(mut self) -> Self {
+        self.patience = Patience::Own;
         self
     }
 

@@ -1,7 +1,13 @@
 //! What all sessions of one worker share: the snapshot's reader, the upstream connections, the
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
-use super::{client::Client, table::Commands, upstream::Upstream};
+use super::{
+    class::Class,
+    client::Client,
+    lease::Rested,
+    table::Commands,
+    upstream::{Purpose, Upstream},
+};
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
     policy::{dice::Dice, retry::Budget},
@@ -29,8 +35,11 @@ pub struct Hub {
     pub memory: Memory,
     spawn: Spawn,
     topology: RefCell<Reader>,
-    /// By backend id, then database.
+    /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    /// Those that one session has for itself, or the next one will.
+    leased: RefCell<Vec<Rc<Upstream>>>,
+    pub(super) rested: Rested,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -75,6 +84,8 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
+            leased: RefCell::default(),
+            rested: Rested::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -154,25 +165,25 @@ impl Hub {
         self: &Rc<Self>,
         cluster: &Cluster,
         backend: &Arc<Backend>,
-        db: u8,
+        class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
-        let (id, db_index) = (backend.id as usize, usize::from(db));
+        let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
-        if let Some(Some(open)) = table.get(id).and_then(|dbs| dbs.get(db_index)) {
+        if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
             return with(open);
         }
         drop(table);
-        let upstream = Upstream::open(self, cluster, Arc::clone(backend), db);
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
         let mut table = self.upstreams.borrow_mut();
         if table.len() <= id {
             table.resize_with(id + 1, Vec::new);
         }
-        if let Some(dbs) = table.get_mut(id) {
-            if dbs.len() <= db_index {
-                dbs.resize_with(db_index + 1, || None);
+        if let Some(classes) = table.get_mut(id) {
+            if classes.len() <= place {
+                classes.resize_with(place + 1, || None);
             }
-            if let Some(slot) = dbs.get_mut(db_index) {
+            if let Some(slot) = classes.get_mut(place) {
                 *slot = Some(Rc::clone(&upstream));
             }
         }
@@ -180,8 +191,24 @@ impl Hub {
         with(&upstream)
     }
 
+    /// A connection for one session.
+    pub(super) fn open_leased(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let backend = Arc::clone(backend);
+        let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
+        self.leased.borrow_mut().push(Rc::clone(&upstream));
+        upstream
+    }
+
     /// Forgets a connection that ended; the next request opens a new one.
     pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
+        if upstream.purpose != Purpose::Shared {
+            return self.leased.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        }
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -191,7 +218,8 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        self.upstreams.borrow().iter().flatten().flatten().map(Rc::clone).collect()
+        let (shared, leased) = (self.upstreams.borrow(), self.leased.borrow());
+        shared.iter().flatten().flatten().chain(leased.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {

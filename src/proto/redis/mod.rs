@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod class;
 pub mod client;
 mod commands_entry;
 pub mod commands_reply;
@@ -23,12 +24,14 @@ mod info;
 pub mod inline;
 pub mod keys;
 mod learn;
+mod lease;
 mod line;
 mod local;
 mod names;
 mod options;
 mod outbox;
 mod perfect;
+mod pin;
 pub mod probe;
 mod reply;
 mod route;

@@ -3,10 +3,12 @@
 
 use super::{
     args::Args,
+    class::Class,
     client::{Client, End, Event},
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    pin::Pinned,
     reply,
 };
 use crate::{
@@ -39,11 +41,13 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct State {
     pub authenticated: bool,
-    pub db: u8,
+    pub class: Class,
     pub name: Vec<u8>,
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
+    /// A connection of its own.
+    pub pinned: Option<Box<Pinned>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -71,9 +75,10 @@ pub async fn serve(
         guard: Guard { hub, client },
         state: State {
             authenticated: settings.password.is_none(),
-            db: 0,
+            class: Class::default(),
             name: Vec::new(),
             pickers,
+            pinned: None,
         },
         settings,
         decoder: Decoder::default(),
@@ -125,6 +130,9 @@ impl Session {
     fn batch(&mut self) {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
+        if self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done()) {
+            self.state.pinned = None;
+        }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
         let (Some(cluster), Some(commands)) =
@@ -157,12 +165,18 @@ impl Session {
                 Ok(Frame::Nothing(len)) => self.start += len,
                 Ok(Frame::Inline { len, line }) => {
                     flow = scene.inline(bytes.get(..line).unwrap_or_default());
-                    self.start += len;
-                    requests += 1;
+                    if flow != Flow::Hold {
+                        self.start += len;
+                        requests += 1;
+                    }
                 }
                 Ok(Frame::Request(len)) => {
                     let frame = bytes.get(..len).unwrap_or_default();
                     flow = scene.request(Args { frame, spans: self.decoder.spans() });
+                    if flow == Flow::Hold {
+                        self.decoder.reset();
+                        break;
+                    }
                     requests += 1;
                     match scene.big.take() {
                         Some(big) if self.start == 0 && len == self.input.len() => {
@@ -187,6 +201,10 @@ impl Session {
         } else if self.input.len() > BIG_INPUT && hub.memory.is_used_up() {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
+        }
+        if flow == Flow::Hold || self.state.pinned.is_some() {
+            // The session is to be told when nothing is under way.
+            client.has_room();
         }
         client.flush(hub);
         self.compact();

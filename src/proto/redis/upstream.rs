@@ -7,8 +7,9 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
+    class::Class,
     client::Client,
-    entry::{Entry, Owner},
+    entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
     outbox::Outbox,
@@ -39,7 +40,8 @@ use std::{
 pub struct Upstream {
     pub backend: Arc<Backend>,
     pub cluster: usize,
-    pub db: u8,
+    pub class: Class,
+    pub(super) purpose: Purpose,
     pub timeouts: Timeouts,
     inner: RefCell<Inner>,
     /// The flush is scheduled already.
@@ -48,6 +50,18 @@ pub struct Upstream {
     doomed: RefCell<Option<UpstreamError>>,
     /// The backend's count when it was opened.
     kills: u32,
+    /// A session has it for itself now.
+    leased: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All sessions of the worker.
+    Shared,
+    /// One session's at a time.
+    Leased,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +101,8 @@ pub enum Phase {
     Protocol,
     /// Control took the backend out.
     Evicted,
+    /// It was one session's own, and nobody has a use for it any more.
+    Released,
 }
 
 impl std::fmt::Display for Phase {
@@ -98,23 +114,33 @@ impl std::fmt::Display for Phase {
             Self::Read => "read",
             Self::Protocol => "protocol",
             Self::Evicted => "out of rotation",
+            Self::Released => "released",
         })
     }
 }
 
 impl Upstream {
     /// Starts connecting; requests may be sent at once and wait.
-    pub fn open(hub: &Rc<Hub>, cluster: &Cluster, backend: Arc<Backend>, db: u8) -> Rc<Self> {
+    pub(super) fn open(
+        hub: &Rc<Hub>,
+        cluster: &Cluster,
+        backend: Arc<Backend>,
+        class: Class,
+        purpose: Purpose,
+    ) -> Rc<Self> {
         let kills = backend.kills();
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
-            db,
+            class,
+            purpose,
             timeouts: cluster.timeouts,
             inner: RefCell::new(Inner { last_byte_us: hub.now_us(), ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
+            leased: Cell::new(false),
+            ended: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -146,6 +172,12 @@ impl Upstream {
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
         let keep = entry.access == Access::Read;
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
+    }
+
+    /// Sends a request of our own whose reply nobody hears.
+    pub(super) fn send_unheard(&self, hub: &Hub, bytes: &[u8]) {
+        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, hub.now_us());
+        self.send(hub, entry, |out| out.extend_from_slice(bytes));
     }
 
     /// Sends one big request without copying it.
@@ -186,6 +218,26 @@ impl Upstream {
     /// Whether the operator wants it closed, with all that is under way on it.
     pub(super) fn is_killed(&self) -> bool {
         self.backend.kills() != self.kills
+    }
+
+    /// A session has it for itself from now on, or no longer.
+    pub(super) fn set_leased(&self, leased: bool) {
+        self.leased.set(leased);
+    }
+
+    /// Whether a session has it for itself.
+    pub(super) fn is_leased(&self) -> bool {
+        self.leased.get()
+    }
+
+    /// Whether the connection is over, and whatever is sent is lost.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// The connection is over.
+    pub(super) fn set_ended(&self) {
+        self.ended.set(true);
     }
 
     /// Whether nothing is under way on it.
@@ -237,6 +289,9 @@ impl Upstream {
             return;
         }
         let Some(oldest) = inner.fifo.front() else { return };
+        if oldest.patience == Patience::Own {
+            return;
+        }
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
@@ -267,7 +322,7 @@ impl Upstream {
             ours: is_exhaustion(&error),
             ..self.error(Phase::Connect, error)
         })?;
-        handshake::greet(&mut stream, credentials, self.db, timeout)
+        handshake::greet(&mut stream, credentials, self.class, timeout)
             .await
             .map_err(|error| self.error(Phase::Handshake, error))?;
         Ok(stream)
