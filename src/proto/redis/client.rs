@@ -40,6 +40,10 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
+    /// A request of it has begun that is neither in its input nor in its line.
+    busy: bool,
+    /// The session is to look around, whatever it waits for.
+    resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -115,6 +119,8 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
+                busy: false,
+                resumed: false,
                 closing: None,
                 end: None,
                 barrier: false,
@@ -162,7 +168,8 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room(self.limits.pipeline) {
+        let resumed = std::mem::take(&mut inner.resumed);
+        if resumed || inner.stalled && inner.has_room(self.limits.pipeline) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -171,7 +178,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() {
+            if hub.is_draining() && read && input.is_empty() && !inner.busy {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -308,6 +315,18 @@ impl Client {
     /// connection and must not overtake.
     pub(super) fn wait_for_all(&self) {
         self.inner.borrow_mut().barrier = true;
+    }
+
+    /// Lets its session go on, which waited for room elsewhere.
+    pub(super) fn resume(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.resumed = true;
+        inner.wake();
+    }
+
+    /// Something of it is under way that neither its input nor its line shows, or no longer.
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.inner.borrow_mut().busy = busy;
     }
 
     /// Ends the session once every reply is written; nothing more is read.

@@ -10,7 +10,7 @@ use super::{
     reply,
     scan::Scanner,
     tally::{Settled, Tally},
-    upstream::{Inner, Phase, Upstream, UpstreamError},
+    upstream::{Inner, MOST_FED, Phase, Upstream, UpstreamError},
 };
 use crate::net::stream::Stream;
 use std::{
@@ -107,6 +107,11 @@ impl Upstream {
                 Poll::Ready(result) => result?,
                 Poll::Pending => break,
             }
+        }
+        if inner.outbox.pending() <= MOST_FED
+            && let Some(feeder) = inner.feeder.take()
+        {
+            feeder.resume();
         }
         inner.charge(hub);
         Ok(())

@@ -74,6 +74,8 @@ pub(super) struct Inner {
     suspected_us: u64,
     /// We do not read, for the client of the reply under way reads too slowly.
     pub(super) held_up: bool,
+    /// The client that sends faster than is written here.
+    pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -180,6 +182,25 @@ impl Upstream {
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
     }
 
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
         let keep = entry.access == Access::Read;
@@ -200,8 +221,14 @@ impl Upstream {
         if let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
+        drop(inner);
+        self.schedule();
+    }
+
+    /// Has its task write what was appended.
+    fn schedule(&self) {
         if !self.scheduled.replace(true)
-            && let Some(waker) = &inner.waker
+            && let Some(waker) = &self.inner.borrow().waker
         {
             waker.wake_by_ref();
         }
@@ -364,6 +391,8 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// Of a request that is passed on while it comes, as much may wait to be written.
+pub(super) const MOST_FED: usize = 512 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
