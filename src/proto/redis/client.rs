@@ -82,6 +82,8 @@ pub enum End {
     Protocol,
     /// It read too slowly: `redis.client_output_limit`.
     OutputLimit,
+    /// Others waited for longer than `redis.slow_client_grace` behind what it did not read.
+    SlowReader,
     /// `limits.memory`.
     Memory,
     /// `timeouts.client_idle`.
@@ -378,6 +380,11 @@ impl Client {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Microseconds for which others may wait behind a reply that it does not read.
+    pub(super) fn grace_us(&self) -> u64 {
+        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// When it last sent something, if nothing of it is under way.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
@@ -412,6 +419,8 @@ pub struct Limits {
     pub pipeline: usize,
     /// Silence after which it is closed; zero: never.
     pub idle: Duration,
+    /// How long others may wait behind its reply while it does not read.
+    pub grace: Duration,
 }
 
 impl Inner {

@@ -8,7 +8,7 @@
 
 use super::{
     class::Class,
-    client::Client,
+    client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
@@ -72,8 +72,10 @@ pub(super) struct Inner {
     recent: Recent,
     pub(super) last_byte_us: u64,
     suspected_us: u64,
-    /// We do not read, for the client of the reply under way reads too slowly.
-    pub(super) held_up: bool,
+    /// Since when we do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: Option<u64>,
+    /// Nothing new is sent on it.
+    pub(super) retired: bool,
     /// The client that sends faster than is written here.
     pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
@@ -311,9 +313,9 @@ impl Upstream {
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
-        if inner.held_up {
+        if let Some(since_us) = inner.held_up {
             inner.last_byte_us = now_us;
-            return;
+            return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
         if oldest.patience == Patience::Own {
@@ -362,6 +364,23 @@ impl Inner {
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;
+        }
+    }
+
+    /// Closes the client that does not read its reply when others have waited behind it for long
+    /// enough. When nobody waits, it may take its time.
+    fn end_patience(&self, waited_us: u64) {
+        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
+            Owner::Client(client) => Some(client),
+            Owner::Tombstone | Owner::Commands => None,
+        });
+        let Some(slow) = waiting.next() else { return };
+        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
+            tracing::info!(
+                client = slow.id,
+                "a client that does not read its reply is closed: others wait behind it"
+            );
+            slow.kill(End::SlowReader);
         }
     }
 
