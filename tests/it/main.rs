@@ -40,6 +40,7 @@ mod redis_order;
 mod redis_reads;
 mod redis_rogue;
 mod redis_route;
+mod redis_soak;
 mod redis_spread;
 mod server;
 mod slots;
