@@ -47,7 +47,8 @@ fn no_reply_reaches_another_client() {
         }
     });
     let (values, errors, cuts) = (values.into_inner(), errors.into_inner(), cuts.into_inner());
-    println!("{values} values, {errors} errors, {cuts} cuts in {:?}, none wrong", start.elapsed());
+    let told = format!("{values} values, {errors} errors, {cuts} cuts in {:?}\n", start.elapsed());
+    std::io::stderr().write_all(told.as_bytes()).unwrap();
     assert!(values > 9 * errors, "{values} values, {errors} errors");
     assert!(errors > 0 && cuts > 0, "the faults were not felt, so this proved nothing");
     assert_eq!(sluice.metrics().sum("sluice_panics_total", &[]), 0.0);
