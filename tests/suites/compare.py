@@ -1,18 +1,28 @@
 """What a run's names say against a direct server's and against the list of known differences."""
 
+import re
 from pathlib import Path
 
 KNOWN = Path(__file__).parent / "known"
+SHOWN = 300  # lines of names on the screen; more are told by their reasons
 
 
 def read_names(file):
-    """{name: status}; a test that passes and then fails to clean up has failed."""
+    """{name: (status, cause)}; a test that passes and then fails to clean up has failed."""
     names = {}
-    for line in file.read_text().splitlines():
-        status, name = line.split("\t", 1)
-        if names.get(name) != "failed":
-            names[name] = status
+    for line in file.read_text().splitlines() if file.exists() else []:
+        status, name, cause = line.split("\t", 2)
+        if names.get(name, "")[:1] != ("failed",):
+            names[name] = (status, cause)
     return names
+
+
+def write_names(file, names):
+    file.write_text("".join(f"{status}\t{name}\t{cause}\n" for name, (status, cause) in names.items()))
+
+
+def passes(names):
+    return {name for name, (status, _) in names.items() if status == "ok"}
 
 
 def read_known(run):
@@ -31,28 +41,43 @@ def read_known(run):
 
 
 def differs(direct, got):
-    """The names that pass directly and not here, with what became of them."""
-    return {
-        name: got.get(name, "missing")
-        for name, status in direct.items()
-        if status == "ok" and got.get(name) != "ok"
-    }
+    """{name: cause} of one unit's names that pass directly and not here."""
+    last = [cause for status, cause in got.values() if status == "failed"]
+    never = f"never ran, after: {last[-1]}" if last else "never ran"
+    lost = passes(direct) - passes(got)
+    return {name: got[name][1] or "not run" if name in got else never for name in sorted(lost)}
 
 
 def totals(names):
-    states = list(names.values())
+    states = [status for status, _ in names.values()]
     return " / ".join(str(states.count(state)) for state in ("ok", "failed", "skipped"))
 
 
-def verdict(run, direct, got):
-    """Prints it; true when every difference is known and every known one is still there."""
+def by_reason(names):
+    """Lines for a list in known/: each reason, the most frequent first, and its names. A cause that
+    is an error of Sluice's is cut to that, and numbers are one."""
+    groups = {}
+    for name, cause in names.items():
+        ours = re.search(r"'[A-Z|]+' is (not supported yet|disabled)|sluice: .*", cause)
+        reason = re.sub(r"\d+", "N", ours[0] if ours else cause)[:160]
+        groups.setdefault(reason, []).append(name)
+    for reason, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        yield f"# {reason}"
+        yield from group
+
+
+def verdict(run, direct, found, out):
+    """Prints it, and writes all of it to out/differs.txt; true when every difference is known and every known one is still there."""
     known, loose = read_known(run)
-    found = differs(direct, got)
-    new = {name: status for name, status in found.items() if name not in known and name not in loose}
-    gone = [name for name in known if direct.get(name) == "ok" and name not in found]
+    new = {name: cause for name, cause in found.items() if name not in known and name not in loose}
+    gone = sorted(known.keys() & passes(direct) - found.keys())
     print(f"   {len(found)} names pass directly and not here, {len(found) - len(new)} of them known")
-    for name, status in new.items():
-        print(f"   {status:8} {name}")
+    lines = list(by_reason(new))
+    (out / "differs.txt").write_text("\n".join([*lines, ""]))
+    for line in lines if len(lines) <= SHOWN else [line for line in lines if line.startswith("# ")]:
+        print("   " + line)
+    if len(lines) > SHOWN:
+        print(f"   the names are in {out / 'differs.txt'}")
     for name in gone:
-        print(f"   passes now: take it out of {KNOWN.name}/{run}.txt: {name}")
+        print(f"   passes now, take it out of {KNOWN.name}/{run}.txt: {name}")
     return not new and not gone

@@ -13,5 +13,7 @@ def pytest_runtest_logreport(report):
         status = "ok"
     else:
         return
+    crash = getattr(report.longrepr, "reprcrash", None) if status == "failed" else None
+    cause = " ".join(crash.message.split())[:200] if crash else ""
     with open(os.environ["NAMES"], "a") as names:
-        names.write(f"{status}\t{report.nodeid}\n")
+        names.write(f"{status}\t{report.nodeid}\t{cause}\n")

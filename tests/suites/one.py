@@ -1,6 +1,6 @@
 """Runs one unit of a suite in the network namespace it finds itself in. It compares nothing.
 
-Usage: one.py RUN UNIT FOLDER. FOLDER gets every log, and `names`: a line `status<tab>name` each."""
+Usage: one.py RUN UNIT FOLDER. FOLDER gets every log, and `names`: a line `status<tab>name<tab>cause` each."""
 
 import os
 import re
@@ -29,20 +29,23 @@ def tcl(run, unit, folder):
     with open(folder / "suite.log", "w") as log:
         ended = subprocess.run(command, cwd=tree, stdout=log, stderr=log)
     with open(folder / "names", "w") as names:
-        for status, name in tcl_names((folder / "suite.log").read_text(errors="replace")):
-            names.write(f"{status}\t{unit}: {name}\n")
+        for status, name, cause in tcl_names((folder / "suite.log").read_text(errors="replace")):
+            names.write(f"{status}\t{unit}: {name}\t{cause}\n")
     return ended.returncode
 
 
 def tcl_names(text):
+    """(status, name, cause); the cause of a failure is the line after it."""
     seen = {}
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    for line, after in zip(lines, [*lines[1:], ""]):
         found = re.match(r"\[(ok|err|ignore|exception)\]: (.*)", line)
         if not found:
             continue
-        name = re.sub(r" \(\d+ ms\)$| in tests/\S+\.tcl$", "", found[2])
+        status, name = STATUS[found[1]], re.sub(r" \(\d+ ms\)$| in tests/\S+\.tcl$", "", found[2])
         seen[name] = seen.get(name, 0) + 1  # a loop's tests often share one name
-        yield STATUS[found[1]], name if seen[name] == 1 else f"{name} ({seen[name]})"
+        cause = re.sub(r"\s+", " ", after if name != after else "") if status == "failed" else ""
+        yield status, name if seen[name] == 1 else f"{name} ({seen[name]})", cause
 
 
 def py(run, unit, folder):

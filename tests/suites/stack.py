@@ -18,6 +18,15 @@ SENTINELS = (26379, 26380, 26381)
 SERVERS = (7001, 7002, 7003)  # behind Sluice
 SLICED = 10  # a slicer stands this many ports above what it forwards to
 HERE = Path(__file__).parent
+SLUICE = os.environ.get("SLUICE", "target/debug/sluice")
+
+
+def refusal(run, folder):
+    """What this Sluice has against the configuration of the run; "" when it takes it."""
+    file = folder / "check.yaml"
+    file.write_text(runs.config(run, FRONT, SERVERS[: run.shards]))
+    checked = subprocess.run([SLUICE, "check", "-c", file], capture_output=True, text=True)
+    return (checked.stderr + checked.stdout).strip() if checked.returncode else ""
 
 
 class Stack:
@@ -66,11 +75,7 @@ class Stack:
             servers = [port + SLICED for port in servers]
         file = self.folder / "sluice.yaml"
         file.write_text(runs.config(run, listen, servers))
-        program = os.environ.get("SLUICE", "target/debug/sluice")
-        checked = subprocess.run([program, "check", "-c", file], capture_output=True, text=True)
-        if checked.returncode:
-            sys.exit(f"sluice refuses the configuration of this run:\n{checked.stderr}{checked.stdout}")
-        self.spawn("sluice", [program, "run", "-c", file], listen)
+        self.spawn("sluice", [SLUICE, "run", "-c", file], listen)
         until("an answer through Sluice", lambda: cli(listen, "dbsize").strip().isdigit())
         if run.sliced:
             self.slicer(FRONT, listen)
