@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-KNOWN = Path(__file__).parent / "known"
+KNOWN = Path(__file__).parents[2] / "docs" / "redis-suites"
 SHOWN = 300  # lines of names on the screen; more are told by their reasons
 
 
@@ -54,8 +54,8 @@ def totals(names):
 
 
 def by_reason(names):
-    """Lines for a list in known/: each reason, the most frequent first, and its names. A cause that
-    is an error of Sluice's is cut to that, and numbers are one."""
+    """Lines for a list of known differences: each reason, the most frequent first, and its names.
+    A cause that is an error of Sluice's is cut to that, and all numbers are one."""
     groups = {}
     for name, cause in names.items():
         ours = re.search(r"'[A-Z|]+' is (not supported yet|disabled)|sluice: .*", cause)
@@ -67,7 +67,8 @@ def by_reason(names):
 
 
 def verdict(run, direct, found, out):
-    """Prints it, and writes all of it to out/differs.txt; true when every difference is known and every known one is still there."""
+    """Prints it, and writes all of it to out/differs.txt; true when every difference is known and
+    every known one is still there."""
     known, loose = read_known(run)
     new = {name: cause for name, cause in found.items() if name not in known and name not in loose}
     gone = sorted(known.keys() & passes(direct) - found.keys())

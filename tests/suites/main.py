@@ -142,7 +142,8 @@ def show_known(run):
     """What differed when the run last ran, with the reasons there are and the causes where none is."""
     known, loose = compare.read_known(run)
     found = flatten(differs(run, units(RUNS[run].suite)))
-    for line in compare.by_reason({name: known.get(name, cause) for name, cause in found.items() if name not in loose}):
+    told = {name: known.get(name, cause) for name, cause in found.items() if name not in loose}
+    for line in compare.by_reason(told):
         print(line)
     for name in sorted(loose):
         print(f"~ {name}")
