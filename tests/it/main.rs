@@ -8,6 +8,7 @@ mod access_log;
 mod balance;
 mod control;
 mod harness;
+mod http_again;
 mod http_blame;
 mod http_browser;
 mod http_drain;
