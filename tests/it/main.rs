@@ -39,6 +39,7 @@ mod redis_order;
 mod redis_reads;
 mod redis_rogue;
 mod redis_route;
+mod redis_scripts;
 mod redis_spread;
 mod server;
 mod slots;

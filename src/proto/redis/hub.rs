@@ -5,8 +5,10 @@ use super::{
     class::Class,
     client::Client,
     lease::Rested,
+    library::Library,
+    scripts::Scripts,
     table::Commands,
-    upstream::{Purpose, Upstream},
+    upstream::{Phase, Purpose, Upstream},
 };
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
@@ -37,9 +39,12 @@ pub struct Hub {
     topology: RefCell<Reader>,
     /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    /// Shared too, of the classes that are seldom wanted, by backend id.
+    rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
     /// Those that one session has for itself, or the next one will.
     leased: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) scripts: Scripts,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -67,6 +72,8 @@ pub struct Parts {
     pub topology: Reader,
     /// The commands of each cluster.
     pub commands: Vec<Commands>,
+    /// The scripts that clients have shown, of the whole process.
+    pub library: Arc<Library>,
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
@@ -84,8 +91,10 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
+            rare: RefCell::default(),
             leased: RefCell::default(),
             rested: Rested::default(),
+            scripts: Scripts::new(parts.library),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -168,6 +177,9 @@ impl Hub {
         class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
+        if !class.is_usual() {
+            return with(&self.rare_upstream(cluster, backend, class));
+        }
         let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
         if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
@@ -191,6 +203,37 @@ impl Hub {
         with(&upstream)
     }
 
+    #[cold]
+    fn rare_upstream(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let key = (backend.id, class);
+        if let Some(open) = self.rare.borrow().get(&key) {
+            return Rc::clone(open);
+        }
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
+        self.rare.borrow_mut().insert(key, Rc::clone(&upstream));
+        upstream
+    }
+
+    /// Closes the connections of rare classes that nobody has wanted for a while.
+    pub(super) fn sweep_rare(&self, now_us: u64) {
+        let mut idle = Vec::new();
+        self.rare.borrow_mut().retain(|_, upstream| {
+            let goes = upstream.is_idle(now_us, RARE_US);
+            if goes {
+                idle.push(Rc::clone(upstream));
+            }
+            !goes
+        });
+        for upstream in idle {
+            upstream.end(Phase::Released, "not wanted for a while");
+        }
+    }
+
     /// A connection for one session.
     pub(super) fn open_leased(
         self: &Rc<Self>,
@@ -209,6 +252,9 @@ impl Hub {
         if upstream.purpose != Purpose::Shared {
             return self.leased.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
         }
+        if !upstream.class.is_usual() {
+            return self.rare.borrow_mut().retain(|_, open| !Rc::ptr_eq(open, upstream));
+        }
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -218,8 +264,10 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        let (shared, leased) = (self.upstreams.borrow(), self.leased.borrow());
-        shared.iter().flatten().flatten().chain(leased.iter()).map(Rc::clone).collect()
+        let (shared, rare) = (self.upstreams.borrow(), self.rare.borrow());
+        let leased = self.leased.borrow();
+        let shared = shared.iter().flatten().flatten().chain(rare.values());
+        shared.chain(leased.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {
@@ -272,6 +320,9 @@ impl Hub {
         }
     }
 }
+
+/// How long an idle connection of a rare class is kept.
+const RARE_US: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {
