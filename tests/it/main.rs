@@ -33,6 +33,7 @@ mod probe;
 mod redis_auth;
 mod redis_clients;
 mod redis_faults;
+mod redis_forms;
 mod redis_hostile;
 mod redis_local;
 mod redis_order;

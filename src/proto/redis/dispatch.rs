@@ -6,6 +6,8 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner, Reach},
     fan_out,
+    flags::flag,
+    forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
     inline,
@@ -156,6 +158,9 @@ impl<'a> Scene<'a> {
         match self.shard_of_all(found, args) {
             Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
+            }
+            Some(shard) if command.flags & flag::HAS_RO != 0 => {
+                forms::forward(self, shard, command, args)
             }
             Some(shard) => self.forward(shard, command, args.frame),
             None => self.cross_slot(),

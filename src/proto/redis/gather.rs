@@ -172,7 +172,9 @@ fn and(parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let count = parts.iter().map(|part| part.count).min().unwrap_or(0);
     wire::array(out, count);
     for _ in 0..count {
-        let all = parts.iter_mut().fold(true, |all, part| part.next() == Some(b":1\r\n") && all);
+        let others =
+            parts.iter_mut().filter_map(|part| part.next().filter(|one| *one != b":1\r\n"));
+        let all = others.count() == 0;
         wire::integer(out, i64::from(all));
     }
 }

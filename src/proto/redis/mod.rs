@@ -12,6 +12,7 @@ mod entry;
 mod failure;
 mod fan_out;
 pub mod flags;
+mod forms;
 pub mod frame;
 mod fuzz_replies;
 mod fuzz_requests;
