@@ -150,7 +150,10 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("max_bulk", Size(listener.redis.max_bulk))
         .text("client_output_limit", Size(listener.redis.client_output_limit))
         .row("allow", &listener.redis.allow)
-        .row("deny", &listener.redis.deny);
+        .row("deny", &listener.redis.deny)
+        .text("multi", word(words::MULTI, &listener.redis.multi))
+        .text("multi_max_commands", listener.redis.multi_max_commands)
+        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes));
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));

@@ -35,6 +35,7 @@ mod redis_clients;
 mod redis_faults;
 mod redis_hostile;
 mod redis_local;
+mod redis_multi;
 mod redis_order;
 mod redis_reads;
 mod redis_rogue;

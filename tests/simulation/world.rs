@@ -15,6 +15,7 @@ use sluice::{
         client::Limits,
         duty,
         hub::{Hub, Parts},
+        multi::Rules,
         session::{self, Settings},
         table::Commands,
     },
@@ -155,6 +156,7 @@ impl World {
             limits: Limits { output: 64 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: Rules::default(),
             tls: None,
         };
         let all = SHARDS * MEMBERS;

@@ -202,6 +202,9 @@ fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
         client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
+        multi: reader.choice(&section, "multi", words::MULTI),
+        multi_max_commands: reader.integer(&section, "multi_max_commands").unwrap_or_default(),
+        multi_max_bytes: reader.size(&section, "multi_max_bytes").unwrap_or_default(),
     };
     if let Some(both) = redis.allow.iter().find(|command| redis.deny.contains(command))
         && let Some(field) = section.field("deny")

@@ -44,6 +44,8 @@ struct Inner {
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// In the middle of a transaction, which a drain lets come to its end.
+    unfinished: bool,
     /// Nothing more is sent before everything is answered.
     barrier: bool,
     /// Bytes of the requests sent since nothing was under way.
@@ -117,6 +119,7 @@ impl Client {
                 held_back: false,
                 closing: None,
                 end: None,
+                unfinished: false,
                 barrier: false,
                 asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
@@ -171,7 +174,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() {
+            if hub.is_draining() && read && input.is_empty() && !inner.unfinished {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -308,6 +311,11 @@ impl Client {
     /// connection and must not overtake.
     pub(super) fn wait_for_all(&self) {
         self.inner.borrow_mut().barrier = true;
+    }
+
+    /// A transaction is open from now on, or no longer.
+    pub(super) fn set_unfinished(&self, unfinished: bool) {
+        self.inner.borrow_mut().unfinished = unfinished;
     }
 
     /// Ends the session once every reply is written; nothing more is read.

@@ -136,6 +136,7 @@ mod tests {
     use super::{
         super::{
             client::{Client, Limits},
+            multi::Rules,
             session::{self, Settings},
             testing,
         },
@@ -161,6 +162,7 @@ mod tests {
             limits: Limits { output: 64, pipeline: 64, idle },
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: Rules::default(),
             tls: None,
         })
     }

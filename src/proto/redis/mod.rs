@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -27,6 +28,7 @@ mod learn;
 mod lease;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;

@@ -8,6 +8,7 @@ use super::{
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    multi::{Rules, Transaction},
     pin::Pinned,
     reply,
 };
@@ -33,6 +34,7 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    pub multi: Rules,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
 }
@@ -48,6 +50,8 @@ pub(super) struct State {
     pub pickers: [Picker; PICKERS],
     /// A connection of its own.
     pub pinned: Option<Box<Pinned>>,
+    /// MULTI was sent, EXEC and DISCARD were not.
+    pub transaction: Option<Box<Transaction>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -79,6 +83,7 @@ pub async fn serve(
             name: Vec::new(),
             pickers,
             pinned: None,
+            transaction: None,
         },
         settings,
         decoder: Decoder::default(),
@@ -106,6 +111,14 @@ struct Session {
     eof: bool,
 }
 
+impl State {
+    /// The connection of its own goes, and what it has left the session with is taken over.
+    fn let_go(&mut self) {
+        let selected = self.pinned.take().and_then(|pinned| pinned.selected?.take());
+        self.class.db = selected.unwrap_or(self.class.db);
+    }
+}
+
 /// Whatever ends a session, its socket is closed and nothing of it stays behind.
 struct Guard {
     hub: Rc<Hub>,
@@ -131,7 +144,7 @@ impl Session {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
         if self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done()) {
-            self.state.pinned = None;
+            self.state.let_go();
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
@@ -150,6 +163,7 @@ impl Session {
             now_us,
             out_of_memory: hub.memory.is_used_up(),
             big: None,
+            aside: None,
         };
         let mut requests = 0;
         let mut flow = Flow::Continue;
@@ -208,7 +222,8 @@ impl Session {
         }
         client.flush(hub);
         self.compact();
-        self.guard.client.charge(&self.guard.hub, self.input.capacity(), now_us);
+        let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
+        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
     }
 
     /// Gives the buffer back when all of it is dispatched, else keeps what is left.

@@ -5,6 +5,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    multi::Rules,
     session::{self, Settings},
     table::Commands,
 };
@@ -43,6 +44,8 @@ pub(super) struct Stage {
     pub(super) hub: Rc<Hub>,
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) limits: Limits,
+    /// Of clients that come from now on.
+    pub(super) rules: Rules,
     publisher: Publisher,
     timeouts: Timeouts,
     reports: Receiver<Report>,
@@ -107,6 +110,7 @@ impl Stage {
         let stage = Self {
             hub,
             limits: Limits { output: 32 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
+            rules: Rules::default(),
             publisher,
             timeouts,
             reports,
@@ -182,6 +186,7 @@ impl Stage {
             limits: self.limits,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: self.rules,
             tls: None,
         };
         let hub = Rc::clone(&self.hub);

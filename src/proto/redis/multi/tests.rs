@@ -1,0 +1,1 @@
+//! Transactions with a backend played by hand.
