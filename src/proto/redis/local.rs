@@ -67,6 +67,9 @@ fn select(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
             if scene.state.class.db != db {
                 scene.client.wait_for_all();
                 scene.state.class.db = db;
+                if let Some(own) = scene.move_own() {
+                    return scene.send_over(own, Access::Read, true, args.frame);
+                }
             }
             fixed(scene, reply::OK)
         }

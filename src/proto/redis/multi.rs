@@ -397,6 +397,7 @@ impl Scene<'_> {
         let locals = locals.into_iter().map(|(place, frame)| (place, self.aside(&frame))).collect();
         let ends = Ends { locals, selects, ..Ends::default() };
         if let (false, Some(pinned)) = (ends.selects.is_empty(), &mut self.state.pinned) {
+            pinned.moved = true;
             pinned.lease.is_spoilt = true;
             pinned.selected = Some(Rc::clone(&ends.selected));
         }
@@ -445,7 +446,7 @@ impl Scene<'_> {
     fn set_in_multi(&mut self, in_multi: bool) {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.in_multi = in_multi;
-            pinned.lease.is_spoilt = in_multi;
+            pinned.lease.is_spoilt = in_multi || pinned.moved;
             pinned.lease.watches &= in_multi;
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Pinned {
     pub shard: usize,
     /// MULTI is open on it.
     pub in_multi: bool,
+    /// It is in another database than those who come after expect.
+    pub moved: bool,
     /// The database in which a transaction has left it, once that is known.
     pub selected: Option<Rc<Cell<Option<u8>>>>,
 }
@@ -60,7 +62,7 @@ impl Scene<'_> {
         };
         let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
         self.state.pinned =
-            Some(Box::new(Pinned { lease, shard, in_multi: false, selected: None }));
+            Some(Box::new(Pinned { lease, shard, in_multi: false, moved: false, selected: None }));
         Ok(())
     }
 
@@ -69,6 +71,16 @@ impl Scene<'_> {
         let pinned = self.state.pinned.as_deref()?;
         let upstream = pinned.lease.upstream();
         (pinned.shard == shard && !upstream.has_ended()).then(|| Rc::clone(upstream))
+    }
+
+    /// The session's own connection, which SELECT is to take to another database as well: then it
+    /// is nobody else's any more.
+    pub(super) fn move_own(&mut self) -> Option<Rc<Upstream>> {
+        let pinned = self.state.pinned.as_mut()?;
+        pinned.moved = true;
+        pinned.lease.is_spoilt = true;
+        let shard = pinned.shard;
+        self.own(shard)
     }
 
     /// WATCH: from here to EXEC, DISCARD or UNWATCH the session's requests for that shard go over a
