@@ -3,6 +3,7 @@
 //! the reading itself.
 
 mod access_log;
+mod dedicated;
 mod http;
 mod limits;
 mod probe;
@@ -10,6 +11,7 @@ mod sticky;
 pub(super) mod tls;
 
 pub(super) use access_log::ACCESS_LOG;
+pub(super) use dedicated::DEDICATED;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
@@ -345,7 +347,12 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         later("cross_shard_multi"),
         later("multi_max_commands"),
         later("multi_max_bytes"),
-        later("strict_order"),
+        key(
+            "strict_order",
+            Kind::Switch,
+            "false",
+            "A request for another shard waits until the shard before it has replied.",
+        ),
         later("split_writes"),
         later("mget_partial"),
         later("cluster_spoof"),
@@ -440,10 +447,14 @@ pub(super) static CLUSTER: Scope = Scope {
             "Where the key of an http request is: the same key, the same shard; over `backends`, what maglev pins.",
         ),
         later("tls"),
-        later("dedicated"),
+        key(
+            "dedicated",
+            Kind::Map(&DEDICATED),
+            "",
+            "Connections that one client has for itself: while it watches keys or waits in the server, or always (upstream.mode).",
+        ),
         later("pool"),
         later("idle_timeout"),
-        later("strict_order"),
         later("http"),
         later("protocol"),
     ],
@@ -620,9 +631,9 @@ pub(super) static UPSTREAM: Scope = Scope {
         key("password_file", Kind::Path, "", "A file that holds the password."),
         key(
             "mode",
-            Kind::Choice { now: &["shared"], later: &["dedicated"] },
+            choice(words::UPSTREAM_MODE_WORDS),
             "shared",
-            "shared: the clients of a worker share one connection per backend.",
+            "shared: the clients of a worker share one connection per backend; dedicated: each has its own.",
         ),
         key(
             "http2",

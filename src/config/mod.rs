@@ -38,7 +38,8 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        door::DoorLimits,
     },
 };
 use ipnet::IpNet;
@@ -252,6 +253,8 @@ pub struct RedisListener {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
 }
 
 /// A password or a key: never printed.
@@ -281,6 +284,7 @@ pub struct Cluster {
     pub tls: Option<ClientFiles>,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub dedicated: Dedicated,
     pub http: HttpCluster,
 }
 

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, http, limits, probe, shard, sticky, tls};
+use super::{balance, dedicated, http, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
@@ -40,6 +40,7 @@ pub(super) fn cluster(
     let reads = reads(reader, &section, &shards);
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
+    let mode = reader.choice(&of_upstream, "mode", words::UPSTREAM_MODE);
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
     let checks = reader.section(&section, "check");
@@ -58,6 +59,7 @@ pub(super) fn cluster(
         upstream: upstream(reader, &of_upstream),
         tls: tls::upstream(reader, &of_upstream),
         commands: commands(reader, &section),
+        dedicated: dedicated::dedicated(reader, &section, mode),
         http: of_http,
     })
 }
@@ -98,7 +100,8 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis") | ("upstream", "user" | "password" | "password_file" | "mode")
+        ("", "redis" | "dedicated")
+        | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
             Some(other)
@@ -106,7 +109,7 @@ fn only_with_its_kind(
         ("timeouts", "fan_out" | "stall" | "client_idle") if own == "backends" => Some(other),
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
-        ("", "redis")
+        ("", "redis" | "dedicated")
         | ("timeouts", "fan_out" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>
@@ -211,7 +214,6 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
 }
 
 fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
-    reader.value(section, "mode", values::choice);
     let credentials =
         Credentials { user: reader.text(section, "user"), password: reader.password(section) };
     let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));

@@ -121,9 +121,7 @@ impl<'a> Scene<'a> {
             kind = allowed(command, args);
         }
         match kind {
-            Kind::Keyed if command.blocking && command.blocks(args) => {
-                self.say(|out| reply::not_yet(out, command.name))
-            }
+            Kind::Keyed if command.blocking && command.blocks(args) => self.block(command, args),
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
             Kind::Watch => {
@@ -161,13 +159,13 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn cross_slot(&self) -> Flow {
+    pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
     }
 
     /// The one shard of all keys; the first shard when there are none.
-    fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
+    pub(super) fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
         let mut shards =
             found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
         let Some(first) = shards.next() else { return Some(0) };

@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod blocking;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -49,6 +50,7 @@ mod testing;
 mod tree;
 mod turn;
 pub mod upstream;
+mod waiting;
 mod wire;
 
 pub use reply::refused;

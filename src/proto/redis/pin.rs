@@ -51,7 +51,7 @@ impl Scene<'_> {
                 self.unserved(shard, Access::Write, true, out);
             }));
         };
-        let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
+        let lease = self.lease(backend)?;
         self.state.pinned = Some(Box::new(Pinned { lease, shard }));
         Ok(())
     }

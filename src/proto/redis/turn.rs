@@ -118,7 +118,7 @@ impl Upstream {
         let mut waiting = inner.fifo.iter();
         let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
             Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands => true,
+            Owner::Tombstone | Owner::Commands | Owner::Number => true,
         };
         inner.held_up = match waiting.next() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
@@ -147,7 +147,7 @@ impl Upstream {
                     };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
-                    let (access, start_us) = (entry.access, entry.start_us);
+                    let (access, start_us) = (entry.access, entry.counted_us());
                     let settled = self.settle(hub, entry, reply, &mut turn.touched);
                     tally.count(hub, self, access, start_us, settled);
                 }
@@ -184,7 +184,9 @@ impl Upstream {
         if front.offset + u64::from(front.len) > inner.outbox.written() {
             return None;
         }
-        hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        if front.is_work() {
+            hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        }
         inner.fifo.pop_front()
     }
 
@@ -212,6 +214,10 @@ impl Upstream {
                 }
             }
             Owner::Tombstone => Settled::No,
+            Owner::Number => {
+                self.learn_number(reply);
+                Settled::No
+            }
             Owner::Commands => {
                 hub.learn_commands(self.cluster, reply);
                 Settled::No
@@ -237,7 +243,7 @@ impl Upstream {
                     Some(client)
                 }
                 Owner::Tombstone => None,
-                Owner::Client(_) | Owner::Commands => return Ok(()),
+                Owner::Client(_) | Owner::Commands | Owner::Number => return Ok(()),
             }
         };
         let n = turn.scanner.passable(available);

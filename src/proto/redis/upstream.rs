@@ -12,6 +12,7 @@ use super::{
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
+    lease::micros,
     outbox::Outbox,
 };
 use crate::{
@@ -25,13 +26,13 @@ use crate::{
         access::Access,
         suspicion::{Recent, is_suspect},
     },
-    topology::{Backend, Cluster, Outcome, Timeouts},
+    topology::{Backend, Cluster, Outcome, Standing, Timeouts},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Waker,
 };
 
@@ -53,6 +54,17 @@ pub struct Upstream {
     /// A session has it for itself now.
     leased: Cell<bool>,
     ended: Cell<bool>,
+    /// What was said on it makes it of no use to others.
+    spoilt: Cell<bool>,
+    /// When the command that waits in the server must have been answered, on the worker's clock; 0:
+    /// whenever.
+    deadline_us: Cell<u64>,
+    /// A session's silence on it ends it; 0: never.
+    silence_us: u64,
+    pub(super) opened_us: u64,
+    /// How others know it.
+    standing: Arc<Standing>,
+    asked_number: Cell<bool>,
 }
 
 /// Whose a connection is.
@@ -128,19 +140,25 @@ impl Upstream {
         class: Class,
         purpose: Purpose,
     ) -> Rc<Self> {
-        let kills = backend.kills();
+        let (kills, now_us) = (backend.kills(), hub.now_us());
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
             class,
             purpose,
             timeouts: cluster.timeouts,
-            inner: RefCell::new(Inner { last_byte_us: hub.now_us(), ..Inner::default() }),
+            inner: RefCell::new(Inner { last_byte_us: now_us, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
             leased: Cell::new(false),
             ended: Cell::new(false),
+            spoilt: Cell::new(false),
+            deadline_us: Cell::new(0),
+            silence_us: micros(cluster.dedicated.max_lease_idle),
+            opened_us: now_us,
+            standing: Arc::default(),
+            asked_number: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -180,6 +198,53 @@ impl Upstream {
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
     }
 
+    /// Asks the server for its number of this connection, once.
+    pub(super) fn ask_number(&self, hub: &Hub) {
+        if !self.asked_number.replace(true) {
+            let entry = Entry::new(Owner::Number, 0, Access::Write, hub.now_us());
+            let request = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+            self.send(hub, entry, |out| out.extend_from_slice(request));
+        }
+    }
+
+    /// The answer to that; an error says nothing.
+    pub(super) fn learn_number(&self, reply: &[u8]) {
+        let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+        self.standing.number.store(number.unwrap_or(0), Ordering::Release);
+    }
+
+    /// How others know this connection.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// What is sent next waits in the server until then at the latest, on the worker's clock; 0: for
+    /// as long as it likes.
+    pub(super) fn set_deadline(&self, at_us: u64) {
+        self.deadline_us.set(at_us);
+    }
+
+    /// Its state is not known any more, or somebody may still aim at its number.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt.get() || self.standing.is_targeted()
+    }
+
+    /// Keeps it from others.
+    pub(super) fn spoil(&self) {
+        self.spoilt.set(true);
+    }
+
+    /// Whether it was asked to end.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doomed.borrow().is_some()
+    }
+
+    /// Silence counts from now.
+    pub(super) fn heard_now(&self, now_us: u64) {
+        self.inner.borrow_mut().last_byte_us = now_us;
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
         let keep = entry.access == Access::Read;
@@ -196,8 +261,9 @@ impl Upstream {
             let moved = entry.tried.is_some();
             inner.last_byte_us = if moved { hub.now_us() } else { entry.start_us };
         }
+        let is_work = entry.is_work();
         inner.fifo.push_back(entry);
-        if let Some(cell) = hub.cell(&self.backend) {
+        if is_work && let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
         if !self.scheduled.replace(true)
@@ -251,7 +317,7 @@ impl Upstream {
         let owned = self.inner.try_borrow().is_ok_and(|inner| {
             inner.fifo.iter().any(|entry| match &entry.owner {
                 Owner::Client(owner) => Rc::ptr_eq(owner, client),
-                Owner::Tombstone | Owner::Commands => false,
+                Owner::Tombstone | Owner::Commands | Owner::Number => false,
             })
         });
         if owned {
@@ -288,12 +354,22 @@ impl Upstream {
             inner.last_byte_us = now_us;
             return;
         }
-        let Some(oldest) = inner.fifo.front() else { return };
+        let silent_us = now_us.saturating_sub(inner.last_byte_us);
+        let Some(oldest) = inner.fifo.front() else {
+            drop(inner);
+            if self.leased.get() && self.silence_us > 0 && silent_us >= self.silence_us {
+                self.end(Phase::Released, "its client is silent for dedicated.max_lease_idle");
+            }
+            return;
+        };
         if oldest.patience == Patience::Own {
+            drop(inner);
+            if (1..=now_us).contains(&self.deadline_us.get()) {
+                self.end(Phase::Read, "no answer 5s after the time that the command gave itself");
+            }
             return;
         }
         let oldest_us = now_us.saturating_sub(oldest.start_us);
-        let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
         if due && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
