@@ -195,7 +195,7 @@ fn nothing_is_popped_for_a_client_that_has_left() {
         (Leave::Closes, 60),
         (Leave::HalfCloses, 30),
         (Leave::PipelinesAndCloses(10), 60),
-        (Leave::PipelinesAndCloses(1_000_000), 10),
+        (Leave::PipelinesAndCloses(1_100_000), 10),
     ] {
         let direct = match leave {
             Leave::PipelinesAndCloses(100_000..) => 0,
@@ -218,10 +218,10 @@ fn the_pool_ends_and_says_so() {
         .cluster("dedicated: { max_per_backend: 3, wait_timeout: 300ms }")
         .start();
     let mut waiters: Vec<_> = (0..3).map(|_| sluice.conn()).collect();
-    for waiter in &mut waiters {
+    for (waiter, before) in waiters.iter_mut().zip(1..) {
         waiter.send(&request(&["BLPOP", "queue", "0"]));
+        wait_for_blocked(server, before);
     }
-    wait_for_blocked(server, 3);
     let mut late = sluice.conn();
     let start = Instant::now();
     let refused = late.cmd(&["BLPOP", "queue", "0"]);
@@ -244,6 +244,8 @@ fn a_failover_is_told_to_those_who_wait() {
     let cluster = Cluster::start(1, 1);
     let shard = &cluster.shards[0];
     let sluice = cluster.sluice().start();
+    sluice.expect_log("primary -> replica");
+    sluice.expect_log("has no primary");
     let mut waiter = sluice.conn();
     waiter.send(&request(&["BLPOP", "queue", "0"]));
     wait_for_blocked(&shard.primary, 1);

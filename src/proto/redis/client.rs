@@ -549,7 +549,7 @@ const MOST_ASKED: usize = 8 * 1024 * 1024;
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// What is read of a client whose next requests wait: beyond it the kernel is asked now and then
 /// whether the client is still there.
-pub(super) const AHEAD: usize = 64 * 1024;
+pub(super) const AHEAD: usize = 1024 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 

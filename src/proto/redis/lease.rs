@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_while_it_waits_leaves_the_line() {
+    async fn for_who_leaves_while_it_waits_nothing_is_asked() {
         let mut stage = Stage::new(1, ReadFrom::Primary);
         stage.limit_leases(1, Dedicated { wait: Duration::from_secs(9), ..Dedicated::default() });
         let (mut first, mut second, mut third) = (stage.client(), stage.client(), stage.client());
@@ -184,7 +184,6 @@ mod tests {
         stage.settle().await;
         drop(second);
         stage.settle().await;
-        assert_eq!(stage.hub.clients().len(), 2);
         own.heard();
         own.say("+OK\r\n");
         stage.settle().await;
