@@ -2,6 +2,7 @@
 
 pub mod args;
 mod block;
+mod blocking;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -56,6 +57,7 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+mod waiting;
 mod wire;
 
 pub use reply::refused;
