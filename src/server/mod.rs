@@ -239,6 +239,8 @@ fn redis_settings(
             idle: timeouts.unwrap_or_default().client_idle,
             grace: redis.slow_client_grace,
         },
+        split_writes: redis.split_writes,
+        mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
         tls: None,

@@ -158,6 +158,8 @@ impl World {
                 idle: Duration::ZERO,
                 grace: Duration::from_secs(1),
             },
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

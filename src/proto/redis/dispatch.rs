@@ -161,7 +161,8 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn cross_slot(&self) -> Flow {
+    /// Keys lie on several shards.
+    pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
     }

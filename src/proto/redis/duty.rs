@@ -159,6 +159,8 @@ mod tests {
             password: None,
             max_bulk: 64,
             limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

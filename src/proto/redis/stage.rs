@@ -185,6 +185,8 @@ impl Stage {
             password: None,
             max_bulk: 1024 * 1024,
             limits: self.limits,
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

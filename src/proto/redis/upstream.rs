@@ -7,7 +7,7 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
-    class::Class,
+    class::{Class, Resp},
     client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure, handshake,
@@ -52,6 +52,8 @@ pub struct Upstream {
     kills: u32,
     /// A session has it for itself now.
     leased: Cell<bool>,
+    /// Who hears what the server says unasked.
+    tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
 }
 
@@ -144,6 +146,7 @@ impl Upstream {
             doomed: RefCell::new(None),
             kills,
             leased: Cell::new(false),
+            tenant: RefCell::default(),
             ended: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
@@ -257,6 +260,22 @@ impl Upstream {
     /// Whether a session has it for itself.
     pub(super) fn is_leased(&self) -> bool {
         self.leased.get()
+    }
+
+    /// Who hears what the server says unasked.
+    pub(super) fn tenant(&self) -> Option<Rc<Client>> {
+        self.tenant.borrow().clone()
+    }
+
+    /// From now on `client` hears what the server says unasked; `None`: nobody.
+    pub(super) fn set_tenant(&self, client: Option<&Rc<Client>>) {
+        *self.tenant.borrow_mut() = client.map(Rc::clone);
+    }
+
+    /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
+    /// say so.
+    pub(super) fn hears_pushes(&self) -> bool {
+        self.class.resp == Resp::Three || self.purpose != Purpose::Shared
     }
 
     /// Whether the connection is over, and whatever is sent is lost.
