@@ -51,7 +51,7 @@ def tcl_names(text):
 def py(run, unit, folder):
     command = [SUITES / "venv" / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += [f"--protocol={run.protocol}", "-W", "ignore", "--timeout", "60", "-m", MARKS]
-    command += ["--tb=short", "--durations=10", "-p", "names_plugin", unit]
+    command += ["--tb=native", "--durations=10", "-p", "names_plugin", unit]
     names = folder.resolve() / "names"
     names.touch()
     environment = os.environ | {"PYTHONPATH": str(stack.HERE), "NAMES": str(names)}
