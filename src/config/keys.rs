@@ -621,7 +621,7 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "1s",
             "For a backend that has room, when all are at their limit (limits.max_in_flight).",
         ),
-        later("script"),
+        key("script", up_to(DAY), "0", "For a script or function; 0: none."),
         later("read"),
         later("write"),
     ],
@@ -662,12 +662,26 @@ pub(super) static UPSTREAM: Scope = Scope {
 
 pub(super) static CLUSTER_REDIS: Scope = Scope {
     required: &[],
-    keys: &[key(
-        "commands",
-        Kind::Named(&COMMAND),
-        "",
-        "Commands that we do not know or should see otherwise.",
-    )],
+    keys: &[
+        key(
+            "commands",
+            Kind::Named(&COMMAND),
+            "",
+            "Commands that we do not know or should see otherwise.",
+        ),
+        key(
+            "keyless_shard",
+            Kind::Name,
+            "",
+            "The shard that runs scripts and takes other requests without a key; when not given, the first.",
+        ),
+        key(
+            "script_shebang_reads",
+            Kind::Switch,
+            "false",
+            "Scripts that begin with `#!lua flags=no-writes` are reads.",
+        ),
+    ],
 };
 
 /// One of a command's key positions.

@@ -285,6 +285,10 @@ pub struct Cluster {
     pub upstream: Credentials,
     /// `upstream.tls`; `None`: in clear.
     pub tls: Option<ClientFiles>,
+    /// The place in `shards` of the one that takes requests without a key; default the first.
+    pub keyless: usize,
+    /// Scripts that say `#!lua flags=no-writes` are reads; default false.
+    pub shebang_reads: bool,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
     pub http: HttpCluster,

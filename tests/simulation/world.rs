@@ -112,6 +112,7 @@ impl World {
             connect: Duration::from_millis(200),
             request,
             fan_out: request,
+            script: request,
             stall,
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
@@ -143,6 +144,7 @@ impl World {
             }),
             topology: reader,
             commands: vec![commands],
+            library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
         });

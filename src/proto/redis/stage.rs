@@ -101,6 +101,7 @@ impl Stage {
             spawn: Spawn::new(move |task| started.borrow_mut().push(task)),
             topology,
             commands: vec![commands],
+            library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
         });
@@ -165,6 +166,8 @@ impl Stage {
             layout: Default::default(),
             slots: even_slots(1),
             reads: from,
+            keyless: 0,
+            shebang_reads: false,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
             tls: None,

@@ -13,6 +13,7 @@ use super::{
     failure, handshake,
     hub::Hub,
     outbox::Outbox,
+    scripts::Told,
 };
 use crate::{
     net::{
@@ -33,6 +34,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 /// One connection; its task runs until it ends.
@@ -55,6 +57,8 @@ pub struct Upstream {
     /// Who hears what the server says unasked.
     tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
+    /// Scripts that the server was told here.
+    pub(super) told: Told,
 }
 
 /// Whose a connection is.
@@ -148,6 +152,7 @@ impl Upstream {
             leased: Cell::new(false),
             tenant: RefCell::default(),
             ended: Cell::new(false),
+            told: Told::default(),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -177,7 +182,7 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -208,7 +213,7 @@ impl Upstream {
 
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
@@ -288,6 +293,20 @@ impl Upstream {
         self.ended.set(true);
     }
 
+    /// Whether another request of `client` is under way on it.
+    pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
+        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
+            Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Tombstone | Owner::Commands => false,
+        })
+    }
+
+    /// Whether nothing is under way on it, and nothing was for so long.
+    pub(super) fn is_idle(&self, now_us: u64, us: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
+    }
+
     /// Whether nothing is under way on it.
     pub(super) fn is_quiet(&self) -> bool {
         self.inner.borrow().fifo.is_empty()
@@ -337,17 +356,21 @@ impl Upstream {
             return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
-        if oldest.patience == Patience::Own {
-            return;
-        }
+        let allowed = match oldest.patience {
+            Patience::Own => return,
+            // A server that runs a script is silent, and no less well for it.
+            Patience::Script if self.timeouts.script.is_zero() => return,
+            Patience::Script => self.timeouts.script,
+            Patience::Usual => Duration::ZERO,
+        };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
-        if due && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
+        if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
             hub.reporter.report(&self.backend, Outcome::Suspect);
         }
-        let stalled = u128::from(silent_us) >= self.timeouts.stall.as_micros();
+        let stalled = u128::from(silent_us) >= (self.timeouts.stall + allowed).as_micros();
         drop(inner);
         if stalled {
             self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");
