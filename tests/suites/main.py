@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import compare
+import one
 import stack
 from runs import ALL, QUICK, RUNS
 
@@ -66,6 +67,8 @@ def do(run, unit):
     end(process.pid)
     process.wait()
     running.discard(process.pid)
+    if RUNS[run].suite == "tcl" and (place / "suite.log").exists():
+        one.write_tcl_names(unit, place)
     if not baseline and not (place / "names").exists():
         raise RuntimeError(f"{run} {unit}: {(place / 'one.log').read_text()}")
     (place / "time").write_text(f"{time.monotonic() - begun:.1f}")
