@@ -1,6 +1,7 @@
 """Runs one unit of a suite in the network namespace it finds itself in. It compares nothing.
 
-Usage: one.py RUN UNIT FOLDER. FOLDER gets every log, and `names`: a line `status<tab>name<tab>cause` each."""
+Usage: one.py RUN UNIT FOLDER. FOLDER gets every log, and `names`, with a line for each test:
+`status<tab>name<tab>cause`. Those of Redis's tests are written by write_tcl_names, afterwards."""
 
 import os
 import re
