@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -30,6 +31,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;
