@@ -6,11 +6,13 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner, Reach},
     fan_out,
+    flags::flag,
+    forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
-    local, reply, route,
+    local, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local},
@@ -61,6 +63,8 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     Continue,
+    /// The request is to be looked at again when nothing of the client is under way.
+    Hold,
     Close(End),
 }
 
@@ -93,7 +97,14 @@ impl<'a> Scene<'a> {
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
-        self.count(usize::from(command.index));
+        let flow = self.run(command, args);
+        if flow != Flow::Hold {
+            self.count(usize::from(command.index));
+        }
+        flow
+    }
+
+    fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
@@ -106,7 +117,7 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         let mut kind = command.kind;
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+        if self.is_denied(command) {
             kind = Kind::Disabled;
         } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
             kind = allowed(command, args);
@@ -117,8 +128,15 @@ impl<'a> Scene<'a> {
             }
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
+            Kind::Watch => {
+                match self.shard_of_all(keys::keys(command, args).unwrap_or_default(), args) {
+                    Some(shard) => self.watch(shard, args),
+                    None => self.cross_slot(),
+                }
+            }
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
+            Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
@@ -141,19 +159,25 @@ impl<'a> Scene<'a> {
             Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
-            Some(shard) => self.forward(shard, command, args.frame),
-            None => {
-                self.reply(reply::CROSS_SLOT);
-                Flow::Continue
+            Some(shard) if command.flags & flag::HAS_RO != 0 => {
+                forms::forward(self, shard, command, args)
             }
+            Some(shard) => self.forward(shard, command, args.frame),
+            None => self.cross_slot(),
         }
     }
 
-    /// The one shard of all keys; the first shard when there are none.
-    fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
+    /// Keys lie on several shards.
+    pub(super) fn cross_slot(&self) -> Flow {
+        self.reply(reply::CROSS_SLOT);
+        Flow::Continue
+    }
+
+    /// The one shard of all keys; `redis.keyless_shard` when there are none.
+    pub(super) fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
         let mut shards =
             found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
-        let Some(first) = shards.next() else { return Some(0) };
+        let Some(first) = shards.next() else { return Some(self.cluster.keyless) };
         shards.all(|shard| shard == first).then_some(first)
     }
 
@@ -183,20 +207,45 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
-        let Some(backend) = self.pick(shard, access, at_primary) else {
+        let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
+        let entry = self.entry(access, at_primary, frame.len());
+        self.send_on(upstream, entry, frame)
+    }
+
+    /// A request of the client's to one backend, in its place in the client's line.
+    pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
-            .at_primary(at_primary);
-        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            if frame.len() >= BIG {
-                self.big = Some(Big { upstream: Rc::clone(upstream), entry });
-            } else {
-                upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
-            }
-        });
+        let seq = self.client.open(bytes);
+        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary)
+    }
+
+    /// Sends a request unchanged over that connection.
+    pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
+        if frame.len() >= BIG {
+            self.big = Some(Big { upstream, entry });
+        } else {
+            upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
+        }
         Flow::Continue
+    }
+
+    /// The connection that takes a request for `shard` now: the session's own, when it has one to
+    /// that shard, else the shared one to the backend that is picked.
+    pub(super) fn upstream(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<Rc<Upstream>> {
+        if self.state.pinned.is_some()
+            && let Some(own) = self.own(shard)
+        {
+            return Some(own);
+        }
+        let backend = self.pick(shard, access, at_primary)?;
+        Some(self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone))
     }
 
     /// Sends one part of a gather, written by `write`, to `shard`; when nobody there is ready, that
@@ -209,8 +258,21 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
+        self.send_part_as(part, shard, access, at_primary, |entry| entry, write);
+    }
+
+    /// [`Self::send_part`] of a request that is remembered as `shape` says.
+    pub(super) fn send_part_as(
+        &mut self,
+        part: Part,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        shape: impl FnOnce(Entry) -> Entry,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Part { seq, index, reach } = part;
-        let Some(backend) = self.pick(shard, access, at_primary) else {
+        let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
             self.unserved(shard, access, at_primary, &mut error);
             let name = self.cluster.shards.get(shard).map_or("", |shard| &shard.name);
@@ -220,13 +282,16 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            upstream.send(self.hub, entry, write);
-        });
+        upstream.send(self.hub, shape(entry), write);
     }
 
     /// The backend that takes a request for `shard` now.
-    fn pick(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<&'a Arc<Backend>> {
+    pub(super) fn pick(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<&'a Arc<Backend>> {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let hub = self.hub;
         let cluster = self.cluster;
@@ -238,7 +303,13 @@ impl<'a> Scene<'a> {
     }
 
     /// Tells why [`Self::pick`] found nobody: requests do not wait for room, they are refused.
-    fn unserved(&self, shard: usize, access: Access, at_primary: bool, out: &mut Vec<u8>) {
+    pub(super) fn unserved(
+        &self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        out: &mut Vec<u8>,
+    ) {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let Some(shard) = self.cluster.shards.get(shard) else {
             return reply::cluster_down(out, "no such shard");
@@ -330,7 +401,12 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    fn count(&self, index: usize) {
+    /// Whether this listener refuses it.
+    pub(super) fn is_denied(&self, command: &Command) -> bool {
+        !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
+    }
+
+    pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
             counter.add(1);

@@ -17,6 +17,10 @@ pub struct Entry {
     /// Only the primary may answer it, although it may be a read.
     pub at_primary: bool,
     pub reach: Reach,
+    pub patience: Patience,
+    /// Its bytes stay until it is answered, although it is a write: it has a script's body or name,
+    /// and the server may not know it.
+    pub keeps: bool,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -49,6 +53,19 @@ pub enum Reach {
     All,
 }
 
+/// How long a reply may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// What the cluster's timeouts say of its reach.
+    Usual,
+    /// A script runs as long as it runs: `timeouts.script`. Its errors say nothing of the server,
+    /// for a script can answer with any text after it has written.
+    Script,
+    /// The command waits in the server as long as its arguments say: it has a connection of its
+    /// own, and silence there says nothing.
+    Own,
+}
+
 /// The tries a request has behind it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
@@ -67,6 +84,8 @@ impl Entry {
             access,
             at_primary: access == Access::Write,
             reach: Reach::One,
+            patience: Patience::Usual,
+            keeps: false,
             start_us,
             offset: 0,
             len: 0,
@@ -85,6 +104,24 @@ impl Entry {
     pub fn part(mut self, part: u16, reach: Reach) -> Self {
         self.part = part;
         self.reach = reach;
+        self
+    }
+
+    /// Lets it take as long as it says itself.
+    pub fn patient(mut self) -> Self {
+        self.patience = Patience::Own;
+        self
+    }
+
+    /// A call of a script or function.
+    pub fn script(mut self) -> Self {
+        self.patience = Patience::Script;
+        self
+    }
+
+    /// Keeps its bytes.
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
         self
     }
 

@@ -3,12 +3,12 @@
 
 use super::{
     client::{Client, End},
-    entry::{Entry, Owner, Reach, Tried},
+    entry::{Entry, Owner, Patience, Reach, Tried},
     hub::Hub,
     line::Progress,
-    reply,
+    reply, scripts,
     tally::{Settled, requests},
-    upstream::{Phase, Upstream, UpstreamError},
+    upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
 use crate::{
     policy::{
@@ -27,9 +27,11 @@ use std::rc::Rc;
 
 /// The connection is over: everything on it is moved or answered.
 pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &UpstreamError) {
+    upstream.set_ended();
     hub.forget_upstream(upstream);
     let (fifo, written) = {
         let mut inner = upstream.inner();
+        inner.feeder.take().iter().for_each(|feeder| feeder.resume());
         (std::mem::take(&mut inner.fifo), inner.outbox.written())
     };
     if let Some(cell) = hub.cell(&upstream.backend) {
@@ -41,7 +43,8 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         cell.failures.add(lost);
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
-    if !idle_close && !error.ours && error.phase != Phase::Evicted {
+    let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
+    if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
     }
@@ -69,7 +72,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             .fifo
             .iter_mut()
             .skip(begun)
-            .filter(|entry| entry.is_movable())
+            .filter(|entry| upstream.purpose == Purpose::Shared && entry.is_movable())
             .map(|entry| Entry {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
@@ -95,12 +98,14 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
     for entry in &mut upstream.inner().fifo {
-        let timeout = match entry.reach {
-            Reach::All => timeouts.fan_out,
-            Reach::One | Reach::Part => timeouts.request,
+        let timeout = match (entry.patience, entry.reach) {
+            (Patience::Script, _) => timeouts.script,
+            (_, Reach::All) => timeouts.fan_out,
+            (_, Reach::One | Reach::Part) => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
-        if timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
+        let own = entry.patience == Patience::Own;
+        if own || timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
             continue;
         }
         match std::mem::replace(&mut entry.owner, Owner::Tombstone) {
@@ -132,8 +137,16 @@ pub(super) fn error_reply(
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) -> Settled {
+    let entry = match entry.keeps {
+        true => match scripts::failed(hub, upstream, entry, error) {
+            Some(entry) => entry,
+            None => return Settled::No,
+        },
+        false => entry,
+    };
     let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
     let outcome = match code {
+        _ if entry.patience == Patience::Script => None,
         b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
         b"-READONLY" => Some(Outcome::RoleMismatch),
         _ => None,
@@ -202,6 +215,7 @@ fn retry(
     sent: bool,
 ) -> Result<(), Entry> {
     match entry.owner {
+        Owner::Client(_) if upstream.purpose != Purpose::Shared => return Err(entry),
         Owner::Client(_) => {}
         Owner::Commands => {
             hub.set_asked_commands(upstream.cluster, false);
@@ -252,7 +266,7 @@ fn retry(
         let reason = if sent { RetryReason::Lost } else { RetryReason::Connect };
         requests(metrics, entry.access).retried(reason);
     }
-    hub.upstream(cluster, target, upstream.db, |next| next.send_owned(hub, entry, bytes));
+    hub.upstream(cluster, target, upstream.class, |next| next.send_owned(hub, entry, bytes));
     Ok(())
 }
 

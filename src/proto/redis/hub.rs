@@ -1,7 +1,15 @@
 //! What all sessions of one worker share: the snapshot's reader, the upstream connections, the
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
-use super::{client::Client, table::Commands, upstream::Upstream};
+use super::{
+    class::Class,
+    client::Client,
+    lease::Rested,
+    library::Library,
+    scripts::Scripts,
+    table::Commands,
+    upstream::{Phase, Purpose, Upstream},
+};
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
     policy::{dice::Dice, retry::Budget},
@@ -29,8 +37,15 @@ pub struct Hub {
     pub memory: Memory,
     spawn: Spawn,
     topology: RefCell<Reader>,
-    /// By backend id, then database.
+    /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    /// Shared too, of the classes that are seldom wanted, by backend id.
+    rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
+    /// Those that one session has for itself, or the next one will, and shared ones on which nothing
+    /// new is sent.
+    apart: RefCell<Vec<Rc<Upstream>>>,
+    pub(super) rested: Rested,
+    pub(super) scripts: Scripts,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -58,6 +73,8 @@ pub struct Parts {
     pub topology: Reader,
     /// The commands of each cluster.
     pub commands: Vec<Commands>,
+    /// The scripts that clients have shown, of the whole process.
+    pub library: Arc<Library>,
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
@@ -75,6 +92,10 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
+            rare: RefCell::default(),
+            apart: RefCell::default(),
+            rested: Rested::default(),
+            scripts: Scripts::new(parts.library),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -154,25 +175,28 @@ impl Hub {
         self: &Rc<Self>,
         cluster: &Cluster,
         backend: &Arc<Backend>,
-        db: u8,
+        class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
-        let (id, db_index) = (backend.id as usize, usize::from(db));
+        if !class.is_usual() {
+            return with(&self.rare_upstream(cluster, backend, class));
+        }
+        let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
-        if let Some(Some(open)) = table.get(id).and_then(|dbs| dbs.get(db_index)) {
+        if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
             return with(open);
         }
         drop(table);
-        let upstream = Upstream::open(self, cluster, Arc::clone(backend), db);
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
         let mut table = self.upstreams.borrow_mut();
         if table.len() <= id {
             table.resize_with(id + 1, Vec::new);
         }
-        if let Some(dbs) = table.get_mut(id) {
-            if dbs.len() <= db_index {
-                dbs.resize_with(db_index + 1, || None);
+        if let Some(classes) = table.get_mut(id) {
+            if classes.len() <= place {
+                classes.resize_with(place + 1, || None);
             }
-            if let Some(slot) = dbs.get_mut(db_index) {
+            if let Some(slot) = classes.get_mut(place) {
                 *slot = Some(Rc::clone(&upstream));
             }
         }
@@ -180,8 +204,68 @@ impl Hub {
         with(&upstream)
     }
 
+    #[cold]
+    fn rare_upstream(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let key = (backend.id, class);
+        if let Some(open) = self.rare.borrow().get(&key) {
+            return Rc::clone(open);
+        }
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
+        self.rare.borrow_mut().insert(key, Rc::clone(&upstream));
+        upstream
+    }
+
+    /// Closes the connections of rare classes that nobody has wanted for a while.
+    pub(super) fn sweep_rare(&self, now_us: u64) {
+        let mut idle = Vec::new();
+        self.rare.borrow_mut().retain(|_, upstream| {
+            let goes = upstream.is_idle(now_us, RARE_US);
+            if goes {
+                idle.push(Rc::clone(upstream));
+            }
+            !goes
+        });
+        for upstream in idle {
+            upstream.end(Phase::Released, "not wanted for a while");
+        }
+    }
+
+    /// A connection for one session.
+    pub(super) fn open_leased(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let backend = Arc::clone(backend);
+        let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
+        self.apart.borrow_mut().push(Rc::clone(&upstream));
+        upstream
+    }
+
     /// Forgets a connection that ended; the next request opens a new one.
     pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
+        self.apart.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        if upstream.purpose == Purpose::Shared {
+            self.unshare(upstream);
+        }
+    }
+
+    /// Sends nothing new on a shared connection; it ends when what is under way is answered.
+    pub(super) fn retire(&self, upstream: &Rc<Upstream>) {
+        self.unshare(upstream);
+        self.apart.borrow_mut().push(Rc::clone(upstream));
+    }
+
+    fn unshare(&self, upstream: &Rc<Upstream>) {
+        if !upstream.class.is_usual() {
+            return self.rare.borrow_mut().retain(|_, open| !Rc::ptr_eq(open, upstream));
+        }
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -191,7 +275,10 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        self.upstreams.borrow().iter().flatten().flatten().map(Rc::clone).collect()
+        let (shared, rare) = (self.upstreams.borrow(), self.rare.borrow());
+        let apart = self.apart.borrow();
+        let shared = shared.iter().flatten().flatten().chain(rare.values());
+        shared.chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {
@@ -244,6 +331,9 @@ impl Hub {
         }
     }
 }
+
+/// How long an idle connection of a rare class is kept.
+const RARE_US: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {

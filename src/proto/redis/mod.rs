@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod class;
 pub mod client;
 mod commands_entry;
 pub mod commands_reply;
@@ -10,7 +11,9 @@ pub mod duty;
 mod entry;
 mod failure;
 mod fan_out;
+mod feed;
 pub mod flags;
+mod forms;
 pub mod frame;
 mod fuzz_replies;
 mod fuzz_requests;
@@ -23,16 +26,20 @@ mod info;
 pub mod inline;
 pub mod keys;
 mod learn;
+mod lease;
+pub mod library;
 mod line;
 mod local;
 mod names;
 mod options;
 mod outbox;
 mod perfect;
+mod pin;
 pub mod probe;
 mod reply;
 mod route;
 pub mod scan;
+mod scripts;
 pub mod session;
 pub mod spec;
 mod split;
@@ -45,6 +52,7 @@ mod tally;
 mod testing;
 mod tree;
 mod turn;
+mod upload;
 pub mod upstream;
 mod wire;
 

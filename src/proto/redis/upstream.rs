@@ -7,11 +7,13 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
-    client::Client,
-    entry::{Entry, Owner},
+    class::{Class, Resp},
+    client::{Client, End},
+    entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
     outbox::Outbox,
+    scripts::Told,
 };
 use crate::{
     net::{
@@ -32,6 +34,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 /// One connection; its task runs until it ends.
@@ -39,7 +42,8 @@ use std::{
 pub struct Upstream {
     pub backend: Arc<Backend>,
     pub cluster: usize,
-    pub db: u8,
+    pub class: Class,
+    pub(super) purpose: Purpose,
     pub timeouts: Timeouts,
     inner: RefCell<Inner>,
     /// The flush is scheduled already.
@@ -48,6 +52,22 @@ pub struct Upstream {
     doomed: RefCell<Option<UpstreamError>>,
     /// The backend's count when it was opened.
     kills: u32,
+    /// A session has it for itself now.
+    leased: Cell<bool>,
+    /// Who hears what the server says unasked.
+    tenant: RefCell<Option<Rc<Client>>>,
+    ended: Cell<bool>,
+    /// Scripts that the server was told here.
+    pub(super) told: Told,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All sessions of the worker.
+    Shared,
+    /// One session's at a time.
+    Leased,
 }
 
 #[derive(Debug, Default)]
@@ -58,8 +78,12 @@ pub(super) struct Inner {
     recent: Recent,
     pub(super) last_byte_us: u64,
     suspected_us: u64,
-    /// We do not read, for the client of the reply under way reads too slowly.
-    pub(super) held_up: bool,
+    /// Since when we do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: Option<u64>,
+    /// Nothing new is sent on it.
+    pub(super) retired: bool,
+    /// The client that sends faster than is written here.
+    pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -87,6 +111,8 @@ pub enum Phase {
     Protocol,
     /// Control took the backend out.
     Evicted,
+    /// It was one session's own, and nobody has a use for it any more.
+    Released,
 }
 
 impl std::fmt::Display for Phase {
@@ -98,23 +124,35 @@ impl std::fmt::Display for Phase {
             Self::Read => "read",
             Self::Protocol => "protocol",
             Self::Evicted => "out of rotation",
+            Self::Released => "released",
         })
     }
 }
 
 impl Upstream {
     /// Starts connecting; requests may be sent at once and wait.
-    pub fn open(hub: &Rc<Hub>, cluster: &Cluster, backend: Arc<Backend>, db: u8) -> Rc<Self> {
+    pub(super) fn open(
+        hub: &Rc<Hub>,
+        cluster: &Cluster,
+        backend: Arc<Backend>,
+        class: Class,
+        purpose: Purpose,
+    ) -> Rc<Self> {
         let kills = backend.kills();
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
-            db,
+            class,
+            purpose,
             timeouts: cluster.timeouts,
             inner: RefCell::new(Inner { last_byte_us: hub.now_us(), ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
+            leased: Cell::new(false),
+            tenant: RefCell::default(),
+            ended: Cell::new(false),
+            told: Told::default(),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -144,13 +182,38 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
+    }
+
+    /// Sends a request of our own whose reply nobody hears.
+    pub(super) fn send_unheard(&self, hub: &Hub, bytes: &[u8]) {
+        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, hub.now_us());
+        self.send(hub, entry, |out| out.extend_from_slice(bytes));
+    }
+
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
     }
 
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
@@ -168,8 +231,14 @@ impl Upstream {
         if let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
+        drop(inner);
+        self.schedule();
+    }
+
+    /// Has its task write what was appended.
+    fn schedule(&self) {
         if !self.scheduled.replace(true)
-            && let Some(waker) = &inner.waker
+            && let Some(waker) = &self.inner.borrow().waker
         {
             waker.wake_by_ref();
         }
@@ -186,6 +255,56 @@ impl Upstream {
     /// Whether the operator wants it closed, with all that is under way on it.
     pub(super) fn is_killed(&self) -> bool {
         self.backend.kills() != self.kills
+    }
+
+    /// A session has it for itself from now on, or no longer.
+    pub(super) fn set_leased(&self, leased: bool) {
+        self.leased.set(leased);
+    }
+
+    /// Whether a session has it for itself.
+    pub(super) fn is_leased(&self) -> bool {
+        self.leased.get()
+    }
+
+    /// Who hears what the server says unasked.
+    pub(super) fn tenant(&self) -> Option<Rc<Client>> {
+        self.tenant.borrow().clone()
+    }
+
+    /// From now on `client` hears what the server says unasked; `None`: nobody.
+    pub(super) fn set_tenant(&self, client: Option<&Rc<Client>>) {
+        *self.tenant.borrow_mut() = client.map(Rc::clone);
+    }
+
+    /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
+    /// say so.
+    pub(super) fn hears_pushes(&self) -> bool {
+        self.class.resp == Resp::Three || self.purpose != Purpose::Shared
+    }
+
+    /// Whether the connection is over, and whatever is sent is lost.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// The connection is over.
+    pub(super) fn set_ended(&self) {
+        self.ended.set(true);
+    }
+
+    /// Whether another request of `client` is under way on it.
+    pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
+        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
+            Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Tombstone | Owner::Commands => false,
+        })
+    }
+
+    /// Whether nothing is under way on it, and nothing was for so long.
+    pub(super) fn is_idle(&self, now_us: u64, us: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
     }
 
     /// Whether nothing is under way on it.
@@ -232,19 +351,26 @@ impl Upstream {
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
-        if inner.held_up {
+        if let Some(since_us) = inner.held_up {
             inner.last_byte_us = now_us;
-            return;
+            return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
+        let allowed = match oldest.patience {
+            Patience::Own => return,
+            // A server that runs a script is silent, and no less well for it.
+            Patience::Script if self.timeouts.script.is_zero() => return,
+            Patience::Script => self.timeouts.script,
+            Patience::Usual => Duration::ZERO,
+        };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
-        if due && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
+        if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
             hub.reporter.report(&self.backend, Outcome::Suspect);
         }
-        let stalled = u128::from(silent_us) >= self.timeouts.stall.as_micros();
+        let stalled = u128::from(silent_us) >= (self.timeouts.stall + allowed).as_micros();
         drop(inner);
         if stalled {
             self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");
@@ -267,7 +393,7 @@ impl Upstream {
             ours: is_exhaustion(&error),
             ..self.error(Phase::Connect, error)
         })?;
-        handshake::greet(&mut stream, credentials, self.db, timeout)
+        handshake::greet(&mut stream, credentials, self.class, timeout)
             .await
             .map_err(|error| self.error(Phase::Handshake, error))?;
         Ok(stream)
@@ -280,6 +406,23 @@ impl Inner {
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;
+        }
+    }
+
+    /// Closes the client that does not read its reply when others have waited behind it for long
+    /// enough. When nobody waits, it may take its time.
+    fn end_patience(&self, waited_us: u64) {
+        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
+            Owner::Client(client) => Some(client),
+            Owner::Tombstone | Owner::Commands => None,
+        });
+        let Some(slow) = waiting.next() else { return };
+        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
+            tracing::info!(
+                client = slow.id,
+                "a client that does not read its reply is closed: others wait behind it"
+            );
+            slow.kill(End::SlowReader);
         }
     }
 
@@ -309,6 +452,8 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// Of a request that is passed on while it comes, as much may wait to be written.
+pub(super) const MOST_FED: usize = 512 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
