@@ -1,6 +1,8 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
+mod blocking;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -30,6 +32,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;
@@ -54,6 +57,7 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+mod waiting;
 mod wire;
 
 pub use reply::refused;
