@@ -92,6 +92,9 @@ impl<'a> Scene<'a> {
 
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
+        if self.cluster.dedicated.always && self.relays() {
+            return self.relay(args);
+        }
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
@@ -102,7 +105,7 @@ impl<'a> Scene<'a> {
         flow
     }
 
-    fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
+    pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
@@ -115,7 +118,7 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         let mut kind = command.kind;
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+        if self.is_denied(command) {
             kind = Kind::Disabled;
         } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
             kind = allowed(command, args);
@@ -221,6 +224,11 @@ impl<'a> Scene<'a> {
             return Some(own);
         }
         let backend = self.pick(shard, access, at_primary)?;
+        if self.cluster.dedicated.always
+            && let Some(own) = self.own_to(backend)
+        {
+            return Some(own);
+        }
         Some(self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone))
     }
 
@@ -287,7 +295,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A command nobody told us about: with one shard a write with its key at argument 1.
-    fn unknown(&mut self, args: Args<'_>) -> Flow {
+    pub(super) fn unknown(&mut self, args: Args<'_>) -> Flow {
         self.count(usize::MAX);
         let name = args.get(0).unwrap_or_default();
         if !self.state.authenticated {
@@ -306,9 +314,10 @@ impl<'a> Scene<'a> {
 
     /// A browser was made to send HTTP here: close, as Redis does (T30).
     fn cross_protocol(&self, command: &Command) -> Flow {
-        if command.kind != Kind::CrossProtocol {
-            return Flow::Continue;
-        }
+        if command.kind == Kind::CrossProtocol { self.hijacked() } else { Flow::Continue }
+    }
+
+    pub(super) fn hijacked(&self) -> Flow {
         self.rejected("possible cross protocol attack: an HTTP request on a Redis port");
         self.client.kill(End::Protocol);
         Flow::Close(End::Protocol)
@@ -364,7 +373,12 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    fn count(&self, index: usize) {
+    /// Whether this listener refuses it.
+    pub(super) fn is_denied(&self, command: &Command) -> bool {
+        !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
+    }
+
+    pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
             counter.add(1);
@@ -387,7 +401,7 @@ fn allowed(command: &Command, args: Args<'_>) -> Kind {
 }
 
 /// Whether a list names a command: whole, by its container, or by its subcommand.
-fn named(list: &[String], name: &str) -> bool {
+pub(super) fn named(list: &[String], name: &str) -> bool {
     let container = name.split('|').next().unwrap_or(name);
     list.iter().any(|word| word == name || word == container)
 }

@@ -10,7 +10,10 @@ use super::{
     upstream::Phase,
 };
 use crate::{
-    policy::{access::Access, gate::Admin},
+    policy::{
+        access::Access,
+        gate::{Admin, Role},
+    },
     topology::{Layout, pick},
 };
 use std::{rc::Rc, time::Duration};
@@ -48,6 +51,11 @@ pub fn gates_changed(hub: &Rc<Hub>) {
         if upstream.is_killed() {
             failure::evict(hub, &upstream);
             upstream.end(Phase::Evicted, "disabled by the operator");
+        } else if upstream.is_relay()
+            && !upstream.backend.gate().primary()
+            && upstream.backend.role() == Role::Replica
+        {
+            upstream.end(Phase::Evicted, "no primary any more");
         } else if upstream.backend.gate().evict() {
             failure::evict(hub, &upstream);
         }
@@ -158,7 +166,7 @@ mod tests {
             cluster: 0,
             password: None,
             max_bulk: 64,
-            limits: Limits { output: 64, pipeline: 64, idle },
+            limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

@@ -10,7 +10,9 @@ use super::{
     frame::{self, Decoder, Frame},
     hub::Hub,
     pin::Pinned,
+    relay::Own,
     reply,
+    upload::{STREAM_FROM, Upload},
     waiting::Waiting,
 };
 use crate::{
@@ -63,8 +65,12 @@ pub(super) struct State {
     pub blocked: Option<Box<Blocked>>,
     /// Its turn to have one.
     pub waiting: Waiting,
+    /// Connections of its own for as long as it lives.
+    pub own: Own,
     /// The client sends no more.
     pub eof: bool,
+    /// A request that is passed on while it comes.
+    pub upload: Option<Box<Upload>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -98,22 +104,33 @@ pub async fn serve(
             pinned: None,
             blocked: None,
             waiting: Waiting::Not,
+            own: Own::default(),
             eof: false,
+            upload: None,
         },
         settings,
         decoder: Decoder::default(),
         input: Vec::new(),
         start: 0,
         look: None,
+        full: false,
     };
+    session.batch();
     loop {
         match session.next_event().await {
             Event::End(end) => return end,
             // Nothing is to be popped for nobody.
-            Event::Eof if session.state.blocked.is_some() => return End::Client,
+            Event::Eof if session.state.is_elsewhere() => return End::Client,
             Event::Eof => session.end_of_input(),
             Event::Bytes | Event::Room => session.batch(),
         }
+    }
+}
+
+impl State {
+    /// Whether it waits in the server, or hears what no request of it asked for.
+    fn is_elsewhere(&self) -> bool {
+        self.blocked.is_some() || self.own.blocks || self.own.is_raw()
     }
 }
 
@@ -127,6 +144,8 @@ struct Session {
     start: usize,
     /// When to ask the kernel whether a client that is not read is still there.
     look: Option<Pin<Box<Sleep>>>,
+    /// Nothing more is read until more of an upload is written.
+    full: bool,
 }
 
 /// Whatever ends a session, its socket is closed and nothing of it stays behind.
@@ -142,8 +161,8 @@ impl Session {
                 return Poll::Ready(Event::Room);
             }
             let Guard { hub, client } = &self.guard;
-            let event = client.poll(cx, hub, &mut self.input, !self.state.eof);
-            if event.is_pending() && self.state.blocked.is_some() && self.input.len() >= AHEAD {
+            let event = client.poll(cx, hub, &mut self.input, !self.state.eof && !self.full);
+            if event.is_pending() && self.state.is_elsewhere() && self.input.len() >= AHEAD {
                 return self.poll_gone(cx);
             }
             event
@@ -182,7 +201,8 @@ impl Session {
         if self.state.blocked.as_ref().is_some_and(|blocked| blocked.is_done()) {
             self.state.blocked = None;
         }
-        if self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done()) {
+        let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
+        if done && self.state.upload.is_none() {
             self.state.pinned = None;
         }
         let mut topology = hub.topology();
@@ -203,17 +223,36 @@ impl Session {
             out_of_memory: hub.memory.is_used_up(),
             big: None,
         };
+        scene.open_relay();
+        let relays = scene.relays();
         let mut requests = 0;
         let mut flow = Flow::Continue;
         while flow == Flow::Continue && self.start < self.input.len() && client.has_room() {
             let bytes = self.input.get(self.start..).unwrap_or_default();
+            if scene.state.upload.is_some() {
+                match scene.upload(bytes) {
+                    Ok(taken) => self.start += taken,
+                    Err(error) => flow = scene.protocol_error(error),
+                }
+                continue;
+            }
             let limits = frame::Limits {
                 bulk: self.settings.max_bulk,
                 args: MAX_ARGS,
                 authenticated: scene.state.authenticated,
             };
             match self.decoder.decode(bytes, &limits) {
-                Ok(Frame::Incomplete) => break,
+                Ok(Frame::Incomplete) if relays => match scene.relay_front(&self.decoder, bytes) {
+                    Some(Flow::Continue) => self.start += self.decoder.progress().0,
+                    Some(other) => flow = other,
+                    None => break,
+                },
+                Ok(Frame::Incomplete) if bytes.len() < STREAM_FROM => break,
+                Ok(Frame::Incomplete) => match scene.begin_upload(&self.decoder, bytes) {
+                    Some(Flow::Continue) => self.start += self.decoder.progress().0,
+                    Some(other) => flow = other,
+                    None => break,
+                },
                 Ok(Frame::Nothing(len)) => self.start += len,
                 Ok(Frame::Inline { len, line }) => {
                     flow = scene.inline(bytes.get(..line).unwrap_or_default());
@@ -246,6 +285,7 @@ impl Session {
             }
             self.decoder.reset();
         }
+        self.full = scene.is_full();
         drop(topology);
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {

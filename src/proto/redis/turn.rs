@@ -10,7 +10,7 @@ use super::{
     reply,
     scan::Scanner,
     tally::{Settled, Tally},
-    upstream::{Inner, Phase, Upstream, UpstreamError},
+    upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
 };
 use crate::net::stream::Stream;
 use std::{
@@ -46,7 +46,7 @@ impl Upstream {
             return Poll::Ready(self.error(Phase::Write, error));
         }
         loop {
-            if self.is_held_up(cx) {
+            if self.is_held_up(cx, hub) {
                 return Poll::Pending;
             }
             turn.make_room();
@@ -79,7 +79,7 @@ impl Upstream {
         hub: &Hub,
         stream: &mut Stream,
     ) -> Poll<UpstreamError> {
-        if !self.inner().is_quiet() {
+        if !self.inner().is_quiet() || self.is_relay() {
             return Poll::Pending;
         }
         let mut bytes = [0; SHOWN];
@@ -108,41 +108,106 @@ impl Upstream {
                 Poll::Pending => break,
             }
         }
+        if inner.outbox.pending() <= MOST_FED
+            && let Some(feeder) = inner.feeder.take()
+        {
+            feeder.resume();
+        }
         inner.charge(hub);
         Ok(())
     }
 
-    /// Whether the only client that waits here reads too slowly: then its reply may take its time.
-    fn is_held_up(&self, cx: &Context<'_>) -> bool {
+    /// Whether the client of the reply under way reads too slowly for it to be read on. Nobody new
+    /// is to wait behind it then: the connection is retired (redis.md, T33).
+    fn is_held_up(self: &Rc<Self>, cx: &Context<'_>, hub: &Hub) -> bool {
+        if let Some(client) = self.relayed_to() {
+            return self.waits_for(&client, cx, hub);
+        }
         let mut inner = self.inner();
-        let mut waiting = inner.fifo.iter();
-        let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => true,
-        };
-        inner.held_up = match waiting.next() {
+        let slow = match inner.fifo.front() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
-                if client.backlog() > PAUSE_BACKLOG && waiting.all(|entry| of(client, entry)) =>
+                if client.backlog() > PAUSE_BACKLOG =>
             {
-                client.wake_when_drained(cx.waker());
-                true
+                client
             }
-            _ => false,
+            _ => {
+                inner.held_up = None;
+                return false;
+            }
         };
-        inner.held_up
+        slow.wake_when_drained(cx.waker());
+        inner.held_up = inner.held_up.or_else(|| Some(hub.now_us()));
+        if self.purpose == Purpose::Shared && !std::mem::replace(&mut inner.retired, true) {
+            for entry in &inner.fifo {
+                if let Owner::Client(client) = &entry.owner {
+                    client.wait_for_all();
+                }
+            }
+            hub.retire(self);
+        }
+        true
+    }
+
+    /// Of a relay: whether its client reads too slowly, whatever it is that comes.
+    fn waits_for(&self, client: &Client, cx: &Context<'_>, hub: &Hub) -> bool {
+        let slow = client.backlog() > PAUSE_BACKLOG;
+        if slow {
+            client.wake_when_drained(cx.waker());
+        }
+        self.inner().held_up = slow.then(|| hub.now_us());
+        slow
+    }
+
+    /// Of a relay: bytes that answer nothing, or that nobody can count, go to its client as they are.
+    fn pass_on(&self, hub: &Hub, turn: &mut Turn, client: &Client) {
+        turn.scanner = Scanner::default();
+        let bytes = turn.input.get(turn.start..).unwrap_or_default();
+        if !bytes.is_empty() {
+            client.stream(hub, bytes);
+        }
+        turn.start = turn.input.len();
+        self.inner().partial = 0;
+    }
+
+    /// Of a relay: what comes are no replies any more; nothing is due from here on.
+    fn stop_counting(&self, hub: &Hub, client: &Client) {
+        self.go_raw();
+        let fifo = std::mem::take(&mut self.inner().fifo);
+        for entry in fifo {
+            if entry.is_work() {
+                hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+            }
+            if matches!(entry.owner, Owner::Client(_)) {
+                client.answer(hub, entry.seq, entry.part, "", b"");
+            }
+        }
     }
 
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
         let now_us = hub.now_us();
         self.inner().last_byte_us = now_us;
         let mut tally = Tally::new(now_us);
+        let relay = self.relayed_to();
         let result = loop {
+            if relay.is_some() && self.inner().fifo.is_empty() {
+                break Ok(());
+            }
             let bytes = turn.input.get(turn.start..).unwrap_or_default();
             match turn.scanner.measure(bytes) {
-                Err(error) => break Err(self.error(Phase::Protocol, error)),
+                Err(error) => match &relay {
+                    Some(client) => {
+                        self.stop_counting(hub, client);
+                        break Ok(());
+                    }
+                    None => break Err(self.error(Phase::Protocol, error)),
+                },
                 Ok(None) => break Ok(()),
                 Ok(Some(len)) => {
                     let Some(entry) = self.pop(hub) else {
+                        if let Some(client) = &relay {
+                            self.stop_counting(hub, client);
+                            break Ok(());
+                        }
                         break Err(self.stray(hub, bytes));
                     };
                     let reply = bytes.get(..len).unwrap_or_default();
@@ -154,6 +219,9 @@ impl Upstream {
             }
         };
         tally.write(hub, self);
+        if let Some(client) = relay.filter(|_| self.inner().fifo.is_empty()) {
+            self.pass_on(hub, turn, &client);
+        }
         result.and_then(|()| self.pass_on_piece(hub, turn))?;
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -164,6 +232,9 @@ impl Upstream {
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
         inner.outbox.answered(&hub.buffers, needed);
         inner.charge(hub);
+        if inner.retired && inner.fifo.is_empty() {
+            return Err(self.error(Phase::Released, "its replies are read"));
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 
 use super::{
     class::Class,
-    client::Client,
+    client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
@@ -60,7 +60,11 @@ pub struct Upstream {
     /// whenever.
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
-    silence_us: u64,
+    silence_us: Cell<u64>,
+    /// The one client of it whose bytes pass as they are.
+    relay: RefCell<Option<Rc<Client>>>,
+    /// Its replies can no longer be counted.
+    raw: Cell<bool>,
     pub(super) opened_us: u64,
     /// How others know it.
     standing: Arc<Standing>,
@@ -84,8 +88,12 @@ pub(super) struct Inner {
     recent: Recent,
     pub(super) last_byte_us: u64,
     suspected_us: u64,
-    /// We do not read, for the client of the reply under way reads too slowly.
-    pub(super) held_up: bool,
+    /// Since when we do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: Option<u64>,
+    /// Nothing new is sent on it.
+    pub(super) retired: bool,
+    /// The client that sends faster than is written here.
+    pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -155,7 +163,9 @@ impl Upstream {
             ended: Cell::new(false),
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
-            silence_us: micros(cluster.dedicated.max_lease_idle),
+            silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            relay: RefCell::new(None),
+            raw: Cell::new(false),
             opened_us: now_us,
             standing: Arc::default(),
             asked_number: Cell::new(false),
@@ -214,6 +224,41 @@ impl Upstream {
         self.standing.number.store(number.unwrap_or(0), Ordering::Release);
     }
 
+    /// Its session may be silent for as long as it likes.
+    pub(super) fn keep_for_life(&self) {
+        self.silence_us.set(0);
+    }
+
+    /// All that comes is that client's, and its end is the client's end.
+    pub(super) fn relay_to(&self, client: &Rc<Client>) {
+        *self.relay.borrow_mut() = Some(Rc::clone(client));
+    }
+
+    /// The client that it relays to.
+    pub(super) fn relayed_to(&self) -> Option<Rc<Client>> {
+        self.relay.borrow().clone()
+    }
+
+    /// It relays no more.
+    pub(super) fn end_relay(&self) -> Option<Rc<Client>> {
+        self.relay.borrow_mut().take()
+    }
+
+    /// Whether it relays to one client.
+    pub(super) fn is_relay(&self) -> bool {
+        self.relay.borrow().is_some()
+    }
+
+    /// What comes when no reply is due is passed on as it is from here on.
+    pub(super) fn go_raw(&self) {
+        self.raw.set(true);
+    }
+
+    /// Whether replies are no longer counted.
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.get()
+    }
+
     /// How others know this connection.
     pub(super) fn standing(&self) -> &Arc<Standing> {
         &self.standing
@@ -245,6 +290,25 @@ impl Upstream {
         self.inner.borrow_mut().last_byte_us = now_us;
     }
 
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
         let keep = entry.access == Access::Read;
@@ -266,8 +330,14 @@ impl Upstream {
         if is_work && let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
+        drop(inner);
+        self.schedule();
+    }
+
+    /// Has its task write what was appended.
+    fn schedule(&self) {
         if !self.scheduled.replace(true)
-            && let Some(waker) = &inner.waker
+            && let Some(waker) = &self.inner.borrow().waker
         {
             waker.wake_by_ref();
         }
@@ -350,14 +420,15 @@ impl Upstream {
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
-        if inner.held_up {
+        if let Some(since_us) = inner.held_up {
             inner.last_byte_us = now_us;
-            return;
+            return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let Some(oldest) = inner.fifo.front() else {
             drop(inner);
-            if self.leased.get() && self.silence_us > 0 && silent_us >= self.silence_us {
+            if self.leased.get() && self.silence_us.get() > 0 && silent_us >= self.silence_us.get()
+            {
                 self.end(Phase::Released, "its client is silent for dedicated.max_lease_idle");
             }
             return;
@@ -414,6 +485,23 @@ impl Inner {
         }
     }
 
+    /// Closes the client that does not read its reply when others have waited behind it for long
+    /// enough. When nobody waits, it may take its time.
+    fn end_patience(&self, waited_us: u64) {
+        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
+            Owner::Client(client) => Some(client),
+            Owner::Tombstone | Owner::Commands | Owner::Number => None,
+        });
+        let Some(slow) = waiting.next() else { return };
+        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
+            tracing::info!(
+                client = slow.id,
+                "a client that does not read its reply is closed: others wait behind it"
+            );
+            slow.kill(End::SlowReader);
+        }
+    }
+
     /// Gives back everything the connection was charged for.
     pub(super) fn discharge(&mut self, hub: &Hub) {
         hub.charge(self.charged, 0);
@@ -440,6 +528,8 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// Of a request that is passed on while it comes, as much may wait to be written.
+pub(super) const MOST_FED: usize = 512 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
