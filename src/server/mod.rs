@@ -8,13 +8,14 @@ mod signal;
 mod worker;
 
 use crate::{
-    config::{Config, LogFormat, Protocol},
+    config::{Config, LogFormat, Multi, Protocol},
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener, memory::Memory, tls},
     proto::{
         http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
             self, client,
+            multi::Rules,
             table::{Commands, Custom},
         },
         tcp,
@@ -103,6 +104,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
+        library: Arc::default(),
         metrics: metrics.clone(),
         memory,
         access_log: logging.log.clone(),
@@ -239,8 +241,15 @@ fn redis_settings(
             idle: timeouts.unwrap_or_default().client_idle,
             grace: redis.slow_client_grace,
         },
+        split_writes: redis.split_writes,
+        mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        multi: Rules {
+            pinned: redis.multi == Multi::Pinned,
+            max_commands: redis.multi_max_commands,
+            max_bytes: redis.multi_max_bytes,
+        },
         tls: None,
     }
 }

@@ -15,6 +15,7 @@ use sluice::{
         client::Limits,
         duty,
         hub::{Hub, Parts},
+        multi::Rules,
         session::{self, Settings},
         table::Commands,
     },
@@ -112,6 +113,7 @@ impl World {
             connect: Duration::from_millis(200),
             request,
             fan_out: request,
+            script: request,
             stall,
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
@@ -143,6 +145,7 @@ impl World {
             }),
             topology: reader,
             commands: vec![commands],
+            library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
         });
@@ -158,8 +161,11 @@ impl World {
                 idle: Duration::ZERO,
                 grace: Duration::from_secs(1),
             },
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: Rules::default(),
             tls: None,
         };
         let all = SHARDS * MEMBERS;

@@ -40,14 +40,14 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
-    /// A request of it has begun that is neither in its input nor in its line.
-    busy: bool,
     /// The session is to look around, whatever it waits for.
     resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// In the middle of a transaction, which a drain lets come to its end.
+    unfinished: bool,
     /// Nothing more is sent before everything is answered.
     barrier: bool,
     /// It is read only to see whether it leaves: its next requests wait.
@@ -125,10 +125,10 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
-                busy: false,
                 resumed: false,
                 closing: None,
                 end: None,
+                unfinished: false,
                 barrier: false,
                 ahead: false,
                 asked: 0,
@@ -185,7 +185,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() && !inner.busy {
+            if hub.is_draining() && read && input.is_empty() && !inner.unfinished {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -286,6 +286,18 @@ impl Client {
         inner.line.answer(seq, part, from, bytes);
     }
 
+    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
+    /// turn's list of touched ones, as for [`Self::answer`].
+    pub(super) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_gone() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.push_out(bytes);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();
@@ -352,9 +364,10 @@ impl Client {
         inner.wake();
     }
 
-    /// Something of it is under way that neither its input nor its line shows, or no longer.
-    pub(super) fn set_busy(&self, busy: bool) {
-        self.inner.borrow_mut().busy = busy;
+    /// Something of it is under way that neither its input nor its line shows, a transaction or a
+    /// request that is passed on while it comes; or no longer.
+    pub(super) fn set_unfinished(&self, unfinished: bool) {
+        self.inner.borrow_mut().unfinished = unfinished;
     }
 
     /// Ends the session once every reply is written; nothing more is read.

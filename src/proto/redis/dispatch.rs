@@ -6,14 +6,16 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner, Reach},
     fan_out,
+    flags::flag,
+    forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
-    local, reply, route,
+    local, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split,
-    table::{Command, Commands, FanOut, Kind, Local},
+    table::{Command, Commands, FanOut, Kind, Local, Step},
     tally::requests,
     upstream::Upstream,
 };
@@ -21,7 +23,7 @@ use crate::{
     policy::{access::Access, reads::ReadFrom, slot::hash_tag},
     topology::{Backend, Cluster, admission::is_full, pick},
 };
-use std::{fmt::Display, rc::Rc, sync::Arc};
+use std::{cell::RefCell, fmt::Display, rc::Rc, sync::Arc};
 
 /// What a request meets: its session, its cluster and the time its batch was read.
 pub(super) struct Scene<'a> {
@@ -35,6 +37,8 @@ pub(super) struct Scene<'a> {
     pub out_of_memory: bool,
     /// A big request on its way: the session hands its bytes over without copying them.
     pub big: Option<Big>,
+    /// Our own answers go here while it is there.
+    pub aside: Option<RefCell<Vec<u8>>>,
 }
 
 /// Where a big request goes.
@@ -105,25 +109,26 @@ impl<'a> Scene<'a> {
         flow
     }
 
+    /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
+        if self.state.transaction.is_some() {
+            return self.queue(command, args);
+        }
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
         }
         if !command.arity_ok(args.len()) {
-            return self.say(|out| reply::wrong_arity(out, command.name));
+            return self.say(|out| match command.kind {
+                Kind::Transaction(Step::Exec) => reply::exec_arity(out),
+                _ => reply::wrong_arity(out, command.name),
+            });
         }
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        let mut kind = command.kind;
-        if self.is_denied(command) {
-            kind = Kind::Disabled;
-        } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
-            kind = allowed(command, args);
-        }
-        match kind {
+        match self.kind_of(command, args) {
             Kind::Keyed if command.blocking && command.blocks(args) => self.block(command, args),
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
@@ -133,13 +138,26 @@ impl<'a> Scene<'a> {
                     None => self.cross_slot(),
                 }
             }
+            Kind::Transaction(step) => self.step(step, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
+            Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
             Kind::CrossProtocol => self.cross_protocol(command),
         }
+    }
+
+    /// What is done with a command here: the listener may allow and deny.
+    pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
+        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+            return Kind::Disabled;
+        }
+        if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
+            return allowed(command, args);
+        }
+        command.kind
     }
 
     /// Forwards to the shard that owns all keys.
@@ -157,27 +175,36 @@ impl<'a> Scene<'a> {
             Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
+            Some(shard) if command.flags & flag::HAS_RO != 0 => {
+                forms::forward(self, shard, command, args)
+            }
             Some(shard) => self.forward(shard, command, args.frame),
             None => self.cross_slot(),
         }
     }
 
+    /// Keys lie on several shards.
     pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
     }
 
-    /// The one shard of all keys; the first shard when there are none.
+    /// The one shard of all keys; `redis.keyless_shard` when there are none.
     pub(super) fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
         let mut shards =
             found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
-        let Some(first) = shards.next() else { return Some(0) };
+        let Some(first) = shards.next() else { return Some(self.cluster.keyless) };
         shards.all(|shard| shard == first).then_some(first)
     }
 
     /// SORT with a BY or GET pattern reads keys that may lie on any shard, unless a hash tag
     /// without a wildcard says that they lie on this one.
-    fn has_foreign_pattern(&self, shard: usize, command: &Command, args: Args<'_>) -> bool {
+    pub(super) fn has_foreign_pattern(
+        &self,
+        shard: usize,
+        command: &Command,
+        args: Args<'_>,
+    ) -> bool {
         let here = |pattern: &[u8]| {
             let tag = hash_tag(pattern);
             tag.len() < pattern.len()
@@ -204,9 +231,30 @@ impl<'a> Scene<'a> {
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
+        self.send_over(upstream, access, at_primary, frame)
+    }
+
+    /// Forwards a request unchanged over that connection.
+    pub(super) fn send_over(
+        &mut self,
+        upstream: Rc<Upstream>,
+        access: Access,
+        at_primary: bool,
+        frame: &[u8],
+    ) -> Flow {
+        let entry = self.entry(access, at_primary, frame.len());
+        self.send_on(upstream, entry, frame)
+    }
+
+    /// A request of the client's to one backend, in its place in the client's line.
+    pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
-            .at_primary(at_primary);
+        let seq = self.client.open(bytes);
+        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary)
+    }
+
+    /// Sends a request unchanged over that connection.
+    pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         if frame.len() >= BIG {
             self.big = Some(Big { upstream, entry });
         } else {
@@ -217,7 +265,12 @@ impl<'a> Scene<'a> {
 
     /// The connection that takes a request for `shard` now: the session's own, when it has one to
     /// that shard, else the shared one to the backend that is picked.
-    fn upstream(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<Rc<Upstream>> {
+    pub(super) fn upstream(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<Rc<Upstream>> {
         if self.state.pinned.is_some()
             && let Some(own) = self.own(shard)
         {
@@ -242,6 +295,19 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
+        self.send_part_as(part, shard, access, at_primary, |entry| entry, write);
+    }
+
+    /// [`Self::send_part`] of a request that is remembered as `shape` says.
+    pub(super) fn send_part_as(
+        &mut self,
+        part: Part,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        shape: impl FnOnce(Entry) -> Entry,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Part { seq, index, reach } = part;
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
@@ -253,7 +319,7 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        upstream.send(self.hub, entry, write);
+        upstream.send(self.hub, shape(entry), write);
     }
 
     /// The backend that takes a request for `shard` now.
@@ -303,17 +369,24 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         let denied = |word: &String| word.as_bytes().eq_ignore_ascii_case(name);
+        let mut refused = Vec::new();
         if self.settings.deny.iter().any(denied) {
-            return self.say(|out| reply::disabled(out, &reply::printable(name)));
+            reply::disabled(&mut refused, &reply::printable(name));
+        } else if self.cluster.shards.len() > 1 {
+            reply::unknown_command(&mut refused, name);
         }
-        if self.cluster.shards.len() == 1 {
-            return self.send(0, Access::Write, true, args.frame);
+        let refused = Some(refused).filter(|text| !text.is_empty());
+        if self.state.transaction.is_some() {
+            return self.queue_unknown(refused, args);
         }
-        self.say(|out| reply::unknown_command(out, name))
+        match refused {
+            Some(text) => self.say(|out| out.extend_from_slice(&text)),
+            None => self.send(0, Access::Write, true, args.frame),
+        }
     }
 
     /// A browser was made to send HTTP here: close, as Redis does (T30).
-    fn cross_protocol(&self, command: &Command) -> Flow {
+    pub(super) fn cross_protocol(&self, command: &Command) -> Flow {
         if command.kind == Kind::CrossProtocol { self.hijacked() } else { Flow::Continue }
     }
 
@@ -367,15 +440,13 @@ impl<'a> Scene<'a> {
 
     /// Answers here.
     pub(super) fn reply(&self, bytes: &[u8]) {
+        if let Some(aside) = &self.aside {
+            return aside.borrow_mut().extend_from_slice(bytes);
+        }
         if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
             metrics.local.add(1);
         }
         self.client.reply(self.hub, bytes);
-    }
-
-    /// Whether this listener refuses it.
-    pub(super) fn is_denied(&self, command: &Command) -> bool {
-        !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
     }
 
     pub(super) fn count(&self, index: usize) {

@@ -1,7 +1,7 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::client::Client;
+use super::{block::Block, client::Client};
 use crate::policy::access::Access;
 use std::rc::Rc;
 
@@ -18,6 +18,9 @@ pub struct Entry {
     pub at_primary: bool,
     pub reach: Reach,
     pub patience: Patience,
+    /// Its bytes stay until it is answered, although it is a write: it has a script's body or name,
+    /// and the server may not know it.
+    pub keeps: bool,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -27,6 +30,8 @@ pub struct Entry {
     pub streamed: bool,
     /// Where it has been before.
     pub tried: Option<Box<Tried>>,
+    /// It is several requests, of which the last one's reply is the client's.
+    pub(super) block: Option<Box<Block>>,
 }
 
 /// Who waits for a reply.
@@ -57,6 +62,9 @@ pub enum Reach {
 pub enum Patience {
     /// What the cluster's timeouts say of its reach.
     Usual,
+    /// A script runs as long as it runs: `timeouts.script`. Its errors say nothing of the server,
+    /// for a script can answer with any text after it has written.
+    Script,
     /// The command waits in the server as long as its arguments say: it has a connection of its
     /// own, and silence there says nothing.
     Own,
@@ -81,11 +89,13 @@ impl Entry {
             at_primary: access == Access::Write,
             reach: Reach::One,
             patience: Patience::Usual,
+            keeps: false,
             start_us,
             offset: 0,
             len: 0,
             streamed: false,
             tried: None,
+            block: None,
         }
     }
 
@@ -115,7 +125,19 @@ impl Entry {
 
     /// Whether it is work for the server; who waits there costs it nothing.
     pub fn is_work(&self) -> bool {
-        self.patience == Patience::Usual
+        self.patience != Patience::Own
+    }
+
+    /// A call of a script or function.
+    pub fn script(mut self) -> Self {
+        self.patience = Patience::Script;
+        self
+    }
+
+    /// Keeps its bytes.
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
     }
 
     /// Whether it may be sent to another backend after its bytes left.

@@ -6,7 +6,7 @@ use super::{
     entry::{Entry, Owner, Patience, Reach, Tried},
     hub::Hub,
     line::Progress,
-    reply,
+    reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -93,6 +93,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             .map(|entry| Entry {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
+                block: entry.block.take(),
                 ..*entry
             })
             .collect()
@@ -115,9 +116,10 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
     for entry in &mut upstream.inner().fifo {
-        let timeout = match entry.reach {
-            Reach::All => timeouts.fan_out,
-            Reach::One | Reach::Part => timeouts.request,
+        let timeout = match (entry.patience, entry.reach) {
+            (Patience::Script, _) => timeouts.script,
+            (_, Reach::All) => timeouts.fan_out,
+            (_, Reach::One | Reach::Part) => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
         let own = entry.patience == Patience::Own;
@@ -153,27 +155,24 @@ pub(super) fn error_reply(
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) -> Settled {
-    let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
-    let outcome = match code {
-        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
-        b"-READONLY" => Some(Outcome::RoleMismatch),
-        _ => None,
+    let entry = match entry.keeps {
+        true => match scripts::failed(hub, upstream, entry, error) {
+            Some(entry) => entry,
+            None => return Settled::No,
+        },
+        false => entry,
     };
-    if code == b"-UNBLOCKED" {
+    if code(error) == b"-UNBLOCKED" {
         // The server closes it, if it did that by itself.
         upstream.spoil();
     }
-    let entry = match outcome {
-        Some(outcome) => {
-            hub.reporter.report(&upstream.backend, outcome);
-            upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
-            hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
-            match retry(hub, upstream, entry, false) {
-                Ok(()) => return Settled::No,
-                Err(entry) => entry,
-            }
-        }
-        None => entry,
+    let scripted = entry.patience == Patience::Script;
+    let entry = match !scripted && blame(hub, upstream, error) {
+        true => match retry(hub, upstream, entry, false) {
+            Ok(()) => return Settled::No,
+            Err(entry) => entry,
+        },
+        false => entry,
     };
     let Owner::Client(client) = entry.owner else { return Settled::No };
     let shard = &upstream.backend.shard;
@@ -184,6 +183,25 @@ pub(super) fn error_reply(
         touched.push(client);
     }
     if answered.progress == Progress::Waiting { Settled::No } else { Settled::Failed }
+}
+
+/// Reports a backend whose error says that it is not fit to execute what it was sent. Whether that
+/// is what the error says.
+pub(super) fn blame(hub: &Hub, upstream: &Upstream, error: &[u8]) -> bool {
+    let outcome = match code(error) {
+        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Outcome::Error,
+        b"-READONLY" => Outcome::RoleMismatch,
+        _ => return false,
+    };
+    hub.reporter.report(&upstream.backend, outcome);
+    upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
+    hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
+    true
+}
+
+/// The first word of an error, its `-` included.
+pub(super) fn code(error: &[u8]) -> &[u8] {
+    error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default()
 }
 
 fn lost(
@@ -220,7 +238,7 @@ fn lost(
 
 /// Sends the request to another backend of its shard, or to the same one over a new connection
 /// when there is no other. Gives the entry back when that is not allowed or nobody is ready.
-fn retry(
+pub(super) fn retry(
     hub: &Rc<Hub>,
     upstream: &Rc<Upstream>,
     mut entry: Entry,
@@ -271,6 +289,9 @@ fn retry(
     let target = another(tried.members)
         .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
     let Some(target) = target else { return Err(entry) };
+    if entry.block.is_some() && !hub.is_proven(target.id) {
+        return Err(entry);
+    }
     if !hub.try_retry(upstream.cluster) {
         return Err(entry);
     }

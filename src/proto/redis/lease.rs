@@ -72,6 +72,7 @@ impl Drop for Lease {
         let upstream = &self.upstream;
         upstream.set_leased(false);
         self.hub.cell(&upstream.backend).iter().for_each(|cell| cell.leased.sub(1));
+        upstream.set_tenant(None);
         if upstream.has_ended() {
             return;
         }

@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
 mod blocking;
 mod class;
 pub mod client;
@@ -14,6 +15,7 @@ mod failure;
 mod fan_out;
 mod feed;
 pub mod flags;
+mod forms;
 pub mod frame;
 mod fuzz_replies;
 mod fuzz_requests;
@@ -27,8 +29,10 @@ pub mod inline;
 pub mod keys;
 mod learn;
 mod lease;
+pub mod library;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;
@@ -39,6 +43,7 @@ mod relay;
 mod reply;
 mod route;
 pub mod scan;
+mod scripts;
 pub mod session;
 pub mod spec;
 mod split;

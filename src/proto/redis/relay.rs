@@ -132,11 +132,11 @@ impl Scene<'_> {
             self.state.own.raw = true;
             upstream.go_raw();
             // It is at work although nothing of it is due.
-            self.client.set_busy(true);
+            self.client.set_unfinished(true);
         }
         match command.name {
-            "MULTI" => self.client.set_busy(true),
-            "EXEC" | "DISCARD" if !self.state.own.raw => self.client.set_busy(false),
+            "MULTI" => self.client.set_unfinished(true),
+            "EXEC" | "DISCARD" if !self.state.own.raw => self.client.set_unfinished(false),
             _ => {}
         }
         let blocks = command.blocking && command.blocks(args);
@@ -247,7 +247,7 @@ impl Scene<'_> {
         if args.get(1).is_some_and(|version| version != b"2") {
             self.state.own.raw = true;
             upstream.go_raw();
-            self.client.set_busy(true);
+            self.client.set_unfinished(true);
         }
         self.relay_frame(&upstream, Access::Read, &frame, false)
     }
@@ -271,7 +271,7 @@ impl Scene<'_> {
 
     /// Whether the listener has not allowed it, or denies it.
     fn refuses(&self, command: &Command) -> bool {
-        if self.is_denied(command) {
+        if named(&self.settings.deny, command.name) {
             return true;
         }
         let by_default = command.kind == Kind::Disabled

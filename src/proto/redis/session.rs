@@ -9,6 +9,7 @@ use super::{
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    multi::{Rules, Transaction},
     pin::Pinned,
     relay::Own,
     reply,
@@ -42,10 +43,15 @@ pub struct Settings {
     pub password: Option<String>,
     pub max_bulk: u64,
     pub limits: super::client::Limits,
+    /// Whether writes to several shards are split.
+    pub split_writes: bool,
+    /// Whether MGET tells the error of a shard in its keys' places.
+    pub mget_embeds: bool,
     /// Commands allowed although refused by default, upper case, `CONFIG|SET` for a subcommand.
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    pub multi: Rules,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
 }
@@ -71,6 +77,8 @@ pub(super) struct State {
     pub eof: bool,
     /// A request that is passed on while it comes.
     pub upload: Option<Box<Upload>>,
+    /// MULTI was sent, EXEC and DISCARD were not.
+    pub transaction: Option<Box<Transaction>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -107,6 +115,7 @@ pub async fn serve(
             own: Own::default(),
             eof: false,
             upload: None,
+            transaction: None,
         },
         settings,
         decoder: Decoder::default(),
@@ -146,6 +155,14 @@ struct Session {
     look: Option<Pin<Box<Sleep>>>,
     /// Nothing more is read until more of an upload is written.
     full: bool,
+}
+
+impl State {
+    /// The connection of its own goes, and what it has left the session with is taken over.
+    fn let_go(&mut self) {
+        let selected = self.pinned.take().and_then(|pinned| pinned.selected?.take());
+        self.class.db = selected.unwrap_or(self.class.db);
+    }
 }
 
 /// Whatever ends a session, its socket is closed and nothing of it stays behind.
@@ -203,7 +220,7 @@ impl Session {
         }
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
-            self.state.pinned = None;
+            self.state.let_go();
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
@@ -222,6 +239,7 @@ impl Session {
             now_us,
             out_of_memory: hub.memory.is_used_up(),
             big: None,
+            aside: None,
         };
         scene.open_relay();
         let relays = scene.relays();
@@ -304,7 +322,8 @@ impl Session {
         }
         client.flush(hub);
         self.compact();
-        self.guard.client.charge(&self.guard.hub, self.input.capacity(), now_us);
+        let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
+        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
     }
 
     /// Gives the buffer back when all of it is dispatched, else keeps what is left.

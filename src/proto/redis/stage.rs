@@ -5,6 +5,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    multi::Rules,
     session::{self, Settings},
     table::Commands,
 };
@@ -43,6 +44,8 @@ pub(super) struct Stage {
     pub(super) hub: Rc<Hub>,
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) limits: Limits,
+    /// Of clients that come from now on.
+    pub(super) rules: Rules,
     publisher: Publisher,
     timeouts: Timeouts,
     dedicated: Dedicated,
@@ -102,6 +105,7 @@ impl Stage {
             spawn: Spawn::new(move |task| started.borrow_mut().push(task)),
             topology,
             commands: vec![commands],
+            library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
         });
@@ -113,6 +117,7 @@ impl Stage {
                 idle: Duration::ZERO,
                 grace: Duration::from_secs(1),
             },
+            rules: Rules::default(),
             publisher,
             timeouts,
             dedicated: Dedicated::default(),
@@ -178,6 +183,8 @@ impl Stage {
             layout: Default::default(),
             slots: even_slots(1),
             reads: from,
+            keyless: 0,
+            shebang_reads: false,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
             tls: None,
@@ -199,8 +206,11 @@ impl Stage {
             password: None,
             max_bulk: 1024 * 1024,
             limits: self.limits,
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: self.rules,
             tls: None,
         };
         let hub = Rc::clone(&self.hub);

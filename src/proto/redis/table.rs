@@ -67,8 +67,12 @@ pub enum Kind {
     Local(Local),
     /// Needs a connection of the session's own from here on.
     Watch,
+    /// Begins or ends a transaction.
+    Transaction(Step),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
+    /// Runs a script or function, or looks after them.
+    Script(Script),
     /// Only its subcommands mean anything, and there was none or none that we know.
     Container,
     /// Ours to do in a later version.
@@ -91,6 +95,14 @@ pub enum Merge {
     Sum,
 }
 
+/// The commands of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Multi,
+    Exec,
+    Discard,
+}
+
 /// How the shards' answers become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanOut {
@@ -108,6 +120,28 @@ pub enum FanOut {
     Scan,
     /// Allowed administration: asked of all, the first shard's answer is told.
     First,
+    /// FUNCTION LOAD and its like: every shard must do it, the first one's answer is told.
+    AllSucceed,
+    /// SCRIPT EXISTS: 1 where all say so.
+    And,
+}
+
+/// What is done with a script or function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// EVAL, EVAL_RO.
+    Eval,
+    /// EVALSHA, EVALSHA_RO.
+    EvalSha,
+    /// FCALL, FCALL_RO.
+    Function,
+    Load,
+    Flush,
+    /// SCRIPT KILL, FUNCTION KILL.
+    Kill,
+    /// FUNCTION STATS, which must be heard while a function runs.
+    Stats,
+    Debug,
 }
 
 /// What we answer ourselves.

@@ -40,7 +40,8 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        if !fits || self.is_denied(command) {
+        let queued = self.state.transaction.is_some();
+        if !fits || queued || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
@@ -69,7 +70,7 @@ impl Scene<'_> {
         command: &Command,
         answered: bool,
     ) {
-        self.client.set_busy(true);
+        self.client.set_unfinished(true);
         let (access, index) = (command.access, usize::from(command.index));
         let feed = Feed::new(missing, self.settings.max_bulk);
         let lost = answered;
@@ -91,7 +92,7 @@ impl Scene<'_> {
             self.state.upload = Some(upload);
             return Ok(taken);
         }
-        self.client.set_busy(false);
+        self.client.set_unfinished(false);
         self.count(upload.index);
         match own {
             Some(own) => {
