@@ -48,6 +48,7 @@ mod redis_route;
 mod redis_scripts;
 mod redis_soak;
 mod redis_spread;
+mod redis_wait;
 mod server;
 mod slots;
 mod table;

@@ -173,6 +173,7 @@ mod tests {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         })

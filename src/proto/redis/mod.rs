@@ -58,6 +58,7 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod wait;
 mod waiting;
 mod wire;
 

@@ -9,11 +9,13 @@ use super::{
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
     relay::Own,
     reply,
     upload::{STREAM_FROM, Upload},
+    wait::Written,
     waiting::Waiting,
 };
 use crate::{
@@ -51,6 +53,8 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// A request for another shard waits for the replies before it.
+    pub strict_order: bool,
     pub multi: Rules,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
@@ -71,6 +75,12 @@ pub(super) struct State {
     pub blocked: Option<Box<Blocked>>,
     /// Its turn to have one.
     pub waiting: Waiting,
+    /// Those of a WAIT that waits for more of them.
+    pub gathered: Vec<Lease>,
+    /// Where it has written.
+    pub written: Written,
+    /// The shard of its newest request, where order is strict.
+    pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
     pub own: Own,
     /// The client sends no more.
@@ -112,6 +122,9 @@ pub async fn serve(
             pinned: None,
             blocked: None,
             waiting: Waiting::Not,
+            gathered: Vec::new(),
+            written: Written::default(),
+            last_shard: None,
             own: Own::default(),
             eof: false,
             upload: None,

@@ -58,6 +58,7 @@ impl Scene<'_> {
             pinned.lease.is_spoilt = true;
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
+        self.state.written.note(shard, &own.backend);
         self.begin_feed(missing, shard, command, false);
         Some(Flow::Continue)
     }
