@@ -245,6 +245,7 @@ fn redis_settings(
         mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        strict_order: redis.strict_order,
         multi: Rules {
             pinned: redis.multi == Multi::Pinned,
             max_commands: redis.multi_max_commands,

@@ -165,6 +165,7 @@ impl World {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         };

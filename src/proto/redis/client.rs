@@ -92,6 +92,8 @@ pub enum End {
     Idle,
     /// We are stopping.
     Shutdown,
+    /// The server closed the connection that was the client's own.
+    Backend,
     /// A reply was cut in the middle by a backend.
     ReplyCut,
 }
@@ -340,19 +342,6 @@ impl Client {
         self.inner.borrow_mut().barrier = true;
     }
 
-    /// Lets its session go on, which waited for room elsewhere.
-    pub(super) fn resume(&self) {
-        let mut inner = self.inner.borrow_mut();
-        inner.resumed = true;
-        inner.wake();
-    }
-
-    /// Something of it is under way that neither its input nor its line shows, a transaction or a
-    /// request that is passed on while it comes; or no longer.
-    pub(super) fn set_unfinished(&self, unfinished: bool) {
-        self.inner.borrow_mut().unfinished = unfinished;
-    }
-
     /// From here on it is read only to see whether it leaves, and no further than [`AHEAD`].
     pub(super) fn look_ahead(&self) {
         self.inner.borrow_mut().ahead = true;
@@ -366,6 +355,19 @@ impl Client {
     /// Whether it sends no more, whatever lies unread.
     pub(super) fn has_finished(&self) -> bool {
         self.inner.borrow().stream.as_ref().is_none_or(Stream::is_finished)
+    }
+
+    /// Lets its session go on, which waited for room elsewhere.
+    pub(super) fn resume(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.resumed = true;
+        inner.wake();
+    }
+
+    /// Something of it is under way that neither its input nor its line shows, a transaction or a
+    /// request that is passed on while it comes; or no longer.
+    pub(super) fn set_unfinished(&self, unfinished: bool) {
+        self.inner.borrow_mut().unfinished = unfinished;
     }
 
     /// Ends the session once every reply is written; nothing more is read.

@@ -10,7 +10,10 @@ use super::{
     upstream::Phase,
 };
 use crate::{
-    policy::{access::Access, gate::Admin},
+    policy::{
+        access::Access,
+        gate::{Admin, Role},
+    },
     topology::{Layout, pick},
 };
 use std::{rc::Rc, time::Duration};
@@ -49,6 +52,11 @@ pub fn gates_changed(hub: &Rc<Hub>) {
         if upstream.is_killed() {
             failure::evict(hub, &upstream);
             upstream.end(Phase::Evicted, "disabled by the operator");
+        } else if upstream.is_relay()
+            && !upstream.backend.gate().primary()
+            && upstream.backend.role() == Role::Replica
+        {
+            upstream.end(Phase::Evicted, "no primary any more");
         } else if upstream.backend.gate().evict() {
             failure::evict(hub, &upstream);
         }
@@ -165,6 +173,7 @@ mod tests {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         })

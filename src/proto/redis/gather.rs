@@ -42,6 +42,11 @@ pub(super) enum Merge {
     RandomKey { draw: u64 },
     /// INFO: one text, its counts added up, behind our own header.
     Info { header: String },
+    /// WAIT: the least of the counts.
+    Least,
+    /// WAIT behind writes: of each shard its replication, a publication and a count; `streams` are
+    /// those that were written to.
+    Waited { streams: Vec<u64> },
     /// The first part's reply when no part failed.
     First,
     /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
@@ -117,6 +122,7 @@ impl Gather {
             Merge::Info { .. } => bytes.starts_with(b"$"),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
             Merge::AllSucceed | Merge::OneSucceeds => true,
+            Merge::Least | Merge::Waited { .. } => true,
         }
     }
 
@@ -142,6 +148,8 @@ impl Gather {
             Merge::Concat => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
+            Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
+            Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
             Merge::Info { header } => super::info::merge(header, &self.kept, out),
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());

@@ -39,6 +39,7 @@ mod outbox;
 mod perfect;
 mod pin;
 pub mod probe;
+mod relay;
 mod reply;
 mod route;
 pub mod scan;
@@ -57,6 +58,7 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod wait;
 mod waiting;
 mod wire;
 

@@ -190,6 +190,7 @@ impl Scene<'_> {
             Kind::Keyed
             | Kind::Split(_)
             | Kind::NotYet
+            | Kind::Wait
             | Kind::Script(Script::Eval | Script::EvalSha | Script::Function) => {
                 if command.one_shard_only && !one_shard {
                     let name = args.get(0).unwrap_or_default();
@@ -290,6 +291,7 @@ impl Scene<'_> {
             }
             (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
+                self.state.written.note(shard, &own.backend);
                 self.exec_own(&own, args)
             }
             _ => self.exec_lost(),
@@ -317,6 +319,7 @@ impl Scene<'_> {
         let upstream = self.own(shard).unwrap_or_else(|| {
             self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
         });
+        self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
         let (requests, mut bytes) = (open.requests, open.queue);
         bytes.extend_from_slice(EXEC);
@@ -508,6 +511,7 @@ const UNFRAMED: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE",
     "CLIENT|REPLY",
+    "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",
 ];

@@ -210,6 +210,7 @@ impl Stage {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: self.rules,
             tls: None,
         };

@@ -73,6 +73,8 @@ pub enum Kind {
     FanOut(FanOut),
     /// Runs a script or function, or looks after them.
     Script(Script),
+    /// WAIT, WAITAOF: asked of every shard that was written to, on connections of its own.
+    Wait,
     /// Only its subcommands mean anything, and there was none or none that we know.
     Container,
     /// Ours to do in a later version.
