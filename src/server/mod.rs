@@ -14,7 +14,9 @@ use crate::{
     proto::{
         http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
-            self, client,
+            self,
+            audience::Audience,
+            client,
             table::{Commands, Custom},
         },
         tcp,
@@ -110,6 +112,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         reader,
         clients,
         ids: Arc::new(AtomicU64::new(0)),
+        audience: Arc::new(Audience::new(config.clusters.len())),
         state: Arc::clone(&state),
         stop: stop.clone(),
     })

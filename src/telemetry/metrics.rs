@@ -122,6 +122,20 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
+    /// Clients that have subscribed to something (a gauge).
+    pub subscribers: Counter,
+    /// What they have subscribed to, by client (gauges): channels, patterns, shard channels.
+    pub subscriptions: [Counter; 3],
+    /// What this worker is subscribed to at the servers (a gauge).
+    pub topics: Counter,
+    /// Messages passed on, by client.
+    pub messages: Counter,
+    /// Subscribers closed because they read too slowly.
+    pub subscribers_dropped: Counter,
+    /// Topics subscribed to again after a connection was lost.
+    pub resubscriptions: Counter,
+    /// How long messages may have been missed.
+    pub subscriber_gap_us: Counter,
     /// Refused because every backend was at its limit.
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.

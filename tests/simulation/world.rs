@@ -145,6 +145,7 @@ impl World {
             commands: vec![commands],
             seed: dice.next(),
             ids: Arc::default(),
+            audience: Arc::default(),
         });
         let settings = Settings {
             listener: 0,

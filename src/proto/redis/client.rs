@@ -3,13 +3,14 @@
 //! when the socket takes no more.
 
 use super::{
+    class::Resp,
     gather::Gather,
     hub::Hub,
     line::{Line, Progress},
 };
 use crate::net::stream::Stream;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -23,6 +24,9 @@ pub struct Client {
     pub id: u64,
     pub listener: usize,
     limits: Limits,
+    /// How many channels, patterns and shard channels it has subscribed to.
+    subscriptions: Cell<[usize; 3]>,
+    resp: Cell<Resp>,
     inner: RefCell<Inner>,
 }
 
@@ -53,6 +57,8 @@ struct Inner {
     largest: usize,
     /// Input bytes that the session holds.
     input_held: usize,
+    /// What its subscriptions take.
+    subscribed_bytes: usize,
     charged: usize,
     active_us: u64,
 }
@@ -107,6 +113,8 @@ impl Client {
             id,
             listener,
             limits,
+            subscriptions: Cell::default(),
+            resp: Cell::default(),
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 line: Line::default(),
@@ -123,6 +131,7 @@ impl Client {
                 window_hit: false,
                 largest: 0,
                 input_held: 0,
+                subscribed_bytes: 0,
                 charged: 0,
                 active_us: 0,
             }),
@@ -171,7 +180,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() {
+            if hub.is_draining() && read && input.is_empty() && !self.is_subscribed() {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -359,10 +368,11 @@ impl Client {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// When it last sent something, if nothing of it is under way.
+    /// When it last sent something, if nothing of it is under way and it waits for no messages.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
-        (inner.line.is_empty() && inner.backlog() == 0).then_some(inner.active_us)
+        let settled = inner.line.is_empty() && inner.backlog() == 0 && !self.is_subscribed();
+        settled.then_some(inner.active_us)
     }
 
     /// The session is over: the socket is closed now, replies still under way are dropped.
@@ -471,7 +481,7 @@ impl Inner {
     }
 
     fn charge(&mut self, hub: &Hub) {
-        let held = self.line.held() + self.unsent() + self.input_held;
+        let held = self.line.held() + self.unsent() + self.input_held + self.subscribed_bytes;
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;
@@ -498,6 +508,8 @@ const MOST_ASKED: usize = 8 * 1024 * 1024;
 const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
+
+mod push;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,13 @@ use super::{
     entry::{Entry, Owner, Reach},
     fan_out,
     frame::{DecodeError, Decoder, Frame, Limits},
+    gather::Gather,
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
     local, reply, route,
     session::{PICKERS, Settings, State},
-    split,
+    split, subscribe,
     table::{Command, Commands, FanOut, Kind, Local},
     tally::requests,
     upstream::Upstream,
@@ -110,6 +111,11 @@ impl<'a> Scene<'a> {
         if !command.arity_ok(args.len()) {
             return self.say(|out| reply::wrong_arity(out, command.name));
         }
+        if self.client.is_subscribed()
+            && let Some(flow) = subscribe::while_subscribed(self, command, args)
+        {
+            return flow;
+        }
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
@@ -132,6 +138,7 @@ impl<'a> Scene<'a> {
                     None => self.cross_slot(),
                 }
             }
+            Kind::PubSub(what) => subscribe::run(self, what, command, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
@@ -206,6 +213,21 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
             .at_primary(at_primary);
+        self.hand_over(upstream, entry, frame)
+    }
+
+    /// Forwards a write unchanged whose reply `gather` makes the client's.
+    pub(super) fn send_gathered(&mut self, gather: Gather, shard: usize, frame: &[u8]) -> Flow {
+        let access = Access::Write;
+        let Some(upstream) = self.upstream(shard, access, true) else {
+            return self.refuse(access, |out| self.unserved(shard, access, true, out));
+        };
+        let owner = Owner::Client(Rc::clone(self.client));
+        let seq = self.client.open_gather(gather, frame.len());
+        self.hand_over(upstream, Entry::new(owner, seq, access, self.now_us), frame)
+    }
+
+    fn hand_over(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         if frame.len() >= BIG {
             self.big = Some(Big { upstream, entry });
         } else {

@@ -7,6 +7,7 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
+    pubsub,
     upstream::Phase,
 };
 use crate::{
@@ -34,6 +35,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
         hub.rested.sweep(now_us);
+        pubsub::tick(hub, now_us);
         ask_commands(hub, now_us);
     }
     hold_back(hub);
@@ -53,6 +55,7 @@ pub fn gates_changed(hub: &Rc<Hub>) {
         }
     }
     close_drained(hub);
+    pubsub::gates_changed(hub);
 }
 
 /// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.

@@ -2,9 +2,11 @@
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
 use super::{
+    audience::Audience,
     class::Class,
     client::Client,
     lease::Rested,
+    pubsub::PubSub,
     table::Commands,
     upstream::{Purpose, Upstream},
 };
@@ -40,6 +42,7 @@ pub struct Hub {
     /// Those that one session has for itself, or the next one will.
     leased: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) pubsub: PubSub,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -70,6 +73,8 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 impl Hub {
@@ -86,6 +91,7 @@ impl Hub {
             upstreams: RefCell::default(),
             leased: RefCell::default(),
             rested: Rested::default(),
+            pubsub: PubSub::new(parts.audience, clusters),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),

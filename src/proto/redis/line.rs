@@ -20,6 +20,10 @@ pub(super) struct Line {
     kept: usize,
     /// Bytes held by gathers under way.
     gathered: usize,
+    /// A part of the front's reply has left.
+    in_reply: bool,
+    /// What nobody asked for now, until that reply is whole.
+    pushed: Vec<u8>,
 }
 
 /// How far a request is after one more reply.
@@ -83,7 +87,19 @@ impl Line {
 
     /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
     pub(super) fn stream(&mut self, bytes: &[u8]) {
+        self.in_reply = true;
         self.out.extend(bytes);
+    }
+
+    /// What is no reply, in pieces: it goes out before all that wait, but not within one.
+    pub(super) fn interject(&mut self, pieces: &[&[u8]]) {
+        for piece in pieces {
+            if self.in_reply {
+                self.pushed.extend_from_slice(piece);
+            } else {
+                self.out.extend(piece);
+            }
+        }
     }
 
     /// Answers the place `seq`.
@@ -117,12 +133,16 @@ impl Line {
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        self.out.held() + self.parked.capacity() + self.kept + self.gathered
+        self.out.held()
+            + self.parked.capacity()
+            + self.kept
+            + self.gathered
+            + self.pushed.capacity()
     }
 
     /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
     pub(super) fn pending(&self) -> usize {
-        self.out.len() + self.parked.len() + self.kept
+        self.out.len() + self.parked.len() + self.kept + self.pushed.len()
     }
 
     /// Gives back what an idle line does not need.
@@ -174,6 +194,9 @@ impl Line {
     fn pop_front(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
+        if std::mem::take(&mut self.in_reply) && !self.pushed.is_empty() {
+            self.out.extend(&std::mem::take(&mut self.pushed));
+        }
         loop {
             match self.places.front() {
                 Some(Place::Parked { start, len }) => {
@@ -234,6 +257,22 @@ mod tests {
             prop_assert!(line.is_empty());
             prop_assert_eq!(line.parked.len(), 0);
         }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_leaves_between_replies() {
+        let mut line = Line::default();
+        let (long, next) = (line.open(), line.open());
+        line.interject(&[b"[1]"]);
+        line.stream(b"$4\r\nab");
+        line.interject(&[b"[", b"2]"]);
+        line.answer(next, 0, "s0", b"+next\r\n");
+        assert_eq!((line.pending(), line.out.len()), (3 + 6 + 3 + 7, 9));
+        line.stream(b"c");
+        line.answer(long, 0, "s0", b"d\r\n");
+        line.interject(&[b"[3]"]);
+        assert_eq!(line.out.bytes(), b"[1]$4\r\nabcd\r\n[2]+next\r\n[3]");
+        assert!(line.is_empty() && line.pending() == line.out.len());
     }
 
     /// A client that sends without a pause always has an early reply waiting; all of them were kept.

@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+pub mod audience;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -11,6 +12,7 @@ pub mod duty;
 mod entry;
 mod failure;
 mod fan_out;
+mod feed;
 pub mod flags;
 pub mod frame;
 mod fuzz_replies;
@@ -18,6 +20,7 @@ mod fuzz_requests;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gather;
+mod glob;
 mod handshake;
 pub mod hub;
 mod info;
@@ -27,12 +30,14 @@ mod learn;
 mod lease;
 mod line;
 mod local;
+mod message;
 mod names;
 mod options;
 mod outbox;
 mod perfect;
 mod pin;
 pub mod probe;
+mod pubsub;
 mod reply;
 mod route;
 pub mod scan;
@@ -41,11 +46,13 @@ pub mod spec;
 mod split;
 #[cfg(test)]
 mod stage;
+mod subscribe;
 pub mod table;
 mod table_data;
 mod tally;
 #[cfg(test)]
 mod testing;
+mod topics;
 mod tree;
 mod turn;
 pub mod upstream;

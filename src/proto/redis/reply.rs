@@ -42,7 +42,19 @@ pub(super) const OTHER_KIND: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const SUBSCRIBE_TIMED_OUT: &[u8] =
+    b"-ERR sluice: the server did not confirm in time, nothing was subscribed to\r\n";
+pub(super) const TOO_MANY_SUBSCRIPTIONS: &[u8] =
+    b"-ERR sluice: too many subscriptions of one client\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
+
+/// Redis's words for a command that a subscriber of RESP2 may not send.
+pub(super) fn only_subscriptions(out: &mut Vec<u8>, command: &str) {
+    let allowed = "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET";
+    let command = command.to_ascii_lowercase();
+    let text = format!("only {allowed} are allowed in this context");
+    error(out, &format!("Can't execute '{command}': {text}"));
+}
 
 /// `-ERR text`; control characters in it cannot break the line.
 pub(super) fn error(out: &mut Vec<u8>, text: &str) {

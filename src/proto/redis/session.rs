@@ -9,7 +9,7 @@ use super::{
     frame::{self, Decoder, Frame},
     hub::Hub,
     pin::Pinned,
-    reply,
+    pubsub, reply,
 };
 use crate::{
     net::{stream::Stream, tls},
@@ -232,6 +232,7 @@ impl Drop for Guard {
                 upstream.end_if_owned_by(&self.client);
             }
         }
+        pubsub::leave(&self.hub, &self.client);
         self.client.close(&self.hub);
         self.hub.unregister(self.client.id);
     }

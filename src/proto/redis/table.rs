@@ -7,6 +7,7 @@
 
 use super::{
     args::Args,
+    audience::Subject,
     flags::flag,
     keys::Keys,
     names, options,
@@ -67,6 +68,8 @@ pub enum Kind {
     Local(Local),
     /// Needs a connection of the session's own from here on.
     Watch,
+    /// Publishing and subscribing: [`super::subscribe`].
+    PubSub(PubSub),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
     /// Only its subcommands mean anything, and there was none or none that we know.
@@ -108,6 +111,21 @@ pub enum FanOut {
     Scan,
     /// Allowed administration: asked of all, the first shard's answer is told.
     First,
+}
+
+/// What is done with channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PubSub {
+    Subscribe(Subject),
+    Unsubscribe(Subject),
+    /// PUBLISH and SPUBLISH.
+    Publish(Subject),
+    /// PUBSUB CHANNELS and SHARDCHANNELS.
+    Names(Subject),
+    /// PUBSUB NUMSUB and SHARDNUMSUB.
+    Counts(Subject),
+    NumPat,
+    Help,
 }
 
 /// What we answer ourselves.
