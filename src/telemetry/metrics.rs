@@ -124,8 +124,10 @@ pub struct ClusterMetrics {
     pub stray_replies: Counter,
     /// Clients that have subscribed to something (a gauge).
     pub subscribers: Counter,
-    /// What they have subscribed to, by client (gauges): channels, patterns, shard channels.
-    pub subscriptions: [Counter; 3],
+    /// What they have subscribed to, each client's counted (gauges).
+    pub subscribed_channels: Counter,
+    pub subscribed_patterns: Counter,
+    pub subscribed_shard_channels: Counter,
     /// What this worker is subscribed to at the servers (a gauge).
     pub topics: Counter,
     /// Messages passed on, by client.

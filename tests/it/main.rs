@@ -36,6 +36,7 @@ mod redis_faults;
 mod redis_hostile;
 mod redis_local;
 mod redis_order;
+mod redis_pubsub;
 mod redis_reads;
 mod redis_rogue;
 mod redis_route;

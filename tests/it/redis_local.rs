@@ -156,8 +156,6 @@ fn what_a_later_version_brings_is_refused_and_the_connection_kept() {
         "BRPOP k 0",
         "BLMOVE a a LEFT LEFT 0",
         "BZPOPMIN z 0",
-        "SUBSCRIBE c",
-        "PSUBSCRIBE c*",
         "EVAL redis 0",
         "EVALSHA x 0",
     ] {

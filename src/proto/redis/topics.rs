@@ -334,9 +334,12 @@ impl Topics {
         let was = client.is_subscribed();
         client.set_subscriptions(hub, listener.names.each_ref().map(HashSet::len), listener.bytes);
         let Some(metrics) = hub.metrics.clusters.get(cluster) else { return };
-        if let Some(gauge) = metrics.subscriptions.get(subject as usize) {
-            if more { gauge.add(1) } else { gauge.sub(1) }
-        }
+        let gauge = match subject {
+            Subject::Channel => &metrics.subscribed_channels,
+            Subject::Pattern => &metrics.subscribed_patterns,
+            Subject::ShardChannel => &metrics.subscribed_shard_channels,
+        };
+        if more { gauge.add(1) } else { gauge.sub(1) }
         match (was, client.is_subscribed()) {
             (false, true) => metrics.subscribers.add(1),
             (true, false) => metrics.subscribers.sub(1),
