@@ -339,6 +339,12 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "Commands allowed in spite of being refused by default: DEBUG, \"CONFIG|SET\".",
         ),
         key("deny", Kind::List(&Kind::Command, MAX_COMMANDS), "", "Commands refused, likewise."),
+        key(
+            "slow_client_grace",
+            up_to(HOUR),
+            "1s",
+            "How long others wait behind the reply to a client that does not read it, before it is closed.",
+        ),
         later("users"),
         later("auth"),
         later("multi"),
@@ -351,7 +357,6 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         later("cluster_spoof"),
         later("keyless_shard"),
         later("keys_max"),
-        later("slow_client_grace"),
         later("script_shebang_reads"),
     ],
 };

@@ -7,6 +7,7 @@ use super::{
     process::Stage,
     sessions,
     sheet::Sheet,
+    subscriptions::Subscriptions,
     usage,
     watch::{Watch, serves},
 };

@@ -240,6 +240,7 @@ fn redis_settings(
             output: usize::try_from(redis.client_output_limit).unwrap_or(usize::MAX),
             pipeline: redis.max_pipeline,
             idle: timeouts.unwrap_or_default().client_idle,
+            grace: redis.slow_client_grace,
         },
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),

@@ -109,7 +109,8 @@ fn counts_are_those_of_clients_over_all_workers() {
             let mut publisher = Conn::open(&address);
             for n in 0..20 {
                 let mut conn = Conn::open(&address);
-                let words: &[&str] = if n % 4 == 0 { &["PSUBSCRIBE", "c*"] } else { &["SUBSCRIBE", "c1"] };
+                let words: &[&str] =
+                    if n % 4 == 0 { &["PSUBSCRIBE", "c*"] } else { &["SUBSCRIBE", "c1"] };
                 conn.cmd(words);
                 all.push(conn);
                 counts.push(publisher.cmd(&["PUBLISH", "c1", "x"]));
@@ -174,7 +175,9 @@ fn publisher_and_subscriber_meet_on_any_shard() {
         });
         (left.sum::<i64>() == 0).then_some(())
     });
-    eventually("nobody counts", PATIENCE, || (publisher.cmd(&["PUBLISH", names[0], "x"]) == 0).then_some(()));
+    eventually("nobody counts", PATIENCE, || {
+        (publisher.cmd(&["PUBLISH", names[0], "x"]) == 0).then_some(())
+    });
 }
 
 #[test]
@@ -324,7 +327,9 @@ fn a_thousand_subscribers_of_one_channel() {
     // Each worker hears it once, whoever many listen.
     assert_eq!(cluster.shards[0].primary.cmd(&["PUBSUB", "NUMSUB", "hot"]).items()[1], 2);
     drop(conns);
-    eventually("nobody listens", PATIENCE, || (publisher.cmd(&["PUBLISH", "hot", "x"]) == 0).then_some(()));
+    eventually("nobody listens", PATIENCE, || {
+        (publisher.cmd(&["PUBLISH", "hot", "x"]) == 0).then_some(())
+    });
 }
 
 #[test]
@@ -355,7 +360,17 @@ fn a_subscriber_that_does_not_read_is_closed_and_costs_little() {
 fn a_server_that_refuses_a_channel_is_quoted() {
     let cluster = Cluster::start(1, 0);
     let primary = &cluster.shards[0].primary;
-    primary.cmd(&["ACL", "SETUSER", "app", "on", ">secret", "+@all", "~*", "resetchannels", "&ok*"]);
+    primary.cmd(&[
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">secret",
+        "+@all",
+        "~*",
+        "resetchannels",
+        "&ok*",
+    ]);
     let sluice = cluster.sluice().cluster("upstream: { user: app, password: secret }").start();
     let mut conn = sluice.conn();
     assert!(conn.cmd(&["SUBSCRIBE", "no"]).error().starts_with("NOPERM "));
@@ -412,9 +427,10 @@ fn redis_py_publishes_and_subscribes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(root.join("target/venv/bin/python"));
     command.arg(root.join("tests/it/redis_pubsub.py")).arg(sluice.port().to_string());
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
-        panic!("{command:?}: {error}; ./tests/run.sh installs it")
-    });
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; ./tests/run.sh installs it"));
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.trim() == "ok", "{said}\n{errors}");

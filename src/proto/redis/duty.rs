@@ -161,7 +161,7 @@ mod tests {
             cluster: 0,
             password: None,
             max_bulk: 64,
-            limits: Limits { output: 64, pipeline: 64, idle },
+            limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

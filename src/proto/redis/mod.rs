@@ -50,11 +50,13 @@ mod subscribe;
 pub mod table;
 mod table_data;
 mod tally;
+mod tap;
 #[cfg(test)]
 mod testing;
 mod topics;
 mod tree;
 mod turn;
+mod upload;
 pub mod upstream;
 mod wire;
 

@@ -1,5 +1,5 @@
 //! What the clients of one worker have subscribed to, and who gets a message. Not the commands:
-//! those are [`super::subscribe`]; nor the connections on which messages come: [`super::feed`].
+//! those are [`super::subscribe`]; nor the connections on which messages come: [`super::tap`].
 //!
 //! A client is told that it is subscribed once the servers have confirmed it, and hears no message
 //! before. Until then its request has a [`Ticket`].
@@ -7,9 +7,9 @@
 use super::{
     audience::{Audience, Subject},
     client::Client,
-    feed::{Asked, Feed},
     hub::Hub,
     reply,
+    tap::{Asked, Tap},
     topics::{Name, Ticket, Topic, Topics, Wish, confirm, shards_of},
 };
 use crate::topology::Cluster;
@@ -43,8 +43,8 @@ impl PubSub {
     ) -> Option<usize> {
         let inner = self.inner.borrow();
         let connected = |shard| {
-            let feed = inner.feeds.get(&(cluster.id, shard));
-            feed.is_some_and(|feed| feed.is_connected())
+            let tap = inner.taps.get(&(cluster.id, shard));
+            tap.is_some_and(|tap| tap.is_connected())
         };
         let mut shards = names.flat_map(|name| shards_of(cluster, subject, name));
         shards.find(|shard| !connected(*shard) && !is_served(*shard))
@@ -64,23 +64,23 @@ impl PubSub {
         found
     }
 
-    /// A feed ended, for nobody wants it.
-    pub(super) fn forget(&self, feed: &Rc<Feed>) {
+    /// A tap ended, for nobody wants it.
+    pub(super) fn forget(&self, tap: &Rc<Tap>) {
         let mut inner = self.inner.borrow_mut();
-        let key = (feed.cluster, feed.shard);
-        if inner.feeds.get(&key).is_some_and(|known| Rc::ptr_eq(known, feed)) {
-            inner.feeds.remove(&key);
+        let key = (tap.cluster, tap.shard);
+        if inner.taps.get(&key).is_some_and(|known| Rc::ptr_eq(known, tap)) {
+            inner.taps.remove(&key);
         }
     }
 
-    /// A feed's task panicked: another one takes its topics.
-    pub(super) fn replace(&self, hub: &Rc<Hub>, feed: &Rc<Feed>) {
-        self.forget(feed);
-        let topics = feed.topics.get();
+    /// A tap's task panicked: another one takes its topics.
+    pub(super) fn replace(&self, hub: &Rc<Hub>, tap: &Rc<Tap>) {
+        self.forget(tap);
+        let topics = tap.topics.get();
         if topics > 0 {
-            let fresh = Feed::start(hub, feed.cluster, feed.shard);
+            let fresh = Tap::start(hub, tap.cluster, tap.shard);
             fresh.topics.set(topics);
-            self.inner.borrow_mut().feeds.insert((feed.cluster, feed.shard), fresh);
+            self.inner.borrow_mut().taps.insert((tap.cluster, tap.shard), fresh);
         }
     }
 }
@@ -211,7 +211,7 @@ pub(super) fn leave(hub: &Rc<Hub>, client: &Rc<Client>) {
 /// Passes a message on to all who listen to `topic`.
 pub(super) fn deliver(
     hub: &Hub,
-    feed: &Feed,
+    tap: &Tap,
     subject: Subject,
     topic: &[u8],
     frame: &[u8],
@@ -219,7 +219,7 @@ pub(super) fn deliver(
 ) {
     let inner = hub.pubsub.inner.borrow();
     // Who has just left may still be sent some.
-    let Some(topic) = inner.find(feed.cluster, subject, topic) else { return };
+    let Some(topic) = inner.find(tap.cluster, subject, topic) else { return };
     let mut delivered = 0;
     for client in topic.readers.values() {
         if let Some(first) = client.push(hub, frame) {
@@ -229,31 +229,31 @@ pub(super) fn deliver(
             }
         }
     }
-    let metrics = hub.metrics.clusters.get(feed.cluster);
+    let metrics = hub.metrics.clusters.get(tap.cluster);
     metrics.iter().for_each(|m| m.messages.add(delivered));
 }
 
 /// The server has done what it was asked.
-pub(super) fn answered(hub: &Rc<Hub>, feed: &Feed, asked: Asked, touched: &mut Vec<Rc<Client>>) {
-    let place = (hub.worker(), feed.shard);
+pub(super) fn answered(hub: &Rc<Hub>, tap: &Tap, asked: Asked, touched: &mut Vec<Rc<Client>>) {
+    let place = (hub.worker(), tap.shard);
     let mut inner = hub.pubsub.inner.borrow_mut();
     match asked {
         Asked::Subscribe { subject, name, topic: id, .. } => {
-            hub.pubsub.audience.hears(feed.cluster, subject, &name, place, true);
-            let topic = inner.find_mut(feed.cluster, subject, &name).filter(|topic| topic.id == id);
+            hub.pubsub.audience.hears(tap.cluster, subject, &name, place, true);
+            let topic = inner.find_mut(tap.cluster, subject, &name).filter(|topic| topic.id == id);
             let Some(topic) = topic else { return };
-            let side = topic.sides.iter_mut().find(|side| side.shard == feed.shard);
+            let side = topic.sides.iter_mut().find(|side| side.shard == tap.shard);
             side.into_iter().for_each(|side| side.confirmed = true);
             if topic.is_confirmed() {
                 for ticket in std::mem::take(&mut topic.waiting) {
-                    inner.stamp(hub, feed.cluster, &ticket, touched);
+                    inner.stamp(hub, tap.cluster, &ticket, touched);
                 }
             }
         }
         Asked::Unsubscribe { subject, name, ticket } => {
-            hub.pubsub.audience.hears(feed.cluster, subject, &name, place, false);
+            hub.pubsub.audience.hears(tap.cluster, subject, &name, place, false);
             if let Some(ticket) = ticket {
-                inner.stamp(hub, feed.cluster, &ticket, touched);
+                inner.stamp(hub, tap.cluster, &ticket, touched);
             }
         }
         Asked::Ping => {}
@@ -263,20 +263,20 @@ pub(super) fn answered(hub: &Rc<Hub>, feed: &Feed, asked: Asked, touched: &mut V
 /// The server refuses what it was asked, in these words.
 pub(super) fn refused(
     hub: &Rc<Hub>,
-    feed: &Feed,
+    tap: &Tap,
     asked: Asked,
     text: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) {
     let Asked::Subscribe { subject, name, topic: id, .. } = asked else {
-        return answered(hub, feed, asked, touched);
+        return answered(hub, tap, asked, touched);
     };
     let mut inner = hub.pubsub.inner.borrow_mut();
-    let topic = inner.find_mut(feed.cluster, subject, &name).filter(|topic| topic.id == id);
+    let topic = inner.find_mut(tap.cluster, subject, &name).filter(|topic| topic.id == id);
     let Some(topic) = topic else { return };
     if !topic.readers.is_empty() {
         tracing::warn!(
-            cluster = feed.cluster,
+            cluster = tap.cluster,
             "a server refuses a subscription that clients have: {}; they miss its messages",
             reply::printable(text)
         );
@@ -284,32 +284,32 @@ pub(super) fn refused(
     let mut error = Vec::new();
     reply::raw_error(&mut error, text);
     for ticket in std::mem::take(&mut topic.waiting) {
-        inner.fail(hub, feed.cluster, &ticket, &error, touched);
+        inner.fail(hub, tap.cluster, &ticket, &error, touched);
     }
 }
 
 /// A connection is lost: nothing is heard from its shard until there is another one.
-pub(super) fn lost(hub: &Rc<Hub>, feed: &Feed, asked: VecDeque<Asked>) {
+pub(super) fn lost(hub: &Rc<Hub>, tap: &Tap, asked: VecDeque<Asked>) {
     let mut touched = Vec::new();
     {
         let mut inner = hub.pubsub.inner.borrow_mut();
         let inner = &mut *inner;
-        let (audience, place) = (&hub.pubsub.audience, (hub.worker(), feed.shard));
-        for (subject, topics) in Subject::ALL.into_iter().zip(inner.of_cluster_mut(feed.cluster)) {
+        let (audience, place) = (&hub.pubsub.audience, (hub.worker(), tap.shard));
+        for (subject, topics) in Subject::ALL.into_iter().zip(inner.of_cluster_mut(tap.cluster)) {
             for (name, topic) in topics {
-                let side = topic.sides.iter_mut().find(|side| side.shard == feed.shard);
+                let side = topic.sides.iter_mut().find(|side| side.shard == tap.shard);
                 if let Some(side) = side.filter(|side| side.confirmed) {
                     side.confirmed = false;
-                    audience.hears(feed.cluster, subject, name, place, false);
+                    audience.hears(tap.cluster, subject, name, place, false);
                 }
             }
         }
         for asked in asked {
             // What is asked to end may be confirmed on the server's side and in no table of ours.
             if let Asked::Unsubscribe { subject, name, ticket } = asked {
-                audience.hears(feed.cluster, subject, &name, place, false);
+                audience.hears(tap.cluster, subject, &name, place, false);
                 if let Some(ticket) = ticket {
-                    inner.stamp(hub, feed.cluster, &ticket, &mut touched);
+                    inner.stamp(hub, tap.cluster, &ticket, &mut touched);
                 }
             }
         }
@@ -318,31 +318,31 @@ pub(super) fn lost(hub: &Rc<Hub>, feed: &Feed, asked: VecDeque<Asked>) {
 }
 
 /// Nobody can be heard at a shard now: who waits for it is told why.
-pub(super) fn unreachable(hub: &Rc<Hub>, feed: &Feed, text: &str) {
+pub(super) fn unreachable(hub: &Rc<Hub>, tap: &Tap, text: &str) {
     let mut error = Vec::new();
     reply::cluster_down(&mut error, text);
     let mut touched = Vec::new();
     {
         let mut inner = hub.pubsub.inner.borrow_mut();
-        let topics = inner.of_cluster_mut(feed.cluster).iter_mut().flat_map(HashMap::values_mut);
-        let here = |topic: &&mut Topic| topic.sides.iter().any(|side| side.shard == feed.shard);
+        let topics = inner.of_cluster_mut(tap.cluster).iter_mut().flat_map(HashMap::values_mut);
+        let here = |topic: &&mut Topic| topic.sides.iter().any(|side| side.shard == tap.shard);
         let waiting: Vec<Rc<Ticket>> =
             topics.filter(here).flat_map(|topic| std::mem::take(&mut topic.waiting)).collect();
         for ticket in waiting {
-            inner.fail(hub, feed.cluster, &ticket, &error, &mut touched);
+            inner.fail(hub, tap.cluster, &ticket, &error, &mut touched);
         }
     }
     touched.into_iter().for_each(|client| client.flush(hub));
 }
 
 /// A server has ended the subscription to a shard channel, for its slot has moved.
-pub(super) fn taken_away(hub: &Rc<Hub>, feed: &Rc<Feed>, name: &[u8]) {
-    let (subject, place) = (Subject::ShardChannel, (hub.worker(), feed.shard));
+pub(super) fn taken_away(hub: &Rc<Hub>, tap: &Rc<Tap>, name: &[u8]) {
+    let (subject, place) = (Subject::ShardChannel, (hub.worker(), tap.shard));
     let mut inner = hub.pubsub.inner.borrow_mut();
-    let Some(topic) = inner.find_mut(feed.cluster, subject, name) else { return };
-    hub.pubsub.audience.hears(feed.cluster, subject, name, place, false);
+    let Some(topic) = inner.find_mut(tap.cluster, subject, name) else { return };
+    hub.pubsub.audience.hears(tap.cluster, subject, name, place, false);
     topic.sides.iter_mut().for_each(|side| side.confirmed = false);
-    feed.subscribe(subject, &Name::from(name), topic.id);
+    tap.subscribe(subject, &Name::from(name), topic.id);
 }
 
 /// What time brings, once a second.
@@ -367,9 +367,9 @@ pub(super) fn tick(hub: &Rc<Hub>, now_us: u64) {
             listener.look_at_backlog(now_us);
         }
         let mut topology = hub.topology();
-        for feed in inner.feeds.values() {
-            if let Some(cluster) = topology.snapshot().clusters.get(feed.cluster) {
-                feed.tick(now_us, cluster.timeouts.stall);
+        for tap in inner.taps.values() {
+            if let Some(cluster) = topology.snapshot().clusters.get(tap.cluster) {
+                tap.tick(now_us, cluster.timeouts.stall);
             }
         }
     }
@@ -378,7 +378,7 @@ pub(super) fn tick(hub: &Rc<Hub>, now_us: u64) {
 
 /// A gate or a role has changed.
 pub(super) fn gates_changed(hub: &Hub) {
-    hub.pubsub.inner.borrow().feeds.values().for_each(|feed| feed.look());
+    hub.pubsub.inner.borrow().taps.values().for_each(|tap| tap.look());
 }
 
 /// When a request that comes now is given up.

@@ -108,7 +108,12 @@ impl Stage {
         });
         let stage = Self {
             hub,
-            limits: Limits { output: 32 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
+            limits: Limits {
+                output: 32 * 1024 * 1024,
+                pipeline: 1024,
+                idle: Duration::ZERO,
+                grace: Duration::from_secs(1),
+            },
             publisher,
             timeouts,
             reports,

@@ -10,11 +10,10 @@ use super::{
     audience::{Audience, Subject},
     class::Resp,
     dispatch::{Flow, Scene},
-    feed,
     gather::{Gather, Merge},
     pubsub, reply, route,
     table::{Command, Kind, Local, PubSub},
-    wire,
+    tap, wire,
 };
 use crate::policy::access::Access;
 use std::sync::Arc;
@@ -91,9 +90,8 @@ fn subscribe(scene: &mut Scene<'_>, subject: Subject, args: Args<'_>) -> Flow {
         scene.reply(reply::TOO_MANY_SUBSCRIPTIONS);
         return Flow::Continue;
     }
-    let is_served = |shard: usize| {
-        cluster.shards.get(shard).is_some_and(|shard| feed::primary(shard).is_some())
-    };
+    let is_served =
+        |shard: usize| cluster.shards.get(shard).is_some_and(|shard| tap::primary(shard).is_some());
     let lacks = hub.pubsub.missing_shard(cluster, subject, names.iter().copied(), is_served);
     if let Some(shard) = lacks {
         return scene.refuse(Access::Write, |out| {

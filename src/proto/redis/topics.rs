@@ -1,4 +1,4 @@
-//! Who of one worker's clients listens to what, over which feeds, and who waits to be told. It
+//! Who of one worker's clients listens to what, over which taps, and who waits to be told. It
 //! keeps its tables in step with each other and with the process's; what moves them is
 //! [`super::pubsub`].
 
@@ -6,9 +6,10 @@ use super::{
     audience::Subject,
     class::Resp,
     client::{Client, End},
-    feed::Feed,
     hub::Hub,
-    reply, route, wire,
+    reply, route,
+    tap::Tap,
+    wire,
 };
 use crate::topology::Cluster;
 use foldhash::{HashMap, HashMapExt, HashSet};
@@ -23,7 +24,7 @@ pub(super) struct Topics {
     /// By cluster, then by [`Subject`].
     pub(super) topics: Vec<[HashMap<Name, Topic>; 3]>,
     /// By cluster and shard.
-    pub(super) feeds: HashMap<(usize, usize), Rc<Feed>>,
+    pub(super) taps: HashMap<(usize, usize), Rc<Tap>>,
     /// By the client's id.
     pub(super) listeners: HashMap<u64, Listener>,
     pub(super) last_topic: u64,
@@ -88,7 +89,7 @@ impl Topics {
     pub(super) fn new(clusters: usize) -> Self {
         Self {
             topics: (0..clusters).map(|_| Default::default()).collect(),
-            feeds: HashMap::new(),
+            taps: HashMap::new(),
             listeners: HashMap::new(),
             last_topic: 0,
         }
@@ -133,12 +134,12 @@ impl Topics {
         let mut sides = Vec::new();
         for shard in shards_of(cluster, subject, &name) {
             sides.push(Side { shard, confirmed: false });
-            let feed = self
-                .feeds
+            let tap = self
+                .taps
                 .entry((cluster.id, shard))
-                .or_insert_with(|| Feed::start(hub, cluster.id, shard));
-            feed.topics.set(feed.topics.get() + 1);
-            feed.subscribe(subject, &name, id);
+                .or_insert_with(|| Tap::start(hub, cluster.id, shard));
+            tap.topics.set(tap.topics.get() + 1);
+            tap.subscribe(subject, &name, id);
         }
         let topic = Topic { id, readers: HashMap::new(), waiting: Vec::new(), sides };
         topics.insert(Rc::clone(&name), topic);
@@ -153,7 +154,7 @@ impl Topics {
             return 0;
         };
         let connected = |side: &&Side| {
-            self.feeds.get(&(cluster, side.shard)).is_some_and(|feed| feed.is_connected())
+            self.taps.get(&(cluster, side.shard)).is_some_and(|tap| tap.is_connected())
         };
         topic.sides.iter().filter(connected).count()
     }
@@ -176,9 +177,9 @@ impl Topics {
         }
         let Some(topic) = topics.remove(name) else { return };
         for side in &topic.sides {
-            if let Some(feed) = self.feeds.get(&(cluster, side.shard)) {
-                feed.topics.set(feed.topics.get().saturating_sub(1));
-                feed.unsubscribe(subject, name, ticket);
+            if let Some(tap) = self.taps.get(&(cluster, side.shard)) {
+                tap.topics.set(tap.topics.get().saturating_sub(1));
+                tap.unsubscribe(subject, name, ticket);
             }
         }
         hub.metrics.clusters.get(cluster).iter().for_each(|m| m.topics.sub(1));
@@ -339,7 +340,11 @@ impl Topics {
             Subject::Pattern => &metrics.subscribed_patterns,
             Subject::ShardChannel => &metrics.subscribed_shard_channels,
         };
-        if more { gauge.add(1) } else { gauge.sub(1) }
+        if more {
+            gauge.add(1)
+        } else {
+            gauge.sub(1)
+        }
         match (was, client.is_subscribed()) {
             (false, true) => metrics.subscribers.add(1),
             (true, false) => metrics.subscribers.sub(1),

@@ -30,39 +30,39 @@ async fn subscribed(stage: &Stage) -> (Peer, Peer) {
     let mut client = stage.client();
     client.say("SUBSCRIBE a\r\n");
     stage.settle().await;
-    let mut feed = stage.accept(0);
-    assert_eq!(feed.heard(), words(&["subscribe", "a"]));
+    let mut tap = stage.accept(0);
+    assert_eq!(tap.heard(), words(&["subscribe", "a"]));
     assert_eq!(client.heard(), "", "nobody has confirmed yet");
-    feed.say(confirmed("subscribe", "a", 1));
+    tap.say(confirmed("subscribe", "a", 1));
     stage.settle().await;
     assert_eq!(client.heard(), confirmed("subscribe", "a", 1));
-    (client, feed)
+    (client, tap)
 }
 
 #[tokio::test(start_paused = true)]
 async fn clients_share_one_connection_and_each_gets_every_message() {
     let stage = Stage::new(1, ReadFrom::Primary);
-    let (mut one, mut feed) = subscribed(&stage).await;
+    let (mut one, mut tap) = subscribed(&stage).await;
     let mut two = stage.client();
     two.say("SUBSCRIBE a a\r\n");
     stage.settle().await;
     assert_eq!(two.heard(), confirmed("subscribe", "a", 1).repeat(2));
-    assert_eq!(feed.heard(), "", "the server has been asked already");
-    feed.say(message("a", "hello"));
+    assert_eq!(tap.heard(), "", "the server has been asked already");
+    tap.say(message("a", "hello"));
     stage.settle().await;
     assert_eq!([one.heard(), two.heard()], [message("a", "hello"), message("a", "hello")]);
     one.say("UNSUBSCRIBE a\r\n");
     stage.settle().await;
     assert_eq!(one.heard(), confirmed("unsubscribe", "a", 0));
-    assert_eq!(feed.heard(), "", "the other one listens");
-    feed.say(message("a", "bye"));
+    assert_eq!(tap.heard(), "", "the other one listens");
+    tap.say(message("a", "bye"));
     stage.settle().await;
     assert_eq!([one.heard(), two.heard()], [String::new(), message("a", "bye")]);
     drop(two);
     stage.settle().await;
-    assert_eq!(feed.heard(), words(&["unsubscribe", "a"]));
-    feed.say(message("a", "late"));
-    feed.say(confirmed("unsubscribe", "a", 0));
+    assert_eq!(tap.heard(), words(&["unsubscribe", "a"]));
+    tap.say(message("a", "late"));
+    tap.say(confirmed("unsubscribe", "a", 0));
     stage.settle().await;
     assert!(stage.hub.pubsub.audience.is_empty(0));
     let metrics = &stage.hub.metrics.clusters[0];
@@ -85,17 +85,17 @@ async fn confirmations_take_their_place_and_nothing_overtakes_them() {
     assert!(stage.try_accept(0).is_none(), "the GET before it is still under way");
     shared.say("$1\r\nv\r\n");
     stage.settle().await;
-    let mut feed = stage.accept(0);
-    feed.say(confirmed("subscribe", "a", 1));
-    feed.say(message("a", "early"));
+    let mut tap = stage.accept(0);
+    tap.say(confirmed("subscribe", "a", 1));
+    tap.say(message("a", "early"));
     stage.settle().await;
     assert_eq!(client.heard(), "$1\r\nv\r\n", "b is not confirmed");
-    feed.say(confirmed("subscribe", "b", 2));
+    tap.say(confirmed("subscribe", "b", 2));
     stage.settle().await;
     let both = confirmed("subscribe", "a", 1) + &confirmed("subscribe", "b", 2);
     assert_eq!(client.heard(), both + &words(&["pong", ""]));
-    feed.say(message("a", "late"));
-    feed.say(confirmed("unsubscribe", "b", 1) + &confirmed("unsubscribe", "a", 0));
+    tap.say(message("a", "late"));
+    tap.say(confirmed("unsubscribe", "b", 1) + &confirmed("unsubscribe", "a", 0));
     stage.settle().await;
     let both = confirmed("unsubscribe", "b", 1) + &confirmed("unsubscribe", "a", 0);
     assert_eq!(client.heard(), both + "+PONG\r\n");
@@ -136,24 +136,24 @@ async fn unsubscribing_from_nothing_is_confirmed() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_is_opened_again_and_no_client_notices() {
     let mut stage = Stage::new(1, ReadFrom::Primary);
-    let (mut client, feed) = subscribed(&stage).await;
+    let (mut client, tap) = subscribed(&stage).await;
     client.say("PSUBSCRIBE n*\r\n");
     stage.settle().await;
-    let mut feed = feed;
-    feed.say(confirmed("psubscribe", "n*", 2));
+    let mut tap = tap;
+    tap.say(confirmed("psubscribe", "n*", 2));
     stage.settle().await;
     assert_eq!(client.heard(), confirmed("psubscribe", "n*", 2));
-    drop(feed);
+    drop(tap);
     stage.settle().await;
     assert_eq!(stage.hub.pubsub.audience.receivers(0, 0, Subject::Channel, b"a", 0), 0);
     stage.pass(Duration::from_secs(1)).await;
-    let mut feed = stage.accept(0);
-    let asked = feed.heard();
+    let mut tap = stage.accept(0);
+    let asked = tap.heard();
     assert!(asked.contains(&words(&["subscribe", "a"])), "{asked}");
     assert!(asked.contains(&words(&["psubscribe", "n*"])), "{asked}");
     stage.pass(Duration::from_secs(1)).await;
-    feed.say(confirmed("subscribe", "a", 1) + &confirmed("psubscribe", "n*", 2));
-    feed.say(message("a", "again"));
+    tap.say(confirmed("subscribe", "a", 1) + &confirmed("psubscribe", "n*", 2));
+    tap.say(message("a", "again"));
     stage.settle().await;
     assert_eq!(client.heard(), message("a", "again"));
     let metrics = &stage.hub.metrics.clusters[0];
@@ -166,15 +166,15 @@ async fn a_lost_connection_is_opened_again_and_no_client_notices() {
 #[tokio::test(start_paused = true)]
 async fn after_a_failover_the_new_primary_is_listened_to() {
     let mut stage = Stage::new(2, ReadFrom::Primary);
-    let (mut client, mut feed) = subscribed(&stage).await;
+    let (mut client, mut tap) = subscribed(&stage).await;
     let role = |role| Axes { health: Health::Healthy, role, ..Axes::default() };
     stage.set(0, role(Role::Replica));
     stage.set(1, role(Role::Primary));
     stage.pass(Duration::from_millis(100)).await;
-    assert!(feed.is_closed());
-    let mut feed = stage.accept(1);
-    assert_eq!(feed.heard(), words(&["subscribe", "a"]));
-    feed.say(confirmed("subscribe", "a", 1) + &message("a", "here"));
+    assert!(tap.is_closed());
+    let mut tap = stage.accept(1);
+    assert_eq!(tap.heard(), words(&["subscribe", "a"]));
+    tap.say(confirmed("subscribe", "a", 1) + &message("a", "here"));
     stage.settle().await;
     assert_eq!(client.heard(), message("a", "here"));
 }
@@ -185,14 +185,14 @@ async fn who_cannot_be_subscribed_hears_why_and_goes_on() {
     let mut client = stage.client();
     client.say("SUBSCRIBE secret b\r\nPING\r\n");
     stage.settle().await;
-    let mut feed = stage.accept(0);
-    feed.say("-NOPERM no such luck\r\n");
+    let mut tap = stage.accept(0);
+    tap.say("-NOPERM no such luck\r\n");
     stage.settle().await;
     assert_eq!(client.heard(), "-NOPERM no such luck\r\n+PONG\r\n");
-    feed.say(confirmed("subscribe", "b", 1));
+    tap.say(confirmed("subscribe", "b", 1));
     stage.settle().await;
-    assert!(feed.heard().ends_with(&words(&["unsubscribe", "b"])));
-    drop(feed);
+    assert!(tap.heard().ends_with(&words(&["unsubscribe", "b"])));
+    drop(tap);
     stage.stop_listening(0);
     client.say("SUBSCRIBE a\r\nPING\r\n");
     stage.pass(Duration::from_secs(1)).await;
@@ -211,12 +211,12 @@ async fn a_server_that_does_not_confirm_is_not_waited_for_for_ever() {
     let mut client = stage.client();
     client.say("SUBSCRIBE a\r\n");
     stage.settle().await;
-    let mut feed = stage.accept(0);
+    let mut tap = stage.accept(0);
     stage.pass(Duration::from_secs(29)).await;
     assert_eq!(client.heard(), "");
     stage.pass(Duration::from_secs(3)).await;
     assert!(client.heard().starts_with("-ERR sluice: the server did not confirm in time"));
-    assert!(feed.heard().ends_with(&words(&["unsubscribe", "a"])));
+    assert!(tap.heard().ends_with(&words(&["unsubscribe", "a"])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,17 +225,17 @@ async fn a_new_subscription_is_not_taken_for_an_old_one_that_is_ending() {
     let mut late = stage.client();
     late.say("SUBSCRIBE a\r\n");
     stage.settle().await;
-    let mut feed = stage.accept(0);
+    let mut tap = stage.accept(0);
     stage.pass(Duration::from_secs(32)).await;
     assert!(late.heard().starts_with("-ERR sluice: "));
     let mut client = stage.client();
     client.say("SUBSCRIBE a\r\n");
     stage.settle().await;
-    feed.say(confirmed("subscribe", "a", 1));
+    tap.say(confirmed("subscribe", "a", 1));
     stage.settle().await;
     assert_eq!(client.heard(), "", "that was the first one's, and its end follows");
-    feed.say(words(&["pong", ""]));
-    feed.say(confirmed("unsubscribe", "a", 0) + &confirmed("subscribe", "a", 1));
+    tap.say(words(&["pong", ""]));
+    tap.say(confirmed("unsubscribe", "a", 0) + &confirmed("subscribe", "a", 1));
     stage.settle().await;
     assert_eq!(client.heard(), confirmed("subscribe", "a", 1));
 }
@@ -243,10 +243,10 @@ async fn a_new_subscription_is_not_taken_for_an_old_one_that_is_ending() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_asked_for_closes_the_connection() {
     let mut stage = Stage::new(1, ReadFrom::Primary);
-    let (mut client, mut feed) = subscribed(&stage).await;
-    feed.say(confirmed("subscribe", "b", 2));
+    let (mut client, mut tap) = subscribed(&stage).await;
+    tap.say(confirmed("subscribe", "b", 2));
     stage.settle().await;
-    assert!(feed.is_closed());
+    assert!(tap.is_closed());
     stage.pass(Duration::from_secs(1)).await;
     stage.accept(0).say(confirmed("subscribe", "a", 1) + &message("a", "x"));
     stage.settle().await;
@@ -256,10 +256,10 @@ async fn an_answer_that_nobody_asked_for_closes_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_message_may_come_byte_by_byte() {
     let stage = Stage::new(1, ReadFrom::Primary);
-    let (mut client, mut feed) = subscribed(&stage).await;
+    let (mut client, mut tap) = subscribed(&stage).await;
     for byte in message("a", "slow").bytes() {
         assert_eq!(client.heard(), "");
-        feed.say([byte]);
+        tap.say([byte]);
         stage.settle().await;
     }
     assert_eq!(client.heard(), message("a", "slow"));
@@ -270,14 +270,14 @@ async fn a_slow_subscriber_is_closed_at_either_limit_and_others_are_not() {
     for (limit, seconds, messages) in [(256 << 10, 0, 20), (32 << 20, 62, 460)] {
         let mut stage = Stage::new(1, ReadFrom::Primary);
         stage.limits = Limits { output: limit, ..stage.limits };
-        let (mut slow, mut feed) = subscribed(&stage).await;
+        let (mut slow, mut tap) = subscribed(&stage).await;
         let mut quick = stage.client();
         quick.say("SUBSCRIBE a\r\n");
         stage.settle().await;
         let text = message("a", &"x".repeat(40_000));
         let mut heard = quick.heard().len();
         for _ in 0..messages {
-            feed.say(&*text);
+            tap.say(&*text);
             stage.settle().await;
             heard += quick.heard().len();
         }
@@ -295,34 +295,34 @@ async fn a_slow_subscriber_is_closed_at_either_limit_and_others_are_not() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_asked_and_an_unwanted_connection_closed() {
     let mut stage = Stage::new(1, ReadFrom::Primary);
-    let (client, mut feed) = subscribed(&stage).await;
+    let (client, mut tap) = subscribed(&stage).await;
     stage.pass(Duration::from_secs(8)).await;
-    assert_eq!(feed.heard(), words(&["PING"]));
-    feed.say(words(&["pong", ""]));
+    assert_eq!(tap.heard(), words(&["PING"]));
+    tap.say(words(&["pong", ""]));
     stage.pass(Duration::from_secs(8)).await;
-    assert_eq!(feed.heard(), words(&["PING"]));
+    assert_eq!(tap.heard(), words(&["PING"]));
     drop(client);
     stage.settle().await;
-    assert_eq!(feed.heard(), words(&["unsubscribe", "a"]));
-    feed.say("*2\r\n$4\r\npong\r\n$0\r\n\r\n".to_owned() + &confirmed("unsubscribe", "a", 0));
+    assert_eq!(tap.heard(), words(&["unsubscribe", "a"]));
+    tap.say("*2\r\n$4\r\npong\r\n$0\r\n\r\n".to_owned() + &confirmed("unsubscribe", "a", 0));
     stage.pass(Duration::from_secs(20)).await;
-    assert!(!feed.is_closed());
-    feed.heard();
-    feed.say("+PONG\r\n");
+    assert!(!tap.is_closed());
+    tap.heard();
+    tap.say("+PONG\r\n");
     stage.pass(Duration::from_secs(13)).await;
-    feed.heard();
-    assert!(feed.is_closed());
+    tap.heard();
+    assert!(tap.is_closed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_leaves_subscribers_and_they_are_never_idle() {
     let mut stage = Stage::new(1, ReadFrom::Primary);
     stage.limits = Limits { idle: Duration::from_secs(2), ..stage.limits };
-    let (mut client, mut feed) = subscribed(&stage).await;
+    let (mut client, mut tap) = subscribed(&stage).await;
     stage.pass(Duration::from_secs(5)).await;
     assert!(!client.is_closed());
     stage.hub.drain();
-    feed.say(message("a", "still"));
+    tap.say(message("a", "still"));
     stage.settle().await;
     assert_eq!(client.heard(), message("a", "still"));
     assert!(!client.is_closed());
@@ -338,11 +338,11 @@ async fn published_messages_tell_their_clients_not_our_connections() {
     shared.say(":4\r\n");
     stage.settle().await;
     assert_eq!(publisher.heard(), ":4\r\n");
-    let (_one, mut feed) = subscribed(&stage).await;
+    let (_one, mut tap) = subscribed(&stage).await;
     let mut two = stage.client();
     two.say("SUBSCRIBE a\r\nPSUBSCRIBE ?\r\n");
     stage.settle().await;
-    feed.say(confirmed("psubscribe", "?", 2));
+    tap.say(confirmed("psubscribe", "?", 2));
     stage.settle().await;
     publisher.say("PUBSUB NUMSUB a b\r\nPUBSUB NUMPAT\r\nPUBSUB CHANNELS *\r\nPUBLISH a 2\r\n");
     stage.settle().await;
