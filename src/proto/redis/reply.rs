@@ -176,6 +176,14 @@ pub(super) fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>)
     }
 }
 
+/// Redis's words for a subcommand that has other arguments than it can have.
+pub(super) fn wrong_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
+    let word = |at| args.get(at).unwrap_or_default();
+    let (container, sub) = (printable(word(0)).to_ascii_uppercase(), printable(word(1)));
+    let what = "unknown subcommand or wrong number of arguments for";
+    error(out, &format!("{what} '{sub}'. Try {container} HELP."));
+}
+
 /// Redis's words for an option of HELLO that is none.
 pub(super) fn hello_option(out: &mut Vec<u8>, word: &[u8]) {
     error(out, &format!("Syntax error in HELLO option '{}'", printable(word)));

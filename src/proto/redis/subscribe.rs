@@ -43,7 +43,7 @@ pub(super) fn run(scene: &mut Scene<'_>, what: PubSub, command: &Command, args: 
         PubSub::Unsubscribe(subject) => unsubscribe(scene, subject, args),
         PubSub::Publish(subject) => publish(scene, subject, command.name, args),
         PubSub::Names(subject) if args.len() <= 3 => names(scene, subject, args.get(2)),
-        PubSub::Names(_) => scene.say(|out| reply::unknown_subcommand(out, args)),
+        PubSub::Names(_) => scene.say(|out| reply::wrong_subcommand(out, args)),
         PubSub::Counts(subject) => counts(scene, subject, args),
         PubSub::NumPat => {
             let audience = &scene.hub.pubsub.audience;

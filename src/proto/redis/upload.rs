@@ -36,7 +36,8 @@ impl Scene<'_> {
         let command = self.commands.find(args)?;
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
-        let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
+        let may = self.state.authenticated && !self.client.is_subscribed();
+        let fits = may && command.arity_ok(argc) && !self.out_of_memory;
         if !fits || self.is_denied(command) {
             return None;
         }
