@@ -156,6 +156,7 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
         if matches!(cluster.layout, Layout::Shards) {
             Subscriptions::of(plane, i).write(sheet, name);
         }

@@ -122,6 +122,7 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
+    pub stray_pushes: Counter,
     /// Clients that have subscribed to something (a gauge).
     pub subscribers: Counter,
     /// What they have subscribed to, each client's counted (gauges).

@@ -88,6 +88,8 @@ metrics! {
         "Requests split over several shards.";
     REDIS_STRAY Counter "sluice_redis_stray_replies_total"
         "Replies that nobody asked for; each closed its connection.";
+    REDIS_PUSHES Counter "sluice_redis_stray_pushes_total"
+        "Pushes of RESP3 on shared connections, which are for nobody; dropped.";
     REDIS_SUBSCRIBERS Gauge "sluice_redis_subscribers"
         "Clients that have subscribed to something.";
     REDIS_SUBSCRIPTIONS Gauge "sluice_redis_subscriptions"

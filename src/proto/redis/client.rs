@@ -285,6 +285,18 @@ impl Client {
         inner.line.answer(seq, part, from, bytes);
     }
 
+    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
+    /// turn's list of touched ones, as for [`Self::answer`].
+    pub(super) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_gone() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.push_out(bytes);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();
@@ -538,7 +550,7 @@ const RESUME_BACKLOG: usize = 512 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 
-mod push;
+mod subscriber;
 
 #[cfg(test)]
 mod tests;

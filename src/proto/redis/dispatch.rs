@@ -6,12 +6,14 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner, Reach},
     fan_out,
+    flags::flag,
+    forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     gather::Gather,
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
-    local, reply, route,
+    local, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split, subscribe,
     table::{Command, Commands, FanOut, Kind, Local},
@@ -141,6 +143,7 @@ impl<'a> Scene<'a> {
             Kind::PubSub(what) => subscribe::run(self, what, command, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
+            Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
@@ -163,21 +166,25 @@ impl<'a> Scene<'a> {
             Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
+            Some(shard) if command.flags & flag::HAS_RO != 0 => {
+                forms::forward(self, shard, command, args)
+            }
             Some(shard) => self.forward(shard, command, args.frame),
             None => self.cross_slot(),
         }
     }
 
-    fn cross_slot(&self) -> Flow {
+    /// Keys lie on several shards.
+    pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
     }
 
-    /// The one shard of all keys; the first shard when there are none.
-    fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
+    /// The one shard of all keys; `redis.keyless_shard` when there are none.
+    pub(super) fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
         let mut shards =
             found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
-        let Some(first) = shards.next() else { return Some(0) };
+        let Some(first) = shards.next() else { return Some(self.cluster.keyless) };
         shards.all(|shard| shard == first).then_some(first)
     }
 
@@ -210,10 +217,15 @@ impl<'a> Scene<'a> {
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
+        let entry = self.entry(access, at_primary, frame.len());
+        self.send_on(upstream, entry, frame)
+    }
+
+    /// A request of the client's to one backend, in its place in the client's line.
+    pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
-            .at_primary(at_primary);
-        self.hand_over(upstream, entry, frame)
+        let seq = self.client.open(bytes);
+        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary)
     }
 
     /// Forwards a write unchanged whose reply `gather` makes the client's.
@@ -224,10 +236,11 @@ impl<'a> Scene<'a> {
         };
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open_gather(gather, frame.len());
-        self.hand_over(upstream, Entry::new(owner, seq, access, self.now_us), frame)
+        self.send_on(upstream, Entry::new(owner, seq, access, self.now_us), frame)
     }
 
-    fn hand_over(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
+    /// Sends a request unchanged over that connection.
+    pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         if frame.len() >= BIG {
             self.big = Some(Big { upstream, entry });
         } else {
@@ -238,7 +251,12 @@ impl<'a> Scene<'a> {
 
     /// The connection that takes a request for `shard` now: the session's own, when it has one to
     /// that shard, else the shared one to the backend that is picked.
-    fn upstream(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<Rc<Upstream>> {
+    pub(super) fn upstream(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<Rc<Upstream>> {
         if self.state.pinned.is_some()
             && let Some(own) = self.own(shard)
         {
@@ -258,6 +276,19 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
+        self.send_part_as(part, shard, access, at_primary, |entry| entry, write);
+    }
+
+    /// [`Self::send_part`] of a request that is remembered as `shape` says.
+    pub(super) fn send_part_as(
+        &mut self,
+        part: Part,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        shape: impl FnOnce(Entry) -> Entry,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Part { seq, index, reach } = part;
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
@@ -269,7 +300,7 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        upstream.send(self.hub, entry, write);
+        upstream.send(self.hub, shape(entry), write);
     }
 
     /// The backend that takes a request for `shard` now.

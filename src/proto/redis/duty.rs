@@ -35,6 +35,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
         hub.rested.sweep(now_us);
+        hub.sweep_rare(now_us);
         pubsub::tick(hub, now_us);
         ask_commands(hub, now_us);
     }
@@ -162,6 +163,8 @@ mod tests {
             password: None,
             max_bulk: 64,
             limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

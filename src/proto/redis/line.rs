@@ -20,10 +20,10 @@ pub(super) struct Line {
     kept: usize,
     /// Bytes held by gathers under way.
     gathered: usize,
-    /// A part of the front's reply has left.
-    in_reply: bool,
-    /// What nobody asked for now, until that reply is whole.
-    pushed: Vec<u8>,
+    /// A part of the front's reply has been passed on: nothing may come between.
+    is_begun: bool,
+    /// Pushes that came meanwhile.
+    late: Vec<u8>,
 }
 
 /// How far a request is after one more reply.
@@ -87,18 +87,16 @@ impl Line {
 
     /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
     pub(super) fn stream(&mut self, bytes: &[u8]) {
-        self.in_reply = true;
         self.out.extend(bytes);
+        self.is_begun = true;
     }
 
-    /// What is no reply, in pieces: it goes out before all that wait, but not within one.
-    pub(super) fn interject(&mut self, pieces: &[&[u8]]) {
-        for piece in pieces {
-            if self.in_reply {
-                self.pushed.extend_from_slice(piece);
-            } else {
-                self.out.extend(piece);
-            }
+    /// What nobody asked for: it takes no place, and leaves before every reply that is still to come.
+    pub(super) fn push_out(&mut self, bytes: &[u8]) {
+        if self.is_begun {
+            self.late.extend_from_slice(bytes);
+        } else {
+            self.out.extend(bytes);
         }
     }
 
@@ -133,16 +131,12 @@ impl Line {
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        self.out.held()
-            + self.parked.capacity()
-            + self.kept
-            + self.gathered
-            + self.pushed.capacity()
+        self.out.held() + self.parked.capacity() + self.kept + self.gathered + self.late.capacity()
     }
 
     /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
     pub(super) fn pending(&self) -> usize {
-        self.out.len() + self.parked.len() + self.kept + self.pushed.len()
+        self.out.len() + self.parked.len() + self.kept + self.late.len()
     }
 
     /// Gives back what an idle line does not need.
@@ -194,8 +188,8 @@ impl Line {
     fn pop_front(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
-        if std::mem::take(&mut self.in_reply) && !self.pushed.is_empty() {
-            self.out.extend(&std::mem::take(&mut self.pushed));
+        if std::mem::take(&mut self.is_begun) {
+            self.out.extend(&std::mem::take(&mut self.late));
         }
         loop {
             match self.places.front() {
@@ -260,19 +254,17 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_for_leaves_between_replies() {
+    fn a_push_does_not_cut_a_reply_in_two() {
         let mut line = Line::default();
         let (long, next) = (line.open(), line.open());
-        line.interject(&[b"[1]"]);
+        line.push_out(b">1\r\n+a\r\n");
         line.stream(b"$4\r\nab");
-        line.interject(&[b"[", b"2]"]);
+        line.push_out(b">1\r\n+b\r\n");
         line.answer(next, 0, "s0", b"+next\r\n");
-        assert_eq!((line.pending(), line.out.len()), (3 + 6 + 3 + 7, 9));
-        line.stream(b"c");
-        line.answer(long, 0, "s0", b"d\r\n");
-        line.interject(&[b"[3]"]);
-        assert_eq!(line.out.bytes(), b"[1]$4\r\nabcd\r\n[2]+next\r\n[3]");
-        assert!(line.is_empty() && line.pending() == line.out.len());
+        line.answer(long, 0, "s0", b"cd\r\n");
+        line.push_out(b">1\r\n+c\r\n");
+        let out = String::from_utf8(line.out.bytes()).unwrap();
+        assert_eq!(out, ">1\r\n+a\r\n$4\r\nabcd\r\n>1\r\n+b\r\n+next\r\n>1\r\n+c\r\n");
     }
 
     /// A client that sends without a pause always has an early reply waiting; all of them were kept.

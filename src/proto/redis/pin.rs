@@ -52,6 +52,7 @@ impl Scene<'_> {
             }));
         };
         let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
+        lease.upstream().set_tenant(Some(self.client));
         self.state.pinned = Some(Box::new(Pinned { lease, shard }));
         Ok(())
     }

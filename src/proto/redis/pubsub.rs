@@ -222,7 +222,7 @@ pub(super) fn deliver(
     let Some(topic) = inner.find(tap.cluster, subject, topic) else { return };
     let mut delivered = 0;
     for client in topic.readers.values() {
-        if let Some(first) = client.push(hub, frame) {
+        if let Some(first) = client.message(hub, frame) {
             delivered += 1;
             if first {
                 touched.push(Rc::clone(client));

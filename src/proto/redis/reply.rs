@@ -42,6 +42,7 @@ pub(super) const OTHER_KIND: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
 pub(super) const SUBSCRIBE_TIMED_OUT: &[u8] =
     b"-ERR sluice: the server did not confirm in time, nothing was subscribed to\r\n";
 pub(super) const TOO_MANY_SUBSCRIPTIONS: &[u8] =
@@ -114,6 +115,25 @@ pub(super) fn partial_write(
         out,
         &format!(
             "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}){rest}"
+        ),
+    );
+}
+
+/// What every shard must do, and some have not.
+pub(super) fn partly_done(
+    out: &mut Vec<u8>,
+    command: &str,
+    failed: u16,
+    parts: u16,
+    shard: &str,
+    text: &str,
+) {
+    let command = command.replace('|', " ");
+    error(
+        out,
+        &format!(
+            "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}); \
+             the others have done it"
         ),
     );
 }

@@ -30,6 +30,10 @@ pub struct Settings {
     pub password: Option<String>,
     pub max_bulk: u64,
     pub limits: super::client::Limits,
+    /// Whether writes to several shards are split.
+    pub split_writes: bool,
+    /// Whether MGET tells the error of a shard in its keys' places.
+    pub mget_embeds: bool,
     /// Commands allowed although refused by default, upper case, `CONFIG|SET` for a subcommand.
     pub allow: Vec<String>,
     /// Commands refused, likewise.

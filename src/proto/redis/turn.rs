@@ -3,6 +3,7 @@
 //! [`super::upstream`].
 
 use super::{
+    class::Resp,
     client::Client,
     entry::{Entry, Owner, Reach},
     failure,
@@ -23,7 +24,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 impl Upstream {
     pub(super) async fn serve(self: &Rc<Self>, hub: &Rc<Hub>, mut stream: Stream) -> UpstreamError {
-        let mut turn = Turn::default();
+        let mut turn = Turn::new(self.hears_pushes());
         std::future::poll_fn(|cx| self.poll_turn(cx, hub, &mut stream, &mut turn)).await
     }
 
@@ -39,7 +40,11 @@ impl Upstream {
         if let Some(error) = self.begin_turn() {
             return Poll::Ready(error);
         }
-        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
+        let quiet = match self.hears_pushes() {
+            true => self.poll_pushes(cx, hub, stream, turn),
+            false => self.poll_quiet(cx, hub, stream),
+        };
+        if let Poll::Ready(error) = quiet {
             return Poll::Ready(error);
         }
         if let Err(error) = self.flush(cx, hub, stream) {
@@ -49,25 +54,54 @@ impl Upstream {
             if self.is_held_up(cx, hub) {
                 return Poll::Pending;
             }
-            turn.make_room();
-            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(self.error(Phase::Read, CLOSED));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
-                Poll::Ready(Ok(n)) => {
-                    hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
-                    let result = self.take_replies(hub, turn);
-                    for client in turn.touched.drain(..) {
-                        client.flush(hub);
-                    }
-                    if let Err(error) = result {
-                        return Poll::Ready(error);
-                    }
-                }
+            if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
+                return Poll::Ready(error);
             }
         }
+    }
+
+    /// Reads once and hands out what came.
+    fn poll_read(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<Result<(), UpstreamError>> {
+        turn.make_room();
+        let read = tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut turn.input);
+        Poll::Ready(match ready!(read) {
+            Ok(0) => Err(self.error(Phase::Read, CLOSED)),
+            Err(error) => Err(self.error(Phase::Read, error)),
+            Ok(n) => {
+                hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
+                let result = self.take_replies(hub, turn);
+                for client in turn.touched.drain(..) {
+                    client.flush(hub);
+                }
+                result
+            }
+        })
+    }
+
+    /// The same as [`Self::poll_quiet`] where the server may speak unasked: that is heard, and
+    /// nothing else.
+    fn poll_pushes(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<UpstreamError> {
+        while self.inner().is_quiet() {
+            if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
+                return Poll::Ready(error);
+            }
+            if !turn.rest().is_empty() && !turn.is_push() {
+                return Poll::Ready(self.stray(hub, turn.rest()));
+            }
+        }
+        Poll::Pending
     }
 
     /// While no reply is due, looks before anything is sent: what has come must not be taken for
@@ -154,12 +188,18 @@ impl Upstream {
             match turn.scanner.measure(bytes) {
                 Err(error) => break Err(self.error(Phase::Protocol, error)),
                 Ok(None) => break Ok(()),
+                Ok(Some(len)) if turn.is_push() => {
+                    let push = bytes.get(..len).unwrap_or_default();
+                    self.hand_out_push(hub, push, &mut turn.touched);
+                    turn.start += len;
+                }
                 Ok(Some(len)) => {
                     let Some(entry) = self.pop(hub) else {
                         break Err(self.stray(hub, bytes));
                     };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
+                    turn.is_begun = false;
                     let (access, start_us) = (entry.access, entry.start_us);
                     let settled = self.settle(hub, entry, reply, &mut turn.touched);
                     tally.count(hub, self, access, start_us, settled);
@@ -171,7 +211,7 @@ impl Upstream {
         let mut inner = self.inner();
         let inner = &mut *inner;
         inner.partial = turn.input.len() - turn.start;
-        if inner.partial > 0 && inner.fifo.is_empty() {
+        if inner.partial > 0 && inner.fifo.is_empty() && !turn.is_push() {
             return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
         }
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
@@ -181,6 +221,22 @@ impl Upstream {
             return Err(self.error(Phase::Released, "its replies are read"));
         }
         Ok(())
+    }
+
+    /// What the server says unasked is for the session whose own connection this is; on a connection
+    /// that many share it is for nobody.
+    fn hand_out_push(&self, hub: &Hub, push: &[u8], touched: &mut Vec<Rc<Client>>) {
+        match self.tenant() {
+            Some(client) => {
+                if client.push(hub, push) {
+                    touched.push(client);
+                }
+            }
+            None => {
+                let metrics = hub.metrics.clusters.get(self.cluster);
+                metrics.iter().for_each(|m| m.stray_pushes.add(1));
+            }
+        }
     }
 
     /// The end of a connection that sent what nobody asked for: from here on nobody could tell
@@ -238,7 +294,7 @@ impl Upstream {
     /// A long reply at the head of its client's line is passed on while it arrives.
     fn pass_on_piece(&self, hub: &Hub, turn: &mut Turn) -> Result<(), UpstreamError> {
         let available = turn.input.len() - turn.start;
-        if available < PIECE {
+        if available < PIECE || turn.is_push() {
             return Ok(());
         }
         let client = {
@@ -262,6 +318,7 @@ impl Upstream {
             client.stream(hub, piece);
         }
         turn.start += n;
+        turn.is_begun |= n > 0;
         turn.scanner.consumed(n);
         Ok(())
     }
@@ -275,16 +332,39 @@ impl Inner {
 }
 
 /// What one connection's task keeps between reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Turn {
     input: Vec<u8>,
     /// Bytes of `input` already taken.
     start: usize,
     scanner: Scanner,
+    /// A part of the reply whose rest stands at `start` has been passed on.
+    is_begun: bool,
     touched: Vec<Rc<Client>>,
 }
 
 impl Turn {
+    fn new(hears_pushes: bool) -> Self {
+        let resp = if hears_pushes { Resp::Three } else { Resp::Two };
+        Self {
+            input: Vec::new(),
+            start: 0,
+            scanner: Scanner::new(resp),
+            is_begun: false,
+            touched: Vec::new(),
+        }
+    }
+
+    /// Bytes that came and are not taken.
+    fn rest(&self) -> &[u8] {
+        self.input.get(self.start..).unwrap_or_default()
+    }
+
+    /// Whether what comes next was not asked for: it answers no request (redis.md, T9).
+    fn is_push(&self) -> bool {
+        !self.is_begun && self.input.get(self.start) == Some(&b'>')
+    }
+
     fn make_room(&mut self) {
         if self.start == self.input.len() {
             self.input.clear();

@@ -7,12 +7,13 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
-    class::Class,
+    class::{Class, Resp},
     client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
     outbox::Outbox,
+    scripts::Told,
 };
 use crate::{
     net::{
@@ -33,6 +34,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 /// One connection; its task runs until it ends.
@@ -52,7 +54,11 @@ pub struct Upstream {
     kills: u32,
     /// A session has it for itself now.
     leased: Cell<bool>,
+    /// Who hears what the server says unasked.
+    tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
+    /// Scripts that the server was told here.
+    pub(super) told: Told,
 }
 
 /// Whose a connection is.
@@ -144,7 +150,9 @@ impl Upstream {
             doomed: RefCell::new(None),
             kills,
             leased: Cell::new(false),
+            tenant: RefCell::default(),
             ended: Cell::new(false),
+            told: Told::default(),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -174,7 +182,7 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -205,7 +213,7 @@ impl Upstream {
 
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
@@ -259,6 +267,22 @@ impl Upstream {
         self.leased.get()
     }
 
+    /// Who hears what the server says unasked.
+    pub(super) fn tenant(&self) -> Option<Rc<Client>> {
+        self.tenant.borrow().clone()
+    }
+
+    /// From now on `client` hears what the server says unasked; `None`: nobody.
+    pub(super) fn set_tenant(&self, client: Option<&Rc<Client>>) {
+        *self.tenant.borrow_mut() = client.map(Rc::clone);
+    }
+
+    /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
+    /// say so.
+    pub(super) fn hears_pushes(&self) -> bool {
+        self.class.resp == Resp::Three || self.purpose != Purpose::Shared
+    }
+
     /// Whether the connection is over, and whatever is sent is lost.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
@@ -267,6 +291,20 @@ impl Upstream {
     /// The connection is over.
     pub(super) fn set_ended(&self) {
         self.ended.set(true);
+    }
+
+    /// Whether another request of `client` is under way on it.
+    pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
+        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
+            Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Tombstone | Owner::Commands => false,
+        })
+    }
+
+    /// Whether nothing is under way on it, and nothing was for so long.
+    pub(super) fn is_idle(&self, now_us: u64, us: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
     }
 
     /// Whether nothing is under way on it.
@@ -318,17 +356,21 @@ impl Upstream {
             return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
-        if oldest.patience == Patience::Own {
-            return;
-        }
+        let allowed = match oldest.patience {
+            Patience::Own => return,
+            // A server that runs a script is silent, and no less well for it.
+            Patience::Script if self.timeouts.script.is_zero() => return,
+            Patience::Script => self.timeouts.script,
+            Patience::Usual => Duration::ZERO,
+        };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
-        if due && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
+        if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
             hub.reporter.report(&self.backend, Outcome::Suspect);
         }
-        let stalled = u128::from(silent_us) >= self.timeouts.stall.as_micros();
+        let stalled = u128::from(silent_us) >= (self.timeouts.stall + allowed).as_micros();
         drop(inner);
         if stalled {
             self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");

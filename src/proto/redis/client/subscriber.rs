@@ -7,15 +7,18 @@ use crate::proto::redis::{class::Resp, hub::Hub};
 impl Client {
     /// A message as a server of RESP2 writes it; it leaves between whole replies. The caller puts
     /// the client into its turn's list of touched ones when told to. `None`: it hears no more.
-    pub(in super::super) fn push(&self, hub: &Hub, message: &[u8]) -> Option<bool> {
+    pub(in super::super) fn message(&self, hub: &Hub, message: &[u8]) -> Option<bool> {
         let mut inner = self.inner.borrow_mut();
         if inner.is_gone() || inner.closing.is_some() {
             return None;
         }
         inner.borrow_out(hub);
         match self.resp.get() {
-            Resp::Two => inner.line.interject(&[message]),
-            Resp::Three => inner.line.interject(&[b">", message.get(1..).unwrap_or_default()]),
+            Resp::Two => inner.line.push_out(message),
+            Resp::Three => {
+                inner.line.push_out(b">");
+                inner.line.push_out(message.get(1..).unwrap_or_default());
+            }
         }
         Some(!std::mem::replace(&mut inner.touched, true))
     }
