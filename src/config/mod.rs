@@ -258,6 +258,21 @@ pub struct RedisListener {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    pub multi: Multi,
+    /// Requests in one transaction; default 1,000,000.
+    pub multi_max_commands: u32,
+    /// Bytes of requests in one transaction; default 1 GiB.
+    pub multi_max_bytes: u64,
+}
+
+/// Where a transaction is kept until EXEC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Multi {
+    /// Here; then it is sent in one piece on the shared connection.
+    #[default]
+    Buffered,
+    /// In the server, over a connection of the client's own.
+    Pinned,
 }
 
 /// A password or a key: never printed.

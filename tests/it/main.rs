@@ -38,6 +38,7 @@ mod redis_faults;
 mod redis_forms;
 mod redis_hostile;
 mod redis_local;
+mod redis_multi;
 mod redis_order;
 mod redis_pubsub;
 mod redis_reads;

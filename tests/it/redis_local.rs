@@ -149,9 +149,6 @@ fn what_a_later_version_brings_is_refused_and_the_connection_kept() {
     let sluice = cluster.sluice().start();
     let mut conn = sluice.conn();
     for line in [
-        "MULTI",
-        "EXEC",
-        "DISCARD",
         "BLPOP k 0",
         "BRPOP k 0",
         "BLMOVE a a LEFT LEFT 0",

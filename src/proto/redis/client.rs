@@ -44,14 +44,14 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
-    /// A request of it has begun that is neither in its input nor in its line.
-    busy: bool,
     /// The session is to look around, whatever it waits for.
     resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// In the middle of a transaction, which a drain lets come to its end.
+    unfinished: bool,
     /// Nothing more is sent before everything is answered.
     barrier: bool,
     /// Bytes of the requests sent since nothing was under way.
@@ -129,10 +129,10 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
-                busy: false,
                 resumed: false,
                 closing: None,
                 end: None,
+                unfinished: false,
                 barrier: false,
                 asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
@@ -189,7 +189,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            let kept = inner.busy || self.is_subscribed();
+            let kept = inner.unfinished || self.is_subscribed();
             if hub.is_draining() && read && input.is_empty() && !kept {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
@@ -348,9 +348,10 @@ impl Client {
         inner.wake();
     }
 
-    /// Something of it is under way that neither its input nor its line shows, or no longer.
-    pub(super) fn set_busy(&self, busy: bool) {
-        self.inner.borrow_mut().busy = busy;
+    /// Something of it is under way that neither its input nor its line shows, a transaction or a
+    /// request that is passed on while it comes; or no longer.
+    pub(super) fn set_unfinished(&self, unfinished: bool) {
+        self.inner.borrow_mut().unfinished = unfinished;
     }
 
     /// Ends the session once every reply is written; nothing more is read.

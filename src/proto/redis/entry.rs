@@ -1,7 +1,7 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::client::Client;
+use super::{block::Block, client::Client};
 use crate::policy::access::Access;
 use std::rc::Rc;
 
@@ -30,6 +30,8 @@ pub struct Entry {
     pub streamed: bool,
     /// Where it has been before.
     pub tried: Option<Box<Tried>>,
+    /// It is several requests, of which the last one's reply is the client's.
+    pub(super) block: Option<Box<Block>>,
 }
 
 /// Who waits for a reply.
@@ -91,6 +93,7 @@ impl Entry {
             len: 0,
             streamed: false,
             tried: None,
+            block: None,
         }
     }
 

@@ -76,6 +76,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             .map(|entry| Entry {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
+                block: entry.block.take(),
                 ..*entry
             })
             .collect()
@@ -144,24 +145,13 @@ pub(super) fn error_reply(
         },
         false => entry,
     };
-    let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
-    let outcome = match code {
-        _ if entry.patience == Patience::Script => None,
-        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
-        b"-READONLY" => Some(Outcome::RoleMismatch),
-        _ => None,
-    };
-    let entry = match outcome {
-        Some(outcome) => {
-            hub.reporter.report(&upstream.backend, outcome);
-            upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
-            hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
-            match retry(hub, upstream, entry, false) {
-                Ok(()) => return Settled::No,
-                Err(entry) => entry,
-            }
-        }
-        None => entry,
+    let scripted = entry.patience == Patience::Script;
+    let entry = match !scripted && blame(hub, upstream, error) {
+        true => match retry(hub, upstream, entry, false) {
+            Ok(()) => return Settled::No,
+            Err(entry) => entry,
+        },
+        false => entry,
     };
     let Owner::Client(client) = entry.owner else { return Settled::No };
     let shard = &upstream.backend.shard;
@@ -172,6 +162,25 @@ pub(super) fn error_reply(
         touched.push(client);
     }
     if answered.progress == Progress::Waiting { Settled::No } else { Settled::Failed }
+}
+
+/// Reports a backend whose error says that it is not fit to execute what it was sent. Whether that
+/// is what the error says.
+pub(super) fn blame(hub: &Hub, upstream: &Upstream, error: &[u8]) -> bool {
+    let outcome = match code(error) {
+        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Outcome::Error,
+        b"-READONLY" => Outcome::RoleMismatch,
+        _ => return false,
+    };
+    hub.reporter.report(&upstream.backend, outcome);
+    upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
+    hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
+    true
+}
+
+/// The first word of an error, its `-` included.
+pub(super) fn code(error: &[u8]) -> &[u8] {
+    error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default()
 }
 
 fn lost(
@@ -208,7 +217,7 @@ fn lost(
 
 /// Sends the request to another backend of its shard, or to the same one over a new connection
 /// when there is no other. Gives the entry back when that is not allowed or nobody is ready.
-fn retry(
+pub(super) fn retry(
     hub: &Rc<Hub>,
     upstream: &Rc<Upstream>,
     mut entry: Entry,
@@ -259,6 +268,9 @@ fn retry(
     let target = another(tried.members)
         .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
     let Some(target) = target else { return Err(entry) };
+    if entry.block.is_some() && !hub.is_proven(target.id) {
+        return Err(entry);
+    }
     if !hub.try_retry(upstream.cluster) {
         return Err(entry);
     }

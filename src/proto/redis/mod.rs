@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod audience;
+mod block;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -33,6 +34,7 @@ pub mod library;
 mod line;
 mod local;
 mod message;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;

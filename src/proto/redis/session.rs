@@ -8,6 +8,7 @@ use super::{
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    multi::{Rules, Transaction},
     pin::Pinned,
     pubsub, reply,
     upload::{STREAM_FROM, Upload},
@@ -38,6 +39,7 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    pub multi: Rules,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
 }
@@ -55,6 +57,8 @@ pub(super) struct State {
     pub pinned: Option<Box<Pinned>>,
     /// A request that is passed on while it comes.
     pub upload: Option<Box<Upload>>,
+    /// MULTI was sent, EXEC and DISCARD were not.
+    pub transaction: Option<Box<Transaction>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -87,6 +91,7 @@ pub async fn serve(
             pickers,
             pinned: None,
             upload: None,
+            transaction: None,
         },
         settings,
         decoder: Decoder::default(),
@@ -117,6 +122,14 @@ struct Session {
     full: bool,
 }
 
+impl State {
+    /// The connection of its own goes, and what it has left the session with is taken over.
+    fn let_go(&mut self) {
+        let selected = self.pinned.take().and_then(|pinned| pinned.selected?.take());
+        self.class.db = selected.unwrap_or(self.class.db);
+    }
+}
+
 /// Whatever ends a session, its socket is closed and nothing of it stays behind.
 struct Guard {
     hub: Rc<Hub>,
@@ -143,7 +156,7 @@ impl Session {
         let now_us = hub.now_us();
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
-            self.state.pinned = None;
+            self.state.let_go();
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
@@ -162,6 +175,7 @@ impl Session {
             now_us,
             out_of_memory: hub.memory.is_used_up(),
             big: None,
+            aside: None,
         };
         let mut requests = 0;
         let mut flow = Flow::Continue;
@@ -233,7 +247,8 @@ impl Session {
         }
         client.flush(hub);
         self.compact();
-        self.guard.client.charge(&self.guard.hub, self.input.capacity(), now_us);
+        let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
+        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
     }
 
     /// Gives the buffer back when all of it is dispatched, else keeps what is left.

@@ -6,6 +6,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    multi::Rules,
     session::{self, Settings},
     table::Commands,
 };
@@ -44,6 +45,8 @@ pub(super) struct Stage {
     pub(super) hub: Rc<Hub>,
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) limits: Limits,
+    /// Of clients that come from now on.
+    pub(super) rules: Rules,
     publisher: Publisher,
     timeouts: Timeouts,
     reports: Receiver<Report>,
@@ -115,6 +118,7 @@ impl Stage {
                 idle: Duration::ZERO,
                 grace: Duration::from_secs(1),
             },
+            rules: Rules::default(),
             publisher,
             timeouts,
             reports,
@@ -194,6 +198,7 @@ impl Stage {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: self.rules,
             tls: None,
         };
         let hub = Rc::clone(&self.hub);

@@ -68,6 +68,8 @@ pub enum Kind {
     Local(Local),
     /// Needs a connection of the session's own from here on.
     Watch,
+    /// Begins or ends a transaction.
+    Transaction(Step),
     /// Publishing and subscribing: [`super::subscribe`].
     PubSub(PubSub),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
@@ -94,6 +96,14 @@ pub enum Merge {
     AllOk,
     /// DEL, UNLINK, EXISTS, TOUCH: the integers added up.
     Sum,
+}
+
+/// The commands of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Multi,
+    Exec,
+    Discard,
 }
 
 /// How the shards' answers become one.

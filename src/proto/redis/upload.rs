@@ -36,9 +36,9 @@ impl Scene<'_> {
         let command = self.commands.find(args)?;
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
-        let may = self.state.authenticated && !self.client.is_subscribed();
-        let fits = may && command.arity_ok(argc) && !self.out_of_memory;
-        if !fits || self.is_denied(command) {
+        let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
+        let other = self.state.transaction.is_some() || self.client.is_subscribed();
+        if !fits || other || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
@@ -50,7 +50,7 @@ impl Scene<'_> {
             pinned.lease.is_spoilt = true;
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
-        self.client.set_busy(true);
+        self.client.set_unfinished(true);
         let (access, index) = (command.access, usize::from(command.index));
         let feed = Feed::new(missing, self.settings.max_bulk);
         self.state.upload = Some(Box::new(Upload { feed, shard, access, index, lost: false }));
@@ -72,7 +72,7 @@ impl Scene<'_> {
             self.state.upload = Some(upload);
             return Ok(taken);
         }
-        self.client.set_busy(false);
+        self.client.set_unfinished(false);
         self.count(upload.index);
         match own {
             Some(own) => {

@@ -217,7 +217,12 @@ impl Upstream {
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
-    fn push(&self, hub: &Hub, mut entry: Entry, append: impl FnOnce(&mut Outbox) -> (u64, usize)) {
+    pub(super) fn push(
+        &self,
+        hub: &Hub,
+        mut entry: Entry,
+        append: impl FnOnce(&mut Outbox) -> (u64, usize),
+    ) {
         let mut inner = self.inner.borrow_mut();
         let (offset, len) = append(&mut inner.outbox);
         entry.offset = offset;
