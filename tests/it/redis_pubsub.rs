@@ -231,6 +231,28 @@ fn a_restarted_server_is_subscribed_to_again() {
     assert!(gap > 0.05 && gap < 60.0, "{gap}");
 }
 
+/// A server that lost its role keeps its subscribers, and tells them nothing any more.
+#[test]
+fn a_failover_takes_subscribers_to_the_new_primary() {
+    let cluster = Cluster::start(1, 1);
+    let sluice = cluster.sluice().workers(2).start();
+    let (old, new) = (&cluster.shards[0].primary, &cluster.shards[0].replicas[0]);
+    [old, new].iter().for_each(|server| sluice.expect_log(server.address()));
+    sluice.expect_log("s0");
+    let mut conns: Vec<Conn> = (0..4).map(|_| subscribed(&sluice, &["c"])).collect();
+    assert_eq!(new.cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+    old.follow(new);
+    eventually("all listen to the new primary", PATIENCE, || {
+        (new.cmd(&["PUBSUB", "NUMSUB", "c"]).items()[1] == 2).then_some(())
+    });
+    eventually("messages pass", PATIENCE, || {
+        (sluice.conn().cmd(&["PUBLISH", "c", "there"]) == 4).then_some(())
+    });
+    for conn in &mut conns {
+        assert_eq!(conn.read(), message("c", "there"));
+    }
+}
+
 /// As Celery's remote control and its events: many subscribers, publishers that never stop, and a
 /// server that goes and comes back. What is published while all are subscribed arrives, in order.
 #[test]

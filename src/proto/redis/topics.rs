@@ -286,7 +286,7 @@ impl Topics {
             let Some(listener) = self.listeners.get_mut(&client.id) else { break };
             let known = listener.names.get_mut(subject as usize);
             if known.is_some_and(|known| known.insert(Rc::clone(name))) {
-                listener.bytes += name.len() + COST;
+                listener.bytes += cost(name);
                 if let Some(topic) = self.find_mut(cluster, subject, name) {
                     topic.readers.insert(client.id, Rc::clone(client));
                 }
@@ -313,7 +313,7 @@ impl Topics {
         if !known.is_some_and(|known| known.remove(name)) {
             return false;
         }
-        listener.bytes = listener.bytes.saturating_sub(name.len() + COST);
+        listener.bytes = listener.bytes.saturating_sub(cost(name));
         if let Some(topic) = self.find_mut(cluster, subject, name) {
             topic.readers.remove(&client.id);
         }
@@ -426,8 +426,12 @@ pub(super) fn shards_of(cluster: &Cluster, subject: Subject, name: &[u8]) -> Ran
     shard..shard + 1
 }
 
-/// What a subscription takes beside its name: an entry in the client's set and in the topic's.
-const COST: usize = 96;
+/// What a subscription takes: its name here and in the process's table, and an entry in the client's
+/// set, the topic's, and, of its only subscriber, in the tables of topics.
+fn cost(name: &Name) -> usize {
+    2 * name.len() + 384
+}
+
 /// redis.conf, `client-output-buffer-limit pubsub 32mb 8mb 60`.
 const SOFT_LIMIT: usize = 8 * 1024 * 1024;
 const SOFT_US: u64 = 60_000_000;

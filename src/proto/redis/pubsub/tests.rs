@@ -5,6 +5,7 @@ use crate::{
     },
     proto::redis::{
         audience::Subject,
+        class::Resp,
         client::Limits,
         stage::{Peer, Stage},
     },
@@ -99,6 +100,17 @@ async fn confirmations_take_their_place_and_nothing_overtakes_them() {
     stage.settle().await;
     let both = confirmed("unsubscribe", "c", 1) + &confirmed("unsubscribe", "b", 0);
     assert_eq!(client.heard(), both + "+PONG\r\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_resp3_gets_pushes() {
+    let stage = Stage::new(1, ReadFrom::Primary);
+    let (mut client, mut tap) = subscribed(&stage).await;
+    let clients = stage.hub.clients();
+    clients[0].set_resp(Resp::Three);
+    tap.say(message("a", "hello"));
+    stage.settle().await;
+    assert_eq!(client.heard(), message("a", "hello").replacen('*', ">", 1));
 }
 
 #[tokio::test(start_paused = true)]
