@@ -38,7 +38,8 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        door::DoorLimits,
     },
 };
 use ipnet::IpNet;
@@ -263,6 +264,8 @@ pub struct RedisListener {
     pub multi_max_commands: u32,
     /// Bytes of requests in one transaction; default 1 GiB.
     pub multi_max_bytes: u64,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
 }
 
 /// Where a transaction is kept until EXEC.
@@ -306,6 +309,7 @@ pub struct Cluster {
     pub shebang_reads: bool,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub dedicated: Dedicated,
     pub http: HttpCluster,
 }
 

@@ -33,6 +33,7 @@ mod operator;
 mod probe;
 mod redis_auth;
 mod redis_big;
+mod redis_blocking;
 mod redis_clients;
 mod redis_faults;
 mod redis_forms;

@@ -54,6 +54,8 @@ struct Inner {
     unfinished: bool,
     /// Nothing more is sent before everything is answered.
     barrier: bool,
+    /// It is read only to see whether it leaves: its next requests wait.
+    ahead: bool,
     /// Bytes of the requests sent since nothing was under way.
     asked: usize,
     window: usize,
@@ -134,6 +136,7 @@ impl Client {
                 end: None,
                 unfinished: false,
                 barrier: false,
+                ahead: false,
                 asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
                 window_hit: false,
@@ -194,7 +197,13 @@ impl Client {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
-        if !read || inner.closing.is_some() || inner.stalled || inner.held_back {
+        if !read || inner.closing.is_some() {
+            return Poll::Pending;
+        }
+        if inner.ahead {
+            return inner.poll_ahead(cx, hub, self, input);
+        }
+        if inner.stalled || inner.held_back {
             return Poll::Pending;
         }
         let Some(stream) = &mut inner.stream else {
@@ -354,6 +363,21 @@ impl Client {
         self.inner.borrow_mut().unfinished = unfinished;
     }
 
+    /// From here on it is read only to see whether it leaves, and no further than [`AHEAD`].
+    pub(super) fn look_ahead(&self) {
+        self.inner.borrow_mut().ahead = true;
+    }
+
+    /// Its requests are taken again.
+    pub(super) fn look_up(&self) {
+        self.inner.borrow_mut().ahead = false;
+    }
+
+    /// Whether it sends no more, whatever lies unread.
+    pub(super) fn has_finished(&self) -> bool {
+        self.inner.borrow().stream.as_ref().is_none_or(Stream::is_finished)
+    }
+
     /// Ends the session once every reply is written; nothing more is read.
     pub fn close_after_replies(&self, end: End) {
         self.inner.borrow_mut().closing.get_or_insert(end);
@@ -457,6 +481,33 @@ impl Inner {
         self.line.out.len() + self.unsent()
     }
 
+    fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+        client: &Client,
+        input: &mut Vec<u8>,
+    ) -> Poll<Event> {
+        while input.len() < AHEAD {
+            let Some(stream) = &mut self.stream else {
+                return Poll::Ready(Event::End(End::Client));
+            };
+            input.reserve(MIN_READ);
+            match tokio_util::io::poll_read_buf(Pin::new(stream), cx, input) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Event::Eof),
+                Poll::Ready(Ok(n)) => {
+                    let listener = hub.metrics.listeners.get(client.listener);
+                    listener.iter().for_each(|metrics| metrics.bytes_in.add(n as u64));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Client)),
+            }
+        }
+        self.input_held = input.capacity();
+        self.charge(hub);
+        Poll::Pending
+    }
+
     /// Bytes that are encrypted and have not left.
     fn unsent(&self) -> usize {
         self.stream.as_ref().map_or(0, Stream::unsent)
@@ -548,6 +599,9 @@ const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
 const MOST_ASKED: usize = 8 * 1024 * 1024;
 /// A paused upstream goes on below this.
 const RESUME_BACKLOG: usize = 512 * 1024;
+/// What is read of a client whose next requests wait: beyond it the kernel is asked now and then
+/// whether the client is still there.
+pub(super) const AHEAD: usize = 1024 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 

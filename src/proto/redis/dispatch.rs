@@ -132,9 +132,7 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         match self.kind_of(command, args) {
-            Kind::Keyed if command.blocking && command.blocks(args) => {
-                self.say(|out| reply::not_yet(out, command.name))
-            }
+            Kind::Keyed if command.blocking && command.blocks(args) => self.block(command, args),
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
             Kind::Watch => {

@@ -42,6 +42,8 @@ pub enum Owner {
     Tombstone,
     /// The worker itself asked `COMMAND`.
     Commands,
+    /// The connection asked for its `CLIENT ID`.
+    Number,
 }
 
 /// How a request counts.
@@ -128,8 +130,21 @@ impl Entry {
         self
     }
 
+    /// Since when its latency counts; [`UNTIMED`] where that says nothing of the server.
+    pub fn counted_us(&self) -> u64 {
+        if self.is_work() { self.start_us } else { UNTIMED }
+    }
+
+    /// Whether it is work for the server; who waits there costs it nothing.
+    pub fn is_work(&self) -> bool {
+        self.patience != Patience::Own
+    }
+
     /// Whether it may be sent to another backend after its bytes left.
     pub fn is_movable(&self) -> bool {
         self.access == Access::Read && !self.streamed && matches!(self.owner, Owner::Client(_))
     }
 }
+
+/// A beginning that is never reached: of requests whose latency is not counted.
+pub(super) const UNTIMED: u64 = u64::MAX;

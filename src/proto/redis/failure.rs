@@ -37,10 +37,12 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     if let Some(cell) = hub.cell(&upstream.backend) {
         let lost = fifo.len() as u64;
         let reads = fifo.iter().filter(|entry| entry.access == Access::Read).count() as u64;
-        cell.in_flight.sub(lost);
+        cell.in_flight.sub(fifo.iter().filter(|entry| entry.is_work()).count() as u64);
         cell.reads.add(reads);
         cell.writes.add(lost - reads);
-        cell.failures.add(lost);
+        if error.phase != Phase::Released {
+            cell.failures.add(lost);
+        }
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
@@ -54,7 +56,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
     let mut touched = Vec::new();
-    for entry in fifo {
+    // Of what was released nobody wants to hear any more.
+    let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
+    for entry in heard {
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
@@ -114,7 +118,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 expired.push((client, (entry.seq, entry.part, entry.access)));
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
-            Owner::Tombstone => {}
+            Owner::Tombstone | Owner::Number => {}
         }
     }
     if !expired.is_empty() {
@@ -145,6 +149,10 @@ pub(super) fn error_reply(
         },
         false => entry,
     };
+    if code(error) == b"-UNBLOCKED" {
+        // The server closes it, if it did that by itself.
+        upstream.spoil();
+    }
     let scripted = entry.patience == Patience::Script;
     let entry = match !scripted && blame(hub, upstream, error) {
         true => match retry(hub, upstream, entry, false) {
@@ -230,7 +238,7 @@ pub(super) fn retry(
             hub.set_asked_commands(upstream.cluster, false);
             return Err(entry);
         }
-        Owner::Tombstone => return Err(entry),
+        Owner::Tombstone | Owner::Number => return Err(entry),
     }
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =

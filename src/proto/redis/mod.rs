@@ -3,6 +3,7 @@
 pub mod args;
 pub mod audience;
 mod block;
+mod blocking;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -63,6 +64,7 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+mod waiting;
 mod wire;
 
 pub use reply::refused;

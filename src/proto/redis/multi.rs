@@ -485,6 +485,7 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::ClientGetName
         | Local::ClientSetInfo
         | Local::ClientId
+        | Local::ClientUnblock
         | Local::ClusterKeySlot
         | Local::Accept => Queued::Here,
     }

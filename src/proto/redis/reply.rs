@@ -53,6 +53,11 @@ pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
 pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
+pub(super) const ZERO: &[u8] = b":0\r\n";
+pub(super) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+pub(super) const UNBLOCK_REASON: &[u8] =
+    b"-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n";
+pub(super) const NO_DEDICATED: &[u8] = b"-ERR sluice: no dedicated connection free\r\n";
 pub(super) const SUBSCRIBE_TIMED_OUT: &[u8] =
     b"-ERR sluice: the server did not confirm in time, nothing was subscribed to\r\n";
 pub(super) const TOO_MANY_SUBSCRIPTIONS: &[u8] =

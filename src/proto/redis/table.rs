@@ -8,7 +8,7 @@
 use super::{
     args::Args,
     audience::Subject,
-    flags::flag,
+    flags::{flag, group},
     keys::Keys,
     names, options,
     perfect::{Perfect, same_folded},
@@ -180,6 +180,7 @@ pub enum Local {
     ClientGetName,
     ClientSetInfo,
     ClientId,
+    ClientUnblock,
     ClusterKeySlot,
     Unwatch,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING,
@@ -194,9 +195,10 @@ impl Command {
         if self.arity < 0 { argc >= wanted } else { argc == wanted }
     }
 
-    /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for XREAD and XREADGROUP.
+    /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for those of streams, XREAD
+    /// and XREADGROUP.
     pub fn blocks(&self, args: Args<'_>) -> bool {
-        self.blocking && (self.kind != Kind::Keyed || options::has_block(args))
+        self.blocking && (self.groups & group::STREAM == 0 || options::has_block(args))
     }
 
     /// A row of the table; what follows from the others is derived here.
