@@ -149,6 +149,9 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("max_pipeline", listener.redis.max_pipeline)
         .text("max_bulk", Size(listener.redis.max_bulk))
         .text("client_output_limit", Size(listener.redis.client_output_limit))
+        .period("slow_client_grace", listener.redis.slow_client_grace)
+        .text("split_writes", listener.redis.split_writes)
+        .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny);
     let mut entries = Entries::new(&keys::LISTENER, defaults);

@@ -117,7 +117,7 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         let mut kind = command.kind;
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+        if self.is_denied(command) {
             kind = Kind::Disabled;
         } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
             kind = allowed(command, args);
@@ -167,6 +167,7 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Keys lie on several shards.
     pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
@@ -400,7 +401,12 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    fn count(&self, index: usize) {
+    /// Whether this listener refuses it.
+    pub(super) fn is_denied(&self, command: &Command) -> bool {
+        !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
+    }
+
+    pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
             counter.add(1);

@@ -41,8 +41,9 @@ pub struct Hub {
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
     /// Shared too, of the classes that are seldom wanted, by backend id.
     rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
-    /// Those that one session has for itself, or the next one will.
-    leased: RefCell<Vec<Rc<Upstream>>>,
+    /// Those that one session has for itself, or the next one will, and shared ones on which nothing
+    /// new is sent.
+    apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
     pub(super) scripts: Scripts,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
@@ -92,7 +93,7 @@ impl Hub {
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
             rare: RefCell::default(),
-            leased: RefCell::default(),
+            apart: RefCell::default(),
             rested: Rested::default(),
             scripts: Scripts::new(parts.library),
             clients: RefCell::new(HashMap::new()),
@@ -221,15 +222,10 @@ impl Hub {
 
     /// Closes the connections of rare classes that nobody has wanted for a while.
     pub(super) fn sweep_rare(&self, now_us: u64) {
-        let mut idle = Vec::new();
-        self.rare.borrow_mut().retain(|_, upstream| {
-            let goes = upstream.is_idle(now_us, RARE_US);
-            if goes {
-                idle.push(Rc::clone(upstream));
-            }
-            !goes
-        });
+        let is_idle = |upstream: &&Rc<Upstream>| upstream.is_idle(now_us, RARE_US);
+        let idle: Vec<_> = self.rare.borrow().values().filter(is_idle).map(Rc::clone).collect();
         for upstream in idle {
+            self.retire(&upstream);
             upstream.end(Phase::Released, "not wanted for a while");
         }
     }
@@ -243,15 +239,25 @@ impl Hub {
     ) -> Rc<Upstream> {
         let backend = Arc::clone(backend);
         let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
-        self.leased.borrow_mut().push(Rc::clone(&upstream));
+        self.apart.borrow_mut().push(Rc::clone(&upstream));
         upstream
     }
 
     /// Forgets a connection that ended; the next request opens a new one.
     pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
-        if upstream.purpose != Purpose::Shared {
-            return self.leased.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        self.apart.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        if upstream.purpose == Purpose::Shared {
+            self.unshare(upstream);
         }
+    }
+
+    /// Sends nothing new on a shared connection; it ends when what is under way is answered.
+    pub(super) fn retire(&self, upstream: &Rc<Upstream>) {
+        self.unshare(upstream);
+        self.apart.borrow_mut().push(Rc::clone(upstream));
+    }
+
+    fn unshare(&self, upstream: &Rc<Upstream>) {
         if !upstream.class.is_usual() {
             return self.rare.borrow_mut().retain(|_, open| !Rc::ptr_eq(open, upstream));
         }
@@ -265,9 +271,9 @@ impl Hub {
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
         let (shared, rare) = (self.upstreams.borrow(), self.rare.borrow());
-        let leased = self.leased.borrow();
+        let apart = self.apart.borrow();
         let shared = shared.iter().flatten().flatten().chain(rare.values());
-        shared.chain(leased.iter()).map(Rc::clone).collect()
+        shared.chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {

@@ -11,6 +11,7 @@ pub mod duty;
 mod entry;
 mod failure;
 mod fan_out;
+mod feed;
 pub mod flags;
 mod forms;
 pub mod frame;
@@ -51,6 +52,7 @@ mod tally;
 mod testing;
 mod tree;
 mod turn;
+mod upload;
 pub mod upstream;
 mod wire;
 
