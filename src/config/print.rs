@@ -4,6 +4,7 @@
 mod http;
 mod limits;
 mod tls;
+mod users;
 
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
@@ -153,7 +154,12 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("split_writes", listener.redis.split_writes)
         .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
-        .row("deny", &listener.redis.deny);
+        .row("deny", &listener.redis.deny)
+        .text("auth", word(words::AUTH, &listener.redis.passthrough));
+    if !listener.redis.users.is_empty() {
+        let users = users::users(config, &listener.redis.users, defaults);
+        redis.push("users", Out::List(users));
+    }
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));

@@ -45,6 +45,7 @@ mod redis_route;
 mod redis_scripts;
 mod redis_soak;
 mod redis_spread;
+mod redis_users;
 mod server;
 mod slots;
 mod table;

@@ -31,6 +31,15 @@ pub(super) struct Scene<'a> {
     pub client: &'a Rc<Client>,
     pub cluster: &'a Cluster,
     pub commands: &'a Commands,
+    /// All clusters of the snapshot.
+    pub clusters: &'a [Arc<Cluster>],
+    /// The commands of each route's cluster.
+    pub tables: &'a [Rc<Commands>],
+    /// The user has changed, and with it the cluster or the connections: what follows needs a scene
+    /// of its own.
+    pub is_stale: bool,
+    /// The user may do what this request says: its keys are not as it said them any more.
+    pub is_checked: bool,
     pub settings: &'a Settings,
     pub state: &'a mut State,
     pub now_us: u64,
@@ -80,10 +89,19 @@ impl<'a> Scene<'a> {
         }
         let mut frame = Vec::new();
         inline::to_resp(&args, &mut frame);
+        self.frame_as(frame, |scene, args| scene.request(args))
+    }
+
+    /// A request that we have written ourselves, for the cluster at hand.
+    pub(super) fn frame(&mut self, frame: Vec<u8>) -> Flow {
+        self.frame_as(frame, |scene, args| scene.in_cluster(args))
+    }
+
+    fn frame_as(&mut self, frame: Vec<u8>, run: impl Fn(&mut Self, Args<'_>) -> Flow) -> Flow {
         let mut decoder = Decoder::default();
         let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
         let flow = match decoder.decode(&frame, &limits) {
-            Ok(Frame::Request(_)) => self.request(Args { frame: &frame, spans: decoder.spans() }),
+            Ok(Frame::Request(_)) => run(self, Args { frame: &frame, spans: decoder.spans() }),
             _ => Flow::Continue,
         };
         if let Some(big) = self.big.take() {
@@ -94,6 +112,14 @@ impl<'a> Scene<'a> {
 
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
+        if !self.settings.routes.is_empty() {
+            return self.routed(args);
+        }
+        self.in_cluster(args)
+    }
+
+    /// A request for the cluster at hand.
+    pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
@@ -112,6 +138,12 @@ impl<'a> Scene<'a> {
         if !command.arity_ok(args.len()) {
             return self.say(|out| reply::wrong_arity(out, command.name));
         }
+        if self.state.who.user.is_some()
+            && !self.is_checked
+            && let Some(flow) = self.is_refused(command, args)
+        {
+            return flow;
+        }
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
@@ -119,7 +151,7 @@ impl<'a> Scene<'a> {
         let mut kind = command.kind;
         if self.is_denied(command) {
             kind = Kind::Disabled;
-        } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
+        } else if self.is_allowed(command) {
             kind = allowed(command, args);
         }
         match kind {
@@ -331,6 +363,9 @@ impl<'a> Scene<'a> {
             self.reply(reply::NO_AUTH);
             return Flow::Continue;
         }
+        if self.state.who.user.as_ref().is_some_and(|user| user.refuses_unknown(name)) {
+            return self.say(|out| reply::may_not_run(out, &reply::printable(name)));
+        }
         let denied = |word: &String| word.as_bytes().eq_ignore_ascii_case(name);
         if self.settings.deny.iter().any(denied) {
             return self.say(|out| reply::disabled(out, &reply::printable(name)));
@@ -402,6 +437,12 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether this listener refuses it.
+    fn is_allowed(&self, command: &Command) -> bool {
+        let user = self.state.who.user.as_ref();
+        !self.settings.allow.is_empty() && named(&self.settings.allow, command.name)
+            || user.is_some_and(|user| named(&user.allow, command.name))
+    }
+
     pub(super) fn is_denied(&self, command: &Command) -> bool {
         !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
     }

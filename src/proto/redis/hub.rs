@@ -4,6 +4,7 @@
 use super::{
     class::Class,
     client::Client,
+    identity::Identities,
     lease::Rested,
     library::Library,
     scripts::Scripts,
@@ -46,6 +47,7 @@ pub struct Hub {
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
     pub(super) scripts: Scripts,
+    pub(super) identities: Identities,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -96,6 +98,7 @@ impl Hub {
             apart: RefCell::default(),
             rested: Rested::default(),
             scripts: Scripts::new(parts.library),
+            identities: Identities::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -228,6 +231,7 @@ impl Hub {
             self.retire(&upstream);
             upstream.end(Phase::Released, "not wanted for a while");
         }
+        self.identities.sweep(self);
     }
 
     /// A connection for one session.

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod gather;
 mod handshake;
 pub mod hub;
+mod identity;
 mod info;
 pub mod inline;
 pub mod keys;
@@ -54,6 +55,8 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod users;
 mod wire;
 
 pub use reply::refused;
+pub use route::Route;

@@ -36,7 +36,7 @@ impl Scene<'_> {
     /// How the request ends that wanted it: held until nothing is under way, or refused.
     pub(super) fn pin(&mut self, shard: usize) -> Result<(), Flow> {
         if let Some(pinned) = &self.state.pinned {
-            if pinned.shard == shard {
+            if pinned.shard == shard && pinned.lease.upstream().cluster == self.cluster.id {
                 return Ok(());
             }
             self.reply(reply::CROSS_SLOT);
@@ -60,7 +60,8 @@ impl Scene<'_> {
     pub(super) fn own(&self, shard: usize) -> Option<Rc<Upstream>> {
         let pinned = self.state.pinned.as_deref()?;
         let upstream = pinned.lease.upstream();
-        (pinned.shard == shard && !upstream.has_ended()).then(|| Rc::clone(upstream))
+        let own = pinned.shard == shard && upstream.cluster == self.cluster.id;
+        (own && !upstream.has_ended()).then(|| Rc::clone(upstream))
     }
 
     /// WATCH: from here to EXEC, DISCARD or UNWATCH the session's requests for that shard go over a

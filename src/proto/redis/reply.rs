@@ -42,6 +42,12 @@ pub(super) const OTHER_KIND: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const MAY_NOT_TOUCH: &[u8] =
+    b"-NOPERM this user has no permissions to access one of the keys used as arguments\r\n";
+pub(super) const TOO_MANY_USERS: &[u8] =
+    b"-ERR sluice: too many users at once, try again later\r\n";
+pub(super) const SEVERAL_CLUSTERS: &[u8] =
+    b"-CROSSSLOT sluice: the keys in the request belong to several clusters\r\n";
 pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
 
@@ -149,6 +155,13 @@ pub(super) fn timed_out(out: &mut Vec<u8>, shard: &str) {
 /// A command that a later version has.
 pub(super) fn not_yet(out: &mut Vec<u8>, command: &str) {
     error(out, &format!("sluice: '{command}' is not supported yet"));
+}
+
+/// Redis's words for a command that a user may not run.
+pub(super) fn may_not_run(out: &mut Vec<u8>, command: &str) {
+    let name = command.to_ascii_lowercase();
+    let text = format!("NOPERM this user has no permissions to run the '{name}' command");
+    raw_error(out, text.as_bytes());
 }
 
 /// A command that is refused by default or by the configuration.

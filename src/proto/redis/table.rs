@@ -153,6 +153,7 @@ pub enum Local {
     ClientSetInfo,
     ClientId,
     ClusterKeySlot,
+    AclWhoAmI,
     Unwatch,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING,
     /// CLIENT NO-EVICT, CLIENT NO-TOUCH).

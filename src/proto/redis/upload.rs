@@ -37,7 +37,10 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        if !fits || self.is_denied(command) {
+        let user = self.state.who.user.as_ref();
+        let refused = user.is_some_and(|user| user.refuses(command, args).is_some());
+        // Where a route leads is looked up when all is there.
+        if !fits || refused || self.is_denied(command) || !self.settings.routes.is_empty() {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
