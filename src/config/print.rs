@@ -156,7 +156,9 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny)
         .text("auth", word(words::AUTH, &listener.redis.passthrough));
-    if !listener.redis.users.is_empty() {
+    if listener.redis.users.is_empty() {
+        redis.optional("users", None);
+    } else {
         let users = users::users(config, &listener.redis.users, defaults);
         redis.push("users", Out::List(users));
     }

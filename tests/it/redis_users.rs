@@ -72,7 +72,7 @@ fn users_do_what_they_may_and_hear_redis_otherwise() {
             "app",
             SECRET,
             "ACL WHOAMI|SET app:1 v|GET app:1|GET other|MGET app:1 b|MSET app:2 1 app:3 2|DEL app:2 app:3 b|\
-             EVAL return(1) 1 other|EVAL return(redis.call('get',KEYS[1])) 1 app:1|SORT app:none BY w_*|\
+             EVAL return(1) 1 other|EVAL return(redis.call('get',KEYS[1])) 1 app:1|SORT app:none|\
              COPY {app}1 {app}2|PING|ECHO x|OBJECT ENCODING b",
         ),
         (

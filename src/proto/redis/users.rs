@@ -138,8 +138,9 @@ fn enter(
     name: &[u8],
     identity: Option<Rc<Identity>>,
 ) {
-    let number = identity.as_ref().map_or(0, |identity| identity.number);
     let cluster = user.as_ref().and_then(|user| user.cluster).unwrap_or(scene.settings.cluster);
+    let who = Who { user, name: name.to_vec(), identity, asked: None };
+    let number = who.identity.as_ref().map_or(0, |identity| identity.number);
     let state = &mut scene.state;
     if (state.class.identity, state.cluster) != (number, cluster) {
         // What is under way is on other connections.
@@ -150,7 +151,7 @@ fn enter(
     state.class.identity = number;
     state.cluster = cluster;
     state.authenticated = true;
-    state.who = Who { user, name: name.to_vec(), identity, asked: None };
+    state.who = who;
 }
 
 fn rejected(scene: &Scene<'_>) {
