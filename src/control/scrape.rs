@@ -155,6 +155,7 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
         if plane.web.contains(&*cluster.name) {
             for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
                 let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));
@@ -236,6 +237,10 @@ fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     if is_http {
         sheet.count(names::BACKEND_IDLE, &labels, total(|c| &c.idle));
+    } else if backend.role() != Role::None {
+        sheet.count(names::BACKEND_LEASED, &labels, total(|c| &c.leased));
+        sheet.count(names::BACKEND_LEASE_WAITS, &labels, total(|c| &c.lease_waits));
+        sheet.count(names::BACKEND_LEASE_REFUSALS, &labels, total(|c| &c.lease_refusals));
     }
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =

@@ -88,6 +88,20 @@ fn users_do_what_they_may_and_hear_redis_otherwise() {
             assert_eq!(ours.cmd(&words(line)), theirs.cmd(&words(line)), "{user}: {line}");
         }
     }
+    // A transaction is no way around: neither for commands nor for keys.
+    let mut app = log_in(&sluice, "app", SECRET);
+    let steps = ["MULTI", "SET app:t 1", "GET other", "EXEC"];
+    let replies = app.pipeline(&steps.map(words));
+    assert!(
+        replies[2].error().starts_with("NOPERM") && replies[3].error().starts_with("EXECABORT")
+    );
+    let replies = app.pipeline(&["MULTI", "SET app:t 1", "ACL WHOAMI", "EXEC"].map(words));
+    assert_eq!(replies[3].items()[1], "app");
+    let mut reader = log_in(&sluice, "reader", "canary-of-the-reader");
+    let replies = reader.pipeline(&["MULTI", "DEL a", "EXEC"].map(words));
+    assert!(replies[0].error().starts_with("NOPERM") && replies[1].error().starts_with("NOPERM"));
+    let replies = app.pipeline(&["MULTI", "AUTH reader canary-of-the-reader", "EXEC"].map(words));
+    assert!(replies[1].is_error() && replies[2].error().starts_with("EXECABORT"));
     assert_no_canary(&sluice);
 }
 
@@ -250,6 +264,14 @@ fn keys_go_to_clusters_by_how_they_begin() {
     assert_eq!(conn.cmd(&["SET", "other", "2"]), "OK");
     assert_eq!(conn.cmd(&["GET", "other"]), "2");
     assert_eq!(cluster.owner("other").primary.cmd(&["GET", "other"]), "2");
+    let mut conn = sluice.conn();
+    let replies = conn.pipeline(&[words("MULTI"), words("SET sess:1 x"), words("EXEC")]);
+    assert!(
+        replies[1].error().starts_with("CROSSSLOT") && replies[2].error().starts_with("EXECABORT")
+    );
+    let replies = conn.pipeline(&[words("MULTI"), words("SET other 3"), words("EXEC")]);
+    assert_eq!(replies[2].items().len(), 1);
+    assert_eq!(conn.cmd(&["SET", "other", "2"]), "OK");
     let mut typed = sluice.conn();
     typed.send(b"GET sess:1\r\nGET other\r\n");
     assert_eq!((typed.read(), typed.read()), ("sess:1".into_value(), "2".into_value()));

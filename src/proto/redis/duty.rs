@@ -137,6 +137,7 @@ mod tests {
     use super::{
         super::{
             client::{Client, Limits},
+            multi::Rules,
             session::{self, Settings},
             testing,
         },
@@ -167,6 +168,7 @@ mod tests {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: Rules::default(),
             tls: None,
         })
     }

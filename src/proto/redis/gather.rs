@@ -128,11 +128,10 @@ impl Gather {
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
-        let partial = match self.merge {
-            Merge::Info { .. } | Merge::OneSucceeds => true,
-            Merge::ByPosition { embeds, .. } => embeds,
-            _ => false,
-        } && self.failed < self.parts;
+        let partial = matches!(
+            self.merge,
+            Merge::Info { .. } | Merge::OneSucceeds | Merge::ByPosition { embeds: true, .. }
+        ) && self.failed < self.parts;
         if self.failed > 0 && !partial {
             return self.fail(out);
         }

@@ -1,6 +1,8 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
+mod blocking;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -31,6 +33,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;
@@ -56,6 +59,7 @@ mod turn;
 mod upload;
 pub mod upstream;
 pub mod users;
+mod waiting;
 mod wire;
 
 pub use reply::refused;

@@ -50,15 +50,16 @@ impl Scene<'_> {
         let own = user.is_some_and(|user| user.cluster.is_some());
         let Some(place) = first.filter(|_| !own) else {
             if !own && places.any(|place| place.is_some()) {
-                self.reply(reply::SEVERAL_CLUSTERS);
-                return Flow::Continue;
+                return self.spoil(|out| out.extend_from_slice(reply::SEVERAL_CLUSTERS));
             }
             return self.in_cluster(args);
         };
         // Two prefixes may lead to one cluster, but what is left out differs.
         if places.any(|other| other != Some(place)) {
-            self.reply(reply::SEVERAL_CLUSTERS);
-            return Flow::Continue;
+            return self.spoil(|out| out.extend_from_slice(reply::SEVERAL_CLUSTERS));
+        }
+        if self.state.transaction.is_some() {
+            return self.spoil(|out| out.extend_from_slice(reply::TRANSACTION_ROUTE));
         }
         let (Some(route), Some(commands)) = (routes.get(place), self.tables.get(place)) else {
             return self.in_cluster(args);

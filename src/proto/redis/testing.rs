@@ -79,5 +79,6 @@ pub(super) fn cluster() -> Cluster {
         credentials: Credentials::default(),
         tls: None,
         queue: None,
+        dedicated: Default::default(),
     }
 }

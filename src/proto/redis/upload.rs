@@ -37,10 +37,12 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
+        let queued = self.state.transaction.is_some();
         let user = self.state.who.user.as_ref();
         let refused = user.is_some_and(|user| user.refuses(command, args).is_some());
         // Where a route leads is looked up when all is there.
-        if !fits || refused || self.is_denied(command) || !self.settings.routes.is_empty() {
+        let fits = fits && !queued && !refused && self.settings.routes.is_empty();
+        if !fits || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
@@ -52,7 +54,7 @@ impl Scene<'_> {
             pinned.lease.is_spoilt = true;
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
-        self.client.set_busy(true);
+        self.client.set_unfinished(true);
         let (access, index) = (command.access, usize::from(command.index));
         let feed = Feed::new(missing, self.settings.max_bulk);
         self.state.upload = Some(Box::new(Upload { feed, shard, access, index, lost: false }));
@@ -74,7 +76,7 @@ impl Scene<'_> {
             self.state.upload = Some(upload);
             return Ok(taken);
         }
-        self.client.set_busy(false);
+        self.client.set_unfinished(false);
         self.count(upload.index);
         match own {
             Some(own) => {

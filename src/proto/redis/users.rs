@@ -144,7 +144,7 @@ fn enter(
     let state = &mut scene.state;
     if (state.class.identity, state.cluster) != (number, cluster) {
         // What is under way is on other connections.
-        state.pinned = None;
+        state.let_go();
         scene.client.wait_for_all();
         scene.is_stale = true;
     }
@@ -230,9 +230,19 @@ impl User {
 }
 
 impl Scene<'_> {
+    /// Why the user may not run that command.
+    pub(super) fn refusal(&self, command: &Command, args: Args<'_>) -> Option<Vec<u8>> {
+        self.state.who.user.as_ref()?.refuses(command, args)
+    }
+
+    /// Whether who logs in may change what is done with requests.
+    pub(super) fn has_users(&self) -> bool {
+        self.settings.passthrough || !self.settings.users.is_empty()
+    }
+
     /// Whether the user may not run that command, which is then answered.
     pub(super) fn is_refused(&self, command: &Command, args: Args<'_>) -> Option<Flow> {
-        let text = self.state.who.user.as_ref()?.refuses(command, args)?;
+        let text = self.refusal(command, args)?;
         self.reply(&text);
         Some(Flow::Continue)
     }
