@@ -14,6 +14,7 @@ use crate::{
         redis::{
             self, duty,
             hub::{Hub, Parts},
+            peers::Peers,
             table::Commands,
         },
         tcp,
@@ -168,6 +169,8 @@ enum Ask {
     NewClient(Newcomer),
     GatesChanged,
     Drain,
+    /// Of a session of another worker.
+    Clients(Box<redis::peers::Ask>),
 }
 
 /// A connection on its way to its worker. Its place among `limits.max_connections`, at its listener's
@@ -339,6 +342,11 @@ impl Worker {
             self.accepting.clone(),
             self.access_log.map(Page::new),
         ));
+        let mailboxes = Arc::clone(&self.mailboxes);
+        let peers = Peers::new(self.index, mailboxes.len(), move |worker, ask| {
+            let ask = Ask::Clients(Box::new(ask));
+            mailboxes.get(worker).is_some_and(|mailbox| mailbox.sender.try_send(ask).is_ok())
+        });
         let hub = Hub::new(Parts {
             worker: self.index,
             metrics: self.metrics,
@@ -349,6 +357,7 @@ impl Worker {
             commands: self.commands,
             seed: seed.hash_one(self.index),
             ids: self.ids,
+            peers,
         });
         let desk = Rc::new(Desk {
             index: self.index,
@@ -384,6 +393,7 @@ impl Worker {
                         Ask::NewClient(newcomer) => desk.welcome(newcomer),
                         Ask::GatesChanged => {}
                         Ask::Drain => hub.drain(),
+                        Ask::Clients(ask) => survive(&hub, || redis::peers::serve(&hub, *ask)),
                     }
                     survive(&hub, || duty::gates_changed(&hub));
                     survive(&hub, || web.gates_changed());

@@ -15,6 +15,7 @@ use sluice::{
         client::Limits,
         duty,
         hub::{Hub, Parts},
+        peers::Peers,
         session::{self, Settings},
         table::Commands,
     },
@@ -145,6 +146,7 @@ impl World {
             commands: vec![commands],
             seed: dice.next(),
             ids: Arc::default(),
+            peers: Peers::none(),
         });
         let settings = Settings {
             listener: 0,

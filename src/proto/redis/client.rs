@@ -3,13 +3,14 @@
 //! when the socket takes no more.
 
 use super::{
+    card::Card,
     gather::Gather,
     hub::Hub,
     line::{Line, Progress},
 };
-use crate::net::stream::Stream;
+use crate::net::stream::{Ends, Stream};
 use std::{
-    cell::RefCell,
+    cell::{Cell, Ref, RefCell, RefMut},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -24,6 +25,23 @@ pub struct Client {
     pub listener: usize,
     limits: Limits,
     inner: RefCell<Inner>,
+    card: RefCell<Card>,
+    /// The command of its last request.
+    pub(super) last: Cell<&'static str>,
+}
+
+/// What CLIENT LIST tells of a connection.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub ends: Ends,
+    /// Bytes of requests that are not complete, or wait.
+    pub input: usize,
+    /// Bytes of replies that the client has not taken.
+    pub output: usize,
+    /// Bytes held for it in all.
+    pub held: usize,
+    pub active_us: u64,
+    pub last: &'static str,
 }
 
 #[derive(Debug)]
@@ -40,6 +58,8 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
+    /// CLIENT PAUSE: its next request waits.
+    is_paused: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -80,6 +100,10 @@ pub enum End {
     OutputLimit,
     /// `limits.memory`.
     Memory,
+    /// CLIENT KILL.
+    Killed,
+    /// The server that was to tell it of changed keys is lost: what it has kept of them may be old.
+    TrackingLost,
     /// `timeouts.client_idle`.
     Idle,
     /// We are stopping.
@@ -115,6 +139,7 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
+                is_paused: false,
                 closing: None,
                 end: None,
                 barrier: false,
@@ -126,6 +151,8 @@ impl Client {
                 charged: 0,
                 active_us: 0,
             }),
+            card: RefCell::default(),
+            last: Cell::new(""),
         })
     }
 
@@ -203,6 +230,45 @@ impl Client {
                 }
                 Poll::Pending
             }
+        }
+    }
+
+    /// What it has said of itself.
+    pub(super) fn card(&self) -> Ref<'_, Card> {
+        self.card.borrow()
+    }
+
+    pub(super) fn card_mut(&self) -> RefMut<'_, Card> {
+        self.card.borrow_mut()
+    }
+
+    /// `None`: it is gone.
+    pub(super) fn look(&self) -> Option<Look> {
+        let inner = self.inner.borrow();
+        Some(Look {
+            ends: inner.stream.as_ref()?.ends(),
+            input: inner.input_held,
+            output: inner.backlog(),
+            held: inner.charged,
+            active_us: inner.active_us,
+            last: self.last.get(),
+        })
+    }
+
+    /// Whether it hears the replies to the requests that come now.
+    pub(super) fn mute(&self, muted: bool) {
+        self.inner.borrow_mut().line.is_muted = muted;
+    }
+
+    /// Its next request waits until [`Self::go_on`].
+    pub(super) fn pause(&self) {
+        self.inner.borrow_mut().is_paused = true;
+    }
+
+    pub(super) fn go_on(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::take(&mut inner.is_paused) {
+            inner.wake();
         }
     }
 
@@ -436,7 +502,7 @@ impl Inner {
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
         let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
-        waiting < self.window.min(by_size) && small && !self.barrier
+        waiting < self.window.min(by_size) && small && !self.barrier && !self.is_paused
     }
 
     fn borrow_out(&mut self, hub: &Hub) {

@@ -4,6 +4,7 @@
 use super::{
     args::Args,
     client::{Client, End},
+    client_reply::Replies,
     entry::{Entry, Owner, Reach},
     fan_out,
     frame::{DecodeError, Decoder, Frame, Limits},
@@ -93,11 +94,17 @@ impl<'a> Scene<'a> {
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
         let Some(command) = self.commands.find(args) else {
-            return self.unknown(args);
+            let flow = self.unknown(args);
+            self.request_is_over();
+            return flow;
         };
+        self.client.last.set(command.name);
         let flow = self.run(command, args);
         if flow != Flow::Hold {
             self.count(usize::from(command.index));
+            if self.state.replies != Replies::On {
+                self.request_is_over();
+            }
         }
         flow
     }
@@ -113,6 +120,9 @@ impl<'a> Scene<'a> {
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
+        }
+        if self.hub.paused.get().is_some() && self.must_pause(command) {
+            return Flow::Hold;
         }
         let mut kind = command.kind;
         if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
@@ -395,7 +405,7 @@ fn named(list: &[String], name: &str) -> bool {
 }
 
 fn before_auth(command: &Command) -> bool {
-    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit))
+    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset))
 }
 
 /// From here on a request's bytes are handed over, not copied.

@@ -52,6 +52,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     } else {
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
+    if let Some(client) = upstream.tenant().filter(|client| client.card().tracking.is_some()) {
+        client.kill(End::TrackingLost);
+    }
     let mut touched = Vec::new();
     for entry in fifo {
         let sent = entry.offset < written;

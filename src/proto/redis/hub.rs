@@ -5,6 +5,8 @@ use super::{
     class::Class,
     client::Client,
     lease::Rested,
+    pause::Paused,
+    peers::Peers,
     table::Commands,
     upstream::{Purpose, Upstream},
 };
@@ -40,6 +42,9 @@ pub struct Hub {
     /// Those that one session has for itself, or the next one will.
     leased: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) peers: Peers,
+    /// CLIENT PAUSE
+    pub(super) paused: Cell<Option<Paused>>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -70,6 +75,8 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    /// The other workers.
+    pub peers: Peers,
 }
 
 impl Hub {
@@ -86,6 +93,8 @@ impl Hub {
             upstreams: RefCell::default(),
             leased: RefCell::default(),
             rested: Rested::default(),
+            peers: parts.peers,
+            paused: Cell::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),

@@ -2,7 +2,12 @@
 //! shared one for everybody or keep everybody waiting. Not when a session needs one: that is
 //! [`super::pin`].
 
-use super::{class::Class, hub::Hub, upstream::Phase, upstream::Upstream};
+use super::{
+    class::{Class, Resp},
+    hub::Hub,
+    upstream::{Phase, Upstream},
+    wire,
+};
 use crate::{
     net::pool::Pool,
     topology::{Backend, Cluster},
@@ -41,6 +46,25 @@ impl Lease {
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
         &self.upstream
+    }
+
+    /// Makes it one of another class; then it is of no use to the next session.
+    pub(super) fn change_class(&mut self, from: Class, to: Class) {
+        self.is_spoilt = true;
+        let mut request = Vec::new();
+        if from.db != to.db {
+            wire::array(&mut request, 2);
+            wire::bulk(&mut request, b"SELECT");
+            wire::bulk(&mut request, to.db.to_string().as_bytes());
+            self.upstream.send_unheard(&self.hub, &request);
+            request.clear();
+        }
+        if from.resp != to.resp {
+            wire::array(&mut request, 2);
+            wire::bulk(&mut request, b"HELLO");
+            wire::bulk(&mut request, if to.resp == Resp::Three { b"3" } else { b"2" });
+            self.upstream.send_unheard(&self.hub, &request);
+        }
     }
 }
 

@@ -1,8 +1,11 @@
-//! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
+//! Redis: RESP2 or RESP3 in, the same out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
-mod class;
+mod card;
+pub mod class;
 pub mod client;
+mod client_list;
+mod client_reply;
 mod commands_entry;
 pub mod commands_reply;
 mod cursor;
@@ -19,6 +22,7 @@ mod fuzz_requests;
 pub mod fuzzing;
 mod gather;
 mod handshake;
+mod hello;
 pub mod hub;
 mod info;
 pub mod inline;
@@ -30,6 +34,8 @@ mod local;
 mod names;
 mod options;
 mod outbox;
+mod pause;
+pub mod peers;
 mod perfect;
 mod pin;
 pub mod probe;
@@ -46,6 +52,7 @@ mod table_data;
 mod tally;
 #[cfg(test)]
 mod testing;
+mod tracking;
 mod tree;
 mod turn;
 pub mod upstream;

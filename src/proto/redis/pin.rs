@@ -19,12 +19,14 @@ use std::rc::Rc;
 pub(super) struct Pinned {
     pub lease: Lease,
     pub shard: usize,
+    /// The server tells it of keys that change: CLIENT TRACKING.
+    pub tracks: bool,
 }
 
 impl Pinned {
     /// Whether the session has no more need of it.
     pub(super) fn is_done(&self) -> bool {
-        let keeps = self.lease.watches;
+        let keeps = self.lease.watches || self.tracks;
         !keeps && (self.lease.upstream().is_quiet() || self.lease.upstream().has_ended())
     }
 }
@@ -53,7 +55,7 @@ impl Scene<'_> {
         };
         let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
         lease.upstream().set_tenant(Some(self.client));
-        self.state.pinned = Some(Box::new(Pinned { lease, shard }));
+        self.state.pinned = Some(Box::new(Pinned { lease, shard, tracks: false }));
         Ok(())
     }
 

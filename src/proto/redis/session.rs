@@ -5,6 +5,7 @@ use super::{
     args::Args,
     class::Class,
     client::{Client, End, Event},
+    client_reply::Replies,
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
@@ -42,7 +43,7 @@ pub struct Settings {
 pub(super) struct State {
     pub authenticated: bool,
     pub class: Class,
-    pub name: Vec<u8>,
+    pub replies: Replies,
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
@@ -66,6 +67,7 @@ pub async fn serve(
         };
     }
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
+    client.card_mut().born_us = hub.now_us();
     hub.register(&client);
     client.charge(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
@@ -76,7 +78,7 @@ pub async fn serve(
         state: State {
             authenticated: settings.password.is_none(),
             class: Class::default(),
-            name: Vec::new(),
+            replies: Replies::default(),
             pickers,
             pinned: None,
         },

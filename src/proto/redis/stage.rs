@@ -5,6 +5,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    peers::Peers,
     session::{self, Settings},
     table::Commands,
 };
@@ -103,6 +104,7 @@ impl Stage {
             commands: vec![commands],
             seed: 7,
             ids: Arc::default(),
+            peers: Peers::none(),
         });
         let stage = Self {
             hub,

@@ -3,6 +3,7 @@
 use super::{
     args::{Args, Span},
     hub::{Hub, Parts},
+    peers::Peers,
 };
 use crate::{
     net::{memory::Memory, spawn::Spawn},
@@ -50,6 +51,7 @@ pub(super) fn hub() -> Rc<Hub> {
         commands: Vec::new(),
         seed: 1,
         ids: Arc::default(),
+        peers: Peers::none(),
     })
 }
 
