@@ -339,6 +339,24 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "Commands allowed in spite of being refused by default: DEBUG, \"CONFIG|SET\".",
         ),
         key("deny", Kind::List(&Kind::Command, MAX_COMMANDS), "", "Commands refused, likewise."),
+        key(
+            "slow_client_grace",
+            up_to(HOUR),
+            "1s",
+            "How long others wait behind the reply to a client that does not read it, before it is closed.",
+        ),
+        key(
+            "split_writes",
+            Kind::Switch,
+            "true",
+            "Whether MSET, DEL and UNLINK over several shards are split; false: CROSSSLOT.",
+        ),
+        key(
+            "mget_partial",
+            choice(words::MGET_WORDS),
+            "fail",
+            "What MGET answers when a shard fails; embed: its error in the place of each of its keys.",
+        ),
         later("users"),
         later("auth"),
         later("multi"),
@@ -346,12 +364,9 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         later("multi_max_commands"),
         later("multi_max_bytes"),
         later("strict_order"),
-        later("split_writes"),
-        later("mget_partial"),
         later("cluster_spoof"),
         later("keyless_shard"),
         later("keys_max"),
-        later("slow_client_grace"),
         later("script_shebang_reads"),
     ],
 };
@@ -606,7 +621,7 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "1s",
             "For a backend that has room, when all are at their limit (limits.max_in_flight).",
         ),
-        later("script"),
+        key("script", up_to(DAY), "0", "For a script or function; 0: none."),
         later("read"),
         later("write"),
     ],
@@ -647,12 +662,26 @@ pub(super) static UPSTREAM: Scope = Scope {
 
 pub(super) static CLUSTER_REDIS: Scope = Scope {
     required: &[],
-    keys: &[key(
-        "commands",
-        Kind::Named(&COMMAND),
-        "",
-        "Commands that we do not know or should see otherwise.",
-    )],
+    keys: &[
+        key(
+            "commands",
+            Kind::Named(&COMMAND),
+            "",
+            "Commands that we do not know or should see otherwise.",
+        ),
+        key(
+            "keyless_shard",
+            Kind::Name,
+            "",
+            "The shard that runs scripts and takes other requests without a key; when not given, the first.",
+        ),
+        key(
+            "script_shebang_reads",
+            Kind::Switch,
+            "false",
+            "Scripts that begin with `#!lua flags=no-writes` are reads.",
+        ),
+    ],
 };
 
 /// One of a command's key positions.

@@ -149,6 +149,9 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("max_pipeline", listener.redis.max_pipeline)
         .text("max_bulk", Size(listener.redis.max_bulk))
         .text("client_output_limit", Size(listener.redis.client_output_limit))
+        .period("slow_client_grace", listener.redis.slow_client_grace)
+        .text("split_writes", listener.redis.split_writes)
+        .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny);
     let mut entries = Entries::new(&keys::LISTENER, defaults);
@@ -302,7 +305,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         http::cluster(&mut entries, cluster);
         return Out::Map(entries.list);
     }
-    times.period("fan_out", timeouts.fan_out);
+    times.period("fan_out", timeouts.fan_out).period("script", timeouts.script);
     if defaults || timeouts.stall != default_stall(timeouts.request) {
         times.period("stall", timeouts.stall);
     }
@@ -318,6 +321,10 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     if defaults || !commands.is_empty() {
         redis.push("commands", Out::Map(commands));
     }
+    let keyless = cluster.shards.get(cluster.keyless).filter(|_| cluster.keyless > 0);
+    redis
+        .optional("keyless_shard", keyless.map(|shard| &*shard.name))
+        .text("script_shebang_reads", cluster.shebang_reads);
     let shards = cluster.shards.iter().enumerate();
     let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
 

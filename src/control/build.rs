@@ -76,6 +76,8 @@ fn cluster(
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
+        keyless: written.keyless,
+        shebang_reads: written.shebang_reads,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
         tls: None,

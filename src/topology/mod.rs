@@ -45,6 +45,10 @@ pub struct Cluster {
     /// `slots[slot]` is the index of the shard that owns it.
     pub slots: Vec<u16>,
     pub reads: ReadFrom,
+    /// The shard that takes requests without a key.
+    pub keyless: usize,
+    /// Scripts that say `#!lua flags=no-writes` are reads.
+    pub shebang_reads: bool,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
     /// How its backends are spoken to; `None`: in clear.
@@ -108,6 +112,8 @@ pub struct Timeouts {
     pub request: Duration,
     /// For requests that go to every shard; default 30s, zero: none.
     pub fan_out: Duration,
+    /// For a script or function; default zero: none.
+    pub script: Duration,
     /// A connection silent this long with requests outstanding is closed; default the larger of
     /// 5 x `request` and 10s.
     pub stall: Duration,
@@ -132,6 +138,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             request: Duration::from_secs(30),
             fan_out: Duration::from_secs(30),
+            script: Duration::ZERO,
             stall: Duration::from_secs(150),
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,

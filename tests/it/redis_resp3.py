@@ -9,6 +9,7 @@ import time
 
 import redis
 from redis.cache import CacheConfig
+from redis.connection import CacheProxyConnection
 
 
 def main(port):
@@ -30,6 +31,8 @@ def main(port):
         pipe.set(f"p{n}", n).get(f"p{n}").get("none")
     assert pipe.execute() == [x for n in range(500) for x in (True, str(n), None)]
 
+    # It asks for Redis 7.4 without needing anything of it.
+    CacheProxyConnection.MIN_ALLOWED_VERSION = "7.0.0"
     cached = redis.Redis(cache_config=CacheConfig(), **options)
     client.set("c", "old")
     assert cached.get("c") == "old" and cached.get("c") == "old"

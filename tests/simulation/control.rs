@@ -185,6 +185,8 @@ impl Control {
             layout: Default::default(),
             slots: even_slots(SHARDS),
             reads: self.from,
+            keyless: 0,
+            shebang_reads: false,
             timeouts: self.timeouts,
             credentials: self.credentials.clone(),
             tls: None,

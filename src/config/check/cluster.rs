@@ -4,9 +4,10 @@
 use super::{balance, http, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
-        Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
+        Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
         file::{self, join},
         keys,
+        nearest::nearest,
         section::{Reader, Section},
         values, words,
     },
@@ -43,6 +44,8 @@ pub(super) fn cluster(
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
     let checks = reader.section(&section, "check");
+    let redis = reader.section(&section, "redis");
+    let keyless = keyless(reader, &redis, &shards);
     Some(Cluster {
         name: key.name.clone(),
         protocol: protocol.unwrap_or(by_kind),
@@ -57,7 +60,9 @@ pub(super) fn cluster(
         limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &of_upstream),
         tls: tls::upstream(reader, &of_upstream),
-        commands: commands(reader, &section),
+        keyless,
+        shebang_reads: reader.switch(&redis, "script_shebang_reads"),
+        commands: commands(reader, &redis),
         http: of_http,
     })
 }
@@ -103,11 +108,13 @@ fn only_with_its_kind(
         {
             Some(other)
         }
-        ("timeouts", "fan_out" | "stall" | "client_idle") if own == "backends" => Some(other),
+        ("timeouts", "fan_out" | "script" | "stall" | "client_idle") if own == "backends" => {
+            Some(other)
+        }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
         ("", "redis")
-        | ("timeouts", "fan_out" | "stall" | "client_idle")
+        | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>
         {
@@ -152,11 +159,7 @@ fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backen
     cluster.has("backends").then_some(Backends { members, balance, failback, sticky, send_proxy })
 }
 
-fn reads(
-    reader: &mut Reader<'_, '_>,
-    cluster: &Section<'_>,
-    shards: &[crate::config::Shard],
-) -> Reads {
+fn reads(reader: &mut Reader<'_, '_>, cluster: &Section<'_>, shards: &[Shard]) -> Reads {
     let section = reader.section(cluster, "reads");
     let reads = Reads {
         from: reader.choice(&section, "from", words::READ_FROM),
@@ -203,6 +206,7 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
         connect: reader.duration(&section, "connect"),
         request,
         fan_out: reader.duration(&section, "fan_out"),
+        script: reader.duration(&section, "script"),
         stall: stall.unwrap_or_else(|| default_stall(request)),
         client_idle: reader.duration(&section, "client_idle"),
         idle: reader.duration(&section, "idle"),
@@ -222,11 +226,22 @@ fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
     credentials
 }
 
-fn commands(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<CustomCommand> {
-    let redis = reader.section(cluster, "redis");
+/// The place of the shard that takes what has no key.
+fn keyless(reader: &mut Reader<'_, '_>, redis: &Section<'_>, shards: &[Shard]) -> usize {
+    let place = |text: &str, _: &keys::Kind| {
+        shards.iter().position(|shard| shard.name == text).ok_or_else(|| {
+            let meant = nearest(text, shards.iter().map(|shard| &*shard.name));
+            let message = format!("there is no shard '{}'", file::short(text));
+            values::Wrong::Value(message, meant.map(str::to_owned))
+        })
+    };
+    reader.value(redis, "keyless_shard", place).unwrap_or_default()
+}
+
+fn commands(reader: &mut Reader<'_, '_>, redis: &Section<'_>) -> Vec<CustomCommand> {
     let mut commands = Vec::new();
     let mut names = HashSet::new();
-    for (key, node) in reader.named(&redis, "commands") {
+    for (key, node) in reader.named(redis, "commands") {
         let path = join(&join(&redis.path, "commands"), &key.name);
         let Ok(name) = values::command(&key.name) else {
             reader.notes.error(&key.at, &path, "it is not a command; write MY.GET");

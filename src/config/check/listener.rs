@@ -200,6 +200,9 @@ fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
         max_pipeline: reader.integer(&section, "max_pipeline").unwrap_or_default(),
         max_bulk: reader.size(&section, "max_bulk").unwrap_or_default(),
         client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),
+        slow_client_grace: reader.duration(&section, "slow_client_grace"),
+        split_writes: reader.switch(&section, "split_writes"),
+        mget_embeds: reader.choice(&section, "mget_partial", words::MGET),
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
     };

@@ -60,6 +60,10 @@ struct Inner {
     held_back: bool,
     /// CLIENT PAUSE: its next request waits.
     is_paused: bool,
+    /// A request of it has begun that is neither in its input nor in its line.
+    busy: bool,
+    /// The session is to look around, whatever it waits for.
+    resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -98,6 +102,8 @@ pub enum End {
     Protocol,
     /// It read too slowly: `redis.client_output_limit`.
     OutputLimit,
+    /// Others waited for longer than `redis.slow_client_grace` behind what it did not read.
+    SlowReader,
     /// `limits.memory`.
     Memory,
     /// CLIENT KILL.
@@ -140,6 +146,8 @@ impl Client {
                 stalled: false,
                 held_back: false,
                 is_paused: false,
+                busy: false,
+                resumed: false,
                 closing: None,
                 end: None,
                 barrier: false,
@@ -189,7 +197,8 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room(self.limits.pipeline) {
+        let resumed = std::mem::take(&mut inner.resumed);
+        if resumed || inner.stalled && inner.has_room(self.limits.pipeline) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -198,7 +207,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() {
+            if hub.is_draining() && read && input.is_empty() && !inner.busy {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -388,6 +397,18 @@ impl Client {
         self.inner.borrow_mut().barrier = true;
     }
 
+    /// Lets its session go on, which waited for room elsewhere.
+    pub(super) fn resume(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.resumed = true;
+        inner.wake();
+    }
+
+    /// Something of it is under way that neither its input nor its line shows, or no longer.
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.inner.borrow_mut().busy = busy;
+    }
+
     /// Ends the session once every reply is written; nothing more is read.
     pub fn close_after_replies(&self, end: End) {
         self.inner.borrow_mut().closing.get_or_insert(end);
@@ -437,6 +458,11 @@ impl Client {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Microseconds for which others may wait behind a reply that it does not read.
+    pub(super) fn grace_us(&self) -> u64 {
+        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// When it last sent something, if nothing of it is under way.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
@@ -471,6 +497,8 @@ pub struct Limits {
     pub pipeline: usize,
     /// Silence after which it is closed; zero: never.
     pub idle: Duration,
+    /// How long others may wait behind its reply while it does not read.
+    pub grace: Duration,
 }
 
 impl Inner {

@@ -36,6 +36,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
         hub.rested.sweep(now_us);
+        hub.sweep_rare(now_us);
         ask_commands(hub, now_us);
     }
     hold_back(hub);
@@ -160,7 +161,9 @@ mod tests {
             cluster: 0,
             password: None,
             max_bulk: 64,
-            limits: Limits { output: 64, pipeline: 64, idle },
+            limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             tls: None,

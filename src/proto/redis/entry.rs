@@ -18,6 +18,9 @@ pub struct Entry {
     pub at_primary: bool,
     pub reach: Reach,
     pub patience: Patience,
+    /// Its bytes stay until it is answered, although it is a write: it has a script's body or name,
+    /// and the server may not know it.
+    pub keeps: bool,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -55,6 +58,9 @@ pub enum Reach {
 pub enum Patience {
     /// What the cluster's timeouts say of its reach.
     Usual,
+    /// A script runs as long as it runs: `timeouts.script`. Its errors say nothing of the server,
+    /// for a script can answer with any text after it has written.
+    Script,
     /// The command waits in the server as long as its arguments say: it has a connection of its
     /// own, and silence there says nothing.
     Own,
@@ -79,6 +85,7 @@ impl Entry {
             at_primary: access == Access::Write,
             reach: Reach::One,
             patience: Patience::Usual,
+            keeps: false,
             start_us,
             offset: 0,
             len: 0,
@@ -103,6 +110,18 @@ impl Entry {
     /// Lets it take as long as it says itself.
     pub fn patient(mut self) -> Self {
         self.patience = Patience::Own;
+        self
+    }
+
+    /// A call of a script or function.
+    pub fn script(mut self) -> Self {
+        self.patience = Patience::Script;
+        self
+    }
+
+    /// Keeps its bytes.
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
         self
     }
 

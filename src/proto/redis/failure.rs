@@ -6,7 +6,7 @@ use super::{
     entry::{Entry, Owner, Patience, Reach, Tried},
     hub::Hub,
     line::Progress,
-    reply,
+    reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -31,6 +31,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     hub.forget_upstream(upstream);
     let (fifo, written) = {
         let mut inner = upstream.inner();
+        inner.feeder.take().iter().for_each(|feeder| feeder.resume());
         (std::mem::take(&mut inner.fifo), inner.outbox.written())
     };
     if let Some(cell) = hub.cell(&upstream.backend) {
@@ -100,9 +101,10 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
     for entry in &mut upstream.inner().fifo {
-        let timeout = match entry.reach {
-            Reach::All => timeouts.fan_out,
-            Reach::One | Reach::Part => timeouts.request,
+        let timeout = match (entry.patience, entry.reach) {
+            (Patience::Script, _) => timeouts.script,
+            (_, Reach::All) => timeouts.fan_out,
+            (_, Reach::One | Reach::Part) => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
         let own = entry.patience == Patience::Own;
@@ -138,8 +140,16 @@ pub(super) fn error_reply(
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) -> Settled {
+    let entry = match entry.keeps {
+        true => match scripts::failed(hub, upstream, entry, error) {
+            Some(entry) => entry,
+            None => return Settled::No,
+        },
+        false => entry,
+    };
     let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
     let outcome = match code {
+        _ if entry.patience == Patience::Script => None,
         b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
         b"-READONLY" => Some(Outcome::RoleMismatch),
         _ => None,

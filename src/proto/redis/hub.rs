@@ -5,10 +5,12 @@ use super::{
     class::Class,
     client::Client,
     lease::Rested,
+    library::Library,
     pause::Paused,
     peers::Peers,
+    scripts::Scripts,
     table::Commands,
-    upstream::{Purpose, Upstream},
+    upstream::{Phase, Purpose, Upstream},
 };
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
@@ -39,12 +41,16 @@ pub struct Hub {
     topology: RefCell<Reader>,
     /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
-    /// Those that one session has for itself, or the next one will.
-    leased: RefCell<Vec<Rc<Upstream>>>,
+    /// Shared too, of the classes that are seldom wanted, by backend id.
+    rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
+    /// Those that one session has for itself, or the next one will, and shared ones on which nothing
+    /// new is sent.
+    apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
     pub(super) peers: Peers,
     /// CLIENT PAUSE
     pub(super) paused: Cell<Option<Paused>>,
+    pub(super) scripts: Scripts,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -72,6 +78,8 @@ pub struct Parts {
     pub topology: Reader,
     /// The commands of each cluster.
     pub commands: Vec<Commands>,
+    /// The scripts that clients have shown, of the whole process.
+    pub library: Arc<Library>,
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
@@ -91,10 +99,12 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
-            leased: RefCell::default(),
+            rare: RefCell::default(),
+            apart: RefCell::default(),
             rested: Rested::default(),
             peers: parts.peers,
             paused: Cell::default(),
+            scripts: Scripts::new(parts.library),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -177,6 +187,9 @@ impl Hub {
         class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
+        if !class.is_usual() {
+            return with(&self.rare_upstream(cluster, backend, class));
+        }
         let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
         if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
@@ -200,6 +213,37 @@ impl Hub {
         with(&upstream)
     }
 
+    #[cold]
+    fn rare_upstream(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let key = (backend.id, class);
+        if let Some(open) = self.rare.borrow().get(&key) {
+            return Rc::clone(open);
+        }
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
+        self.rare.borrow_mut().insert(key, Rc::clone(&upstream));
+        upstream
+    }
+
+    /// Closes the connections of rare classes that nobody has wanted for a while.
+    pub(super) fn sweep_rare(&self, now_us: u64) {
+        let mut idle = Vec::new();
+        self.rare.borrow_mut().retain(|_, upstream| {
+            let goes = upstream.is_idle(now_us, RARE_US);
+            if goes {
+                idle.push(Rc::clone(upstream));
+            }
+            !goes
+        });
+        for upstream in idle {
+            upstream.end(Phase::Released, "not wanted for a while");
+        }
+    }
+
     /// A connection for one session.
     pub(super) fn open_leased(
         self: &Rc<Self>,
@@ -209,14 +253,27 @@ impl Hub {
     ) -> Rc<Upstream> {
         let backend = Arc::clone(backend);
         let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
-        self.leased.borrow_mut().push(Rc::clone(&upstream));
+        self.apart.borrow_mut().push(Rc::clone(&upstream));
         upstream
     }
 
     /// Forgets a connection that ended; the next request opens a new one.
     pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
-        if upstream.purpose != Purpose::Shared {
-            return self.leased.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        self.apart.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        if upstream.purpose == Purpose::Shared {
+            self.unshare(upstream);
+        }
+    }
+
+    /// Sends nothing new on a shared connection; it ends when what is under way is answered.
+    pub(super) fn retire(&self, upstream: &Rc<Upstream>) {
+        self.unshare(upstream);
+        self.apart.borrow_mut().push(Rc::clone(upstream));
+    }
+
+    fn unshare(&self, upstream: &Rc<Upstream>) {
+        if !upstream.class.is_usual() {
+            return self.rare.borrow_mut().retain(|_, open| !Rc::ptr_eq(open, upstream));
         }
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
@@ -227,8 +284,10 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        let (shared, leased) = (self.upstreams.borrow(), self.leased.borrow());
-        shared.iter().flatten().flatten().chain(leased.iter()).map(Rc::clone).collect()
+        let (shared, rare) = (self.upstreams.borrow(), self.rare.borrow());
+        let apart = self.apart.borrow();
+        let shared = shared.iter().flatten().flatten().chain(rare.values());
+        shared.chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {
@@ -281,6 +340,9 @@ impl Hub {
         }
     }
 }
+
+/// How long an idle connection of a rare class is kept.
+const RARE_US: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {

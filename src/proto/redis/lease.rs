@@ -25,6 +25,8 @@ pub(super) struct Lease {
     pub(super) watches: bool,
     /// What was done on it cannot be undone: it is not for others.
     pub(super) is_spoilt: bool,
+    /// The server remembers of it what it does not of others: it is not for others either.
+    pub(super) is_altered: bool,
 }
 
 impl Lease {
@@ -41,7 +43,7 @@ impl Lease {
             .take(hub, backend.id, class)
             .unwrap_or_else(|| hub.open_leased(cluster, backend, class));
         upstream.set_leased(true);
-        Self { hub: Rc::clone(hub), upstream, watches: false, is_spoilt: false }
+        Self { hub: Rc::clone(hub), upstream, watches: false, is_spoilt: false, is_altered: false }
     }
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
@@ -50,7 +52,7 @@ impl Lease {
 
     /// Makes it one of another class; then it is of no use to the next session.
     pub(super) fn change_class(&mut self, from: Class, to: Class) {
-        self.is_spoilt = true;
+        self.is_altered = true;
         let mut request = Vec::new();
         if from.db != to.db {
             wire::array(&mut request, 2);
@@ -76,7 +78,7 @@ impl Drop for Lease {
         if upstream.has_ended() {
             return;
         }
-        if self.is_spoilt || !upstream.is_quiet() {
+        if self.is_spoilt || self.is_altered || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
         }
         if self.watches {

@@ -47,6 +47,7 @@ pub(super) const OTHER_KIND: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
 
 pub(super) const NO_SUCH_CLIENT: &[u8] = b"-ERR No such client\r\n";
@@ -138,9 +139,38 @@ pub(super) fn partial_write(
     );
 }
 
+/// What every shard must do, and some have not.
+pub(super) fn partly_done(
+    out: &mut Vec<u8>,
+    command: &str,
+    failed: u16,
+    parts: u16,
+    shard: &str,
+    text: &str,
+) {
+    let command = command.replace('|', " ");
+    error(
+        out,
+        &format!(
+            "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}); \
+             the others have done it"
+        ),
+    );
+}
+
 /// The connection ended after the request's bytes left.
 pub(super) fn unknown_result(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: connection to shard {shard} lost, result unknown"));
+}
+
+/// The connection ended before the whole request was there; the rest of it was dropped.
+pub(super) fn upload_lost(out: &mut Vec<u8>, shard: &str) {
+    error(
+        out,
+        &format!(
+            "sluice: connection to shard {shard} lost while the request came in, it was not executed"
+        ),
+    );
 }
 
 /// The request's time is over; whether it was executed is not known.

@@ -69,6 +69,8 @@ pub enum Kind {
     Watch,
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
+    /// Runs a script or function, or looks after them.
+    Script(Script),
     /// Only its subcommands mean anything, and there was none or none that we know.
     Container,
     /// Ours to do in a later version.
@@ -108,6 +110,28 @@ pub enum FanOut {
     Scan,
     /// Allowed administration: asked of all, the first shard's answer is told.
     First,
+    /// FUNCTION LOAD and its like: every shard must do it, the first one's answer is told.
+    AllSucceed,
+    /// SCRIPT EXISTS: 1 where all say so.
+    And,
+}
+
+/// What is done with a script or function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// EVAL, EVAL_RO.
+    Eval,
+    /// EVALSHA, EVALSHA_RO.
+    EvalSha,
+    /// FCALL, FCALL_RO.
+    Function,
+    Load,
+    Flush,
+    /// SCRIPT KILL, FUNCTION KILL.
+    Kill,
+    /// FUNCTION STATS, which must be heard while a function runs.
+    Stats,
+    Debug,
 }
 
 /// What we answer ourselves.

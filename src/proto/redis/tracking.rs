@@ -38,7 +38,7 @@ impl Scene<'_> {
         }
         if let Some(pinned) = &mut self.state.pinned {
             pinned.tracks = true;
-            pinned.lease.is_spoilt = true;
+            pinned.lease.is_altered = true;
         }
         self.client.card_mut().tracking = Some(wanted.tracking);
         self.send(0, Access::Write, true, args.frame)

@@ -11,7 +11,7 @@ use super::{
     reply,
     scan::Scanner,
     tally::{Settled, Tally},
-    upstream::{Inner, Phase, Upstream, UpstreamError},
+    upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
 };
 use crate::net::stream::Stream;
 use std::{
@@ -51,7 +51,7 @@ impl Upstream {
             return Poll::Ready(self.error(Phase::Write, error));
         }
         loop {
-            if self.is_held_up(cx) {
+            if self.is_held_up(cx, hub) {
                 return Poll::Pending;
             }
             if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
@@ -142,28 +142,41 @@ impl Upstream {
                 Poll::Pending => break,
             }
         }
+        if inner.outbox.pending() <= MOST_FED
+            && let Some(feeder) = inner.feeder.take()
+        {
+            feeder.resume();
+        }
         inner.charge(hub);
         Ok(())
     }
 
-    /// Whether the only client that waits here reads too slowly: then its reply may take its time.
-    fn is_held_up(&self, cx: &Context<'_>) -> bool {
+    /// Whether the client of the reply under way reads too slowly for it to be read on. Nobody new
+    /// is to wait behind it then: the connection is retired (redis.md, T33).
+    fn is_held_up(self: &Rc<Self>, cx: &Context<'_>, hub: &Hub) -> bool {
         let mut inner = self.inner();
-        let mut waiting = inner.fifo.iter();
-        let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands => true,
-        };
-        inner.held_up = match waiting.next() {
+        let slow = match inner.fifo.front() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
-                if client.backlog() > PAUSE_BACKLOG && waiting.all(|entry| of(client, entry)) =>
+                if client.backlog() > PAUSE_BACKLOG =>
             {
-                client.wake_when_drained(cx.waker());
-                true
+                client
             }
-            _ => false,
+            _ => {
+                inner.held_up = None;
+                return false;
+            }
         };
-        inner.held_up
+        slow.wake_when_drained(cx.waker());
+        inner.held_up = inner.held_up.or_else(|| Some(hub.now_us()));
+        if self.purpose == Purpose::Shared && !std::mem::replace(&mut inner.retired, true) {
+            for entry in &inner.fifo {
+                if let Owner::Client(client) = &entry.owner {
+                    client.wait_for_all();
+                }
+            }
+            hub.retire(self);
+        }
+        true
     }
 
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
@@ -204,6 +217,9 @@ impl Upstream {
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
         inner.outbox.answered(&hub.buffers, needed);
         inner.charge(hub);
+        if inner.retired && inner.fifo.is_empty() {
+            return Err(self.error(Phase::Released, "its replies are read"));
+        }
         Ok(())
     }
 

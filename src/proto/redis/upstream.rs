@@ -8,11 +8,12 @@
 
 use super::{
     class::{Class, Resp},
-    client::Client,
+    client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
     outbox::Outbox,
+    scripts::Told,
 };
 use crate::{
     net::{
@@ -33,6 +34,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 /// One connection; its task runs until it ends.
@@ -55,6 +57,8 @@ pub struct Upstream {
     /// Who hears what the server says unasked.
     tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
+    /// Scripts that the server was told here.
+    pub(super) told: Told,
 }
 
 /// Whose a connection is.
@@ -74,8 +78,12 @@ pub(super) struct Inner {
     recent: Recent,
     pub(super) last_byte_us: u64,
     suspected_us: u64,
-    /// We do not read, for the client of the reply under way reads too slowly.
-    pub(super) held_up: bool,
+    /// Since when we do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: Option<u64>,
+    /// Nothing new is sent on it.
+    pub(super) retired: bool,
+    /// The client that sends faster than is written here.
+    pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -144,6 +152,7 @@ impl Upstream {
             leased: Cell::new(false),
             tenant: RefCell::default(),
             ended: Cell::new(false),
+            told: Told::default(),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -173,7 +182,7 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -183,9 +192,28 @@ impl Upstream {
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
     }
 
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
@@ -203,8 +231,14 @@ impl Upstream {
         if let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
+        drop(inner);
+        self.schedule();
+    }
+
+    /// Has its task write what was appended.
+    fn schedule(&self) {
         if !self.scheduled.replace(true)
-            && let Some(waker) = &inner.waker
+            && let Some(waker) = &self.inner.borrow().waker
         {
             waker.wake_by_ref();
         }
@@ -259,6 +293,20 @@ impl Upstream {
         self.ended.set(true);
     }
 
+    /// Whether another request of `client` is under way on it.
+    pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
+        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
+            Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Tombstone | Owner::Commands => false,
+        })
+    }
+
+    /// Whether nothing is under way on it, and nothing was for so long.
+    pub(super) fn is_idle(&self, now_us: u64, us: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
+    }
+
     /// Whether nothing is under way on it.
     pub(super) fn is_quiet(&self) -> bool {
         self.inner.borrow().fifo.is_empty()
@@ -303,22 +351,26 @@ impl Upstream {
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
-        if inner.held_up {
+        if let Some(since_us) = inner.held_up {
             inner.last_byte_us = now_us;
-            return;
+            return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
-        if oldest.patience == Patience::Own {
-            return;
-        }
+        let allowed = match oldest.patience {
+            Patience::Own => return,
+            // A server that runs a script is silent, and no less well for it.
+            Patience::Script if self.timeouts.script.is_zero() => return,
+            Patience::Script => self.timeouts.script,
+            Patience::Usual => Duration::ZERO,
+        };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
-        if due && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
+        if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
             hub.reporter.report(&self.backend, Outcome::Suspect);
         }
-        let stalled = u128::from(silent_us) >= self.timeouts.stall.as_micros();
+        let stalled = u128::from(silent_us) >= (self.timeouts.stall + allowed).as_micros();
         drop(inner);
         if stalled {
             self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");
@@ -357,6 +409,23 @@ impl Inner {
         }
     }
 
+    /// Closes the client that does not read its reply when others have waited behind it for long
+    /// enough. When nobody waits, it may take its time.
+    fn end_patience(&self, waited_us: u64) {
+        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
+            Owner::Client(client) => Some(client),
+            Owner::Tombstone | Owner::Commands => None,
+        });
+        let Some(slow) = waiting.next() else { return };
+        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
+            tracing::info!(
+                client = slow.id,
+                "a client that does not read its reply is closed: others wait behind it"
+            );
+            slow.kill(End::SlowReader);
+        }
+    }
+
     /// Gives back everything the connection was charged for.
     pub(super) fn discharge(&mut self, hub: &Hub) {
         hub.charge(self.charged, 0);
@@ -383,6 +452,8 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// Of a request that is passed on while it comes, as much may wait to be written.
+pub(super) const MOST_FED: usize = 512 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
