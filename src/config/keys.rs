@@ -3,6 +3,7 @@
 //! the reading itself.
 
 mod access_log;
+mod dedicated;
 mod http;
 mod limits;
 mod probe;
@@ -10,6 +11,7 @@ mod sticky;
 pub(super) mod tls;
 
 pub(super) use access_log::ACCESS_LOG;
+pub(super) use dedicated::DEDICATED;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
@@ -359,11 +361,26 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         ),
         later("users"),
         later("auth"),
-        later("multi"),
+        key(
+            "multi",
+            choice(words::MULTI_WORDS),
+            "buffered",
+            "Transactions are kept until EXEC and sent in one piece; pinned: each has a connection of its own, and errors while queueing come at once.",
+        ),
         later("cross_shard_multi"),
-        later("multi_max_commands"),
-        later("multi_max_bytes"),
-        later("strict_order"),
+        key("multi_max_commands", whole(1, 100_000_000), "1000000", "Requests in one transaction."),
+        key(
+            "multi_max_bytes",
+            Kind::Size { min: KIB, max: TIB, auto: false },
+            "1GiB",
+            "Bytes of the requests in one transaction.",
+        ),
+        key(
+            "strict_order",
+            Kind::Switch,
+            "false",
+            "A request for another shard waits until the shard before it has replied.",
+        ),
         later("cluster_spoof"),
         later("keyless_shard"),
         later("keys_max"),
@@ -455,10 +472,14 @@ pub(super) static CLUSTER: Scope = Scope {
             "Where the key of an http request is: the same key, the same shard; over `backends`, what maglev pins.",
         ),
         later("tls"),
-        later("dedicated"),
+        key(
+            "dedicated",
+            Kind::Map(&DEDICATED),
+            "",
+            "Connections that one client has for itself: while it watches keys or waits in the server, or always (upstream.mode).",
+        ),
         later("pool"),
         later("idle_timeout"),
-        later("strict_order"),
         later("http"),
         later("protocol"),
     ],
@@ -635,9 +656,9 @@ pub(super) static UPSTREAM: Scope = Scope {
         key("password_file", Kind::Path, "", "A file that holds the password."),
         key(
             "mode",
-            Kind::Choice { now: &["shared"], later: &["dedicated"] },
+            choice(words::UPSTREAM_MODE_WORDS),
             "shared",
-            "shared: the clients of a worker share one connection per backend.",
+            "shared: the clients of a worker share one connection per backend; dedicated: each has its own.",
         ),
         key(
             "http2",

@@ -38,7 +38,8 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        door::DoorLimits,
     },
 };
 use ipnet::IpNet;
@@ -258,6 +259,23 @@ pub struct RedisListener {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    pub multi: Multi,
+    /// Requests in one transaction; default 1,000,000.
+    pub multi_max_commands: u32,
+    /// Bytes of requests in one transaction; default 1 GiB.
+    pub multi_max_bytes: u64,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
+}
+
+/// Where a transaction is kept until EXEC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Multi {
+    /// Here; then it is sent in one piece on the shared connection.
+    #[default]
+    Buffered,
+    /// In the server, over a connection of the client's own.
+    Pinned,
 }
 
 /// A password or a key: never printed.
@@ -291,6 +309,7 @@ pub struct Cluster {
     pub shebang_reads: bool,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub dedicated: Dedicated,
     pub http: HttpCluster,
 }
 

@@ -14,7 +14,10 @@ use super::{
     units::{Period, Size},
     words::{self, word},
 };
-use crate::{policy::balance::Strategy, topology::HttpCheck};
+use crate::{
+    policy::balance::Strategy,
+    topology::{Dedicated, HttpCheck},
+};
 use ::http::{HeaderName, HeaderValue};
 use std::{fmt::Display, time::Duration};
 
@@ -153,7 +156,11 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("split_writes", listener.redis.split_writes)
         .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
-        .row("deny", &listener.redis.deny);
+        .row("deny", &listener.redis.deny)
+        .text("multi", word(words::MULTI, &listener.redis.multi))
+        .text("multi_max_commands", listener.redis.multi_max_commands)
+        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes))
+        .text("strict_order", listener.redis.strict_order);
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));
@@ -313,7 +320,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     upstream
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
-        .text("mode", "shared");
+        .text("mode", word(words::UPSTREAM_MODE, &cluster.dedicated.always));
     tls::upstream(&mut upstream, cluster);
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
@@ -335,10 +342,23 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
         .map("limits", limits::shared(&cluster.limits, defaults))
+        .map("dedicated", dedicated(&cluster.dedicated, defaults))
         .map("upstream", upstream)
         .map("redis", redis)
         .text("on_shard_down", "fail_fast");
     Out::Map(entries.list)
+}
+
+fn dedicated(written: &Dedicated, defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::DEDICATED, defaults);
+    entries
+        .text("max_per_backend", written.max_per_backend)
+        .period("wait_timeout", written.wait)
+        .period("max_lease_idle", written.max_lease_idle)
+        .period("idle", written.idle)
+        .period("lifetime", written.lifetime)
+        .text("min", written.min);
+    entries
 }
 
 fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {

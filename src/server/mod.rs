@@ -8,13 +8,14 @@ mod signal;
 mod worker;
 
 use crate::{
-    config::{Config, LogFormat, Protocol},
+    config::{Config, LogFormat, Multi, Protocol},
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener, memory::Memory, tls},
     proto::{
         http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
             self, client,
+            multi::Rules,
             table::{Commands, Custom},
         },
         tcp,
@@ -244,6 +245,11 @@ fn redis_settings(
         mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        multi: Rules {
+            pinned: redis.multi == Multi::Pinned,
+            max_commands: redis.multi_max_commands,
+            max_bytes: redis.multi_max_bytes,
+        },
         tls: None,
     }
 }

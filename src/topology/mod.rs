@@ -4,6 +4,7 @@
 pub mod admission;
 mod backend;
 mod chooser;
+mod dedicated;
 pub mod door;
 mod http_check;
 mod kill;
@@ -15,6 +16,7 @@ mod reweigh;
 pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
+pub use dedicated::{Dedicated, Leases, Standing};
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
@@ -55,6 +57,8 @@ pub struct Cluster {
     pub tls: Option<tls::Client>,
     /// Where requests wait when all backends are at their limit; `None` without one.
     pub queue: Option<Arc<Queue>>,
+    /// Connections that one client has for itself.
+    pub dedicated: Dedicated,
 }
 
 /// How the members of a cluster stand to each other.

@@ -191,6 +191,7 @@ impl Control {
             credentials: self.credentials.clone(),
             tls: None,
             queue: None,
+            dedicated: Default::default(),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
         let newest = self.history.last().unwrap();

@@ -15,6 +15,7 @@ use sluice::{
         client::Limits,
         duty,
         hub::{Hub, Parts},
+        multi::Rules,
         peers::Peers,
         session::{self, Settings},
         table::Commands,
@@ -166,6 +167,7 @@ impl World {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: Rules::default(),
             tls: None,
         };
         let all = SHARDS * MEMBERS;

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, http, limits, probe, shard, sticky, tls};
+use super::{balance, dedicated, http, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
@@ -41,6 +41,7 @@ pub(super) fn cluster(
     let reads = reads(reader, &section, &shards);
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
+    let mode = reader.choice(&of_upstream, "mode", words::UPSTREAM_MODE);
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
     let checks = reader.section(&section, "check");
@@ -63,6 +64,7 @@ pub(super) fn cluster(
         keyless,
         shebang_reads: reader.switch(&redis, "script_shebang_reads"),
         commands: commands(reader, &redis),
+        dedicated: dedicated::dedicated(reader, &section, mode),
         http: of_http,
     })
 }
@@ -103,7 +105,8 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis") | ("upstream", "user" | "password" | "password_file" | "mode")
+        ("", "redis" | "dedicated")
+        | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
             Some(other)
@@ -113,7 +116,7 @@ fn only_with_its_kind(
         }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
-        ("", "redis")
+        ("", "redis" | "dedicated")
         | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>
@@ -215,7 +218,6 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
 }
 
 fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
-    reader.value(section, "mode", values::choice);
     let credentials =
         Credentials { user: reader.text(section, "user"), password: reader.password(section) };
     let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));

@@ -120,7 +120,7 @@ fn options(filter: &mut Filter, args: Args<'_>) -> Result<(), Vec<u8>> {
             }
         } else if args.is(at, "MAXAGE") {
             let age = args.number(at + 1).and_then(|age| u64::try_from(age).ok());
-            filter.age = Some(age.ok_or(reply::NOT_INTEGER)?);
+            filter.age = Some(age.ok_or(reply::NOT_AN_INTEGER)?);
         } else if args.is(at, "SKIPME") {
             filter.spares_asker = match value.to_ascii_lowercase().as_slice() {
                 b"yes" => true,

@@ -139,6 +139,7 @@ mod tests {
     use super::{
         super::{
             client::{Client, Limits},
+            multi::Rules,
             session::{self, Settings},
             testing,
         },
@@ -166,6 +167,7 @@ mod tests {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: Rules::default(),
             tls: None,
         })
     }

@@ -1,7 +1,7 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::client::Client;
+use super::{block::Block, client::Client};
 use crate::policy::access::Access;
 use std::rc::Rc;
 
@@ -30,6 +30,8 @@ pub struct Entry {
     pub streamed: bool,
     /// Where it has been before.
     pub tried: Option<Box<Tried>>,
+    /// It is several requests, of which the last one's reply is the client's.
+    pub(super) block: Option<Box<Block>>,
 }
 
 /// Who waits for a reply.
@@ -40,6 +42,8 @@ pub enum Owner {
     Tombstone,
     /// The worker itself asked `COMMAND`.
     Commands,
+    /// The connection asked for its `CLIENT ID`.
+    Number,
 }
 
 /// How a request counts.
@@ -91,6 +95,7 @@ impl Entry {
             len: 0,
             streamed: false,
             tried: None,
+            block: None,
         }
     }
 
@@ -125,8 +130,21 @@ impl Entry {
         self
     }
 
+    /// Since when its latency counts; [`UNTIMED`] where that says nothing of the server.
+    pub fn counted_us(&self) -> u64 {
+        if self.is_work() { self.start_us } else { UNTIMED }
+    }
+
+    /// Whether it is work for the server; who waits there costs it nothing.
+    pub fn is_work(&self) -> bool {
+        self.patience != Patience::Own
+    }
+
     /// Whether it may be sent to another backend after its bytes left.
     pub fn is_movable(&self) -> bool {
         self.access == Access::Read && !self.streamed && matches!(self.owner, Owner::Client(_))
     }
 }
+
+/// A beginning that is never reached: of requests whose latency is not counted.
+pub(super) const UNTIMED: u64 = u64::MAX;

@@ -37,10 +37,12 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     if let Some(cell) = hub.cell(&upstream.backend) {
         let lost = fifo.len() as u64;
         let reads = fifo.iter().filter(|entry| entry.access == Access::Read).count() as u64;
-        cell.in_flight.sub(lost);
+        cell.in_flight.sub(fifo.iter().filter(|entry| entry.is_work()).count() as u64);
         cell.reads.add(reads);
         cell.writes.add(lost - reads);
-        cell.failures.add(lost);
+        if error.phase != Phase::Released {
+            cell.failures.add(lost);
+        }
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
@@ -57,7 +59,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         client.kill(End::TrackingLost);
     }
     let mut touched = Vec::new();
-    for entry in fifo {
+    // Of what was released nobody wants to hear any more.
+    let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
+    for entry in heard {
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
@@ -79,6 +83,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             .map(|entry| Entry {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
+                block: entry.block.take(),
                 ..*entry
             })
             .collect()
@@ -116,7 +121,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 expired.push((client, (entry.seq, entry.part, entry.access)));
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
-            Owner::Tombstone => {}
+            Owner::Tombstone | Owner::Number => {}
         }
     }
     if !expired.is_empty() {
@@ -147,24 +152,17 @@ pub(super) fn error_reply(
         },
         false => entry,
     };
-    let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
-    let outcome = match code {
-        _ if entry.patience == Patience::Script => None,
-        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
-        b"-READONLY" => Some(Outcome::RoleMismatch),
-        _ => None,
-    };
-    let entry = match outcome {
-        Some(outcome) => {
-            hub.reporter.report(&upstream.backend, outcome);
-            upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
-            hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
-            match retry(hub, upstream, entry, false) {
-                Ok(()) => return Settled::No,
-                Err(entry) => entry,
-            }
-        }
-        None => entry,
+    if code(error) == b"-UNBLOCKED" {
+        // The server closes it, if it did that by itself.
+        upstream.spoil();
+    }
+    let scripted = entry.patience == Patience::Script;
+    let entry = match !scripted && blame(hub, upstream, error) {
+        true => match retry(hub, upstream, entry, false) {
+            Ok(()) => return Settled::No,
+            Err(entry) => entry,
+        },
+        false => entry,
     };
     let Owner::Client(client) = entry.owner else { return Settled::No };
     let shard = &upstream.backend.shard;
@@ -175,6 +173,25 @@ pub(super) fn error_reply(
         touched.push(client);
     }
     if answered.progress == Progress::Waiting { Settled::No } else { Settled::Failed }
+}
+
+/// Reports a backend whose error says that it is not fit to execute what it was sent. Whether that
+/// is what the error says.
+pub(super) fn blame(hub: &Hub, upstream: &Upstream, error: &[u8]) -> bool {
+    let outcome = match code(error) {
+        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Outcome::Error,
+        b"-READONLY" => Outcome::RoleMismatch,
+        _ => return false,
+    };
+    hub.reporter.report(&upstream.backend, outcome);
+    upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
+    hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
+    true
+}
+
+/// The first word of an error, its `-` included.
+pub(super) fn code(error: &[u8]) -> &[u8] {
+    error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default()
 }
 
 fn lost(
@@ -211,7 +228,7 @@ fn lost(
 
 /// Sends the request to another backend of its shard, or to the same one over a new connection
 /// when there is no other. Gives the entry back when that is not allowed or nobody is ready.
-fn retry(
+pub(super) fn retry(
     hub: &Rc<Hub>,
     upstream: &Rc<Upstream>,
     mut entry: Entry,
@@ -224,7 +241,7 @@ fn retry(
             hub.set_asked_commands(upstream.cluster, false);
             return Err(entry);
         }
-        Owner::Tombstone => return Err(entry),
+        Owner::Tombstone | Owner::Number => return Err(entry),
     }
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =
@@ -262,6 +279,9 @@ fn retry(
     let target = another(tried.members)
         .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
     let Some(target) = target else { return Err(entry) };
+    if entry.block.is_some() && !hub.is_proven(target.id) {
+        return Err(entry);
+    }
     if !hub.try_retry(upstream.cluster) {
         return Err(entry);
     }

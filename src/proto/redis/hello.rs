@@ -68,21 +68,25 @@ pub(super) fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
 
 /// Each database has its own upstream connections, so the choice stays the session's own.
 pub(super) fn select(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
-    let Some(db) = args.number(1) else {
-        return fixed(scene, reply::NOT_INTEGER);
-    };
-    match u8::try_from(db) {
-        Ok(db) if db < DATABASES => {
+    match (database(args), args.number(1).map(i32::try_from)) {
+        (Some(db), _) => {
             scene.change_class(Class { db, ..scene.state.class });
             fixed(scene, reply::OK)
         }
-        _ if i32::try_from(db).is_err() => fixed(scene, reply::NOT_INT),
-        _ => fixed(scene, reply::DB_RANGE),
+        (None, None) => fixed(scene, reply::NOT_AN_INTEGER),
+        (None, Some(Err(_))) => fixed(scene, reply::NOT_INT),
+        (None, Some(Ok(_))) => fixed(scene, reply::DB_RANGE),
     }
+}
+
+/// The database that SELECT names, if there is one of that number.
+pub(super) fn database(args: Args<'_>) -> Option<u8> {
+    args.number(1).and_then(|db| u8::try_from(db).ok()).filter(|db| *db < DATABASES)
 }
 
 /// RESET: the session is as it began (redis.md, T11).
 pub(super) fn reset(scene: &mut Scene<'_>) -> Flow {
+    scene.abandon();
     if !scene.client.is_settled() {
         scene.client.wait_for_all();
         return Flow::Hold;

@@ -18,7 +18,7 @@ use crate::{
     telemetry::metrics::{BackendMetrics, WorkerMetrics},
     topology::{Backend, Cluster, Reader, Reporter},
 };
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::{
     cell::{Cell, RefCell, RefMut},
     rc::Rc,
@@ -56,6 +56,8 @@ pub struct Hub {
     budgets: RefCell<Vec<Budget>>,
     /// By cluster.
     commands: RefCell<Vec<Rc<Commands>>>,
+    /// Backends, by id, whose MULTI and EXEC are known to be ours to use.
+    proven: RefCell<HashSet<u32>>,
     /// By cluster: `COMMAND` was asked.
     asked: RefCell<Vec<bool>>,
     draining: Cell<bool>,
@@ -108,6 +110,7 @@ impl Hub {
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
+            proven: RefCell::default(),
             asked: RefCell::new(vec![false; clusters]),
             draining: Cell::new(false),
             holds_back: Cell::new(false),
@@ -177,6 +180,22 @@ impl Hub {
         if let Some(asked) = self.asked.borrow_mut().get_mut(cluster) {
             *asked = has_asked;
         }
+    }
+
+    /// Whether a backend has taken a transaction already: where EXEC is refused a shared connection
+    /// would stay in MULTI for everybody.
+    pub(super) fn is_proven(&self, backend: u32) -> bool {
+        self.proven.borrow().contains(&backend)
+    }
+
+    /// Remembers that it takes them.
+    pub(super) fn prove(&self, backend: u32) {
+        self.proven.borrow_mut().insert(backend);
+    }
+
+    /// It refuses them, or has begun to.
+    pub(super) fn doubt(&self, backend: u32) {
+        self.proven.borrow_mut().remove(&backend);
     }
 
     /// Runs `with` on the shared connection to a backend, opening one when there is none.

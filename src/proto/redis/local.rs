@@ -43,6 +43,7 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         Local::Client(what) => of_client(scene, what, args),
         Local::WhoAmI => scene.say(|out| wire::bulk(out, b"default")),
         Local::Role => fixed(scene, reply::ROLE),
+        Local::ClientUnblock => scene.unblock(args),
         Local::ClusterKeySlot => {
             let slot = slot(args.get(2).unwrap_or_default());
             scene.say(|out| wire::integer(out, i64::from(slot)))

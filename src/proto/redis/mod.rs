@@ -1,6 +1,8 @@
 //! Redis: RESP2 or RESP3 in, the same out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
+mod blocking;
 mod card;
 pub mod class;
 pub mod client;
@@ -34,6 +36,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;
@@ -61,6 +64,7 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+mod waiting;
 mod wire;
 
 pub use reply::refused;

@@ -4,12 +4,12 @@
 use super::{
     args::Args,
     dispatch::{Flow, Scene},
+    flags::flag,
     hub::Hub,
     peers::Question,
     reply,
-    table::Command,
+    table::{Command, Kind, Step},
 };
-use crate::policy::access::Access;
 
 /// What waits, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,11 @@ impl Scene<'_> {
     /// Whether a request must wait: the client is woken when it need no more.
     pub(super) fn must_pause(&self, command: &Command) -> bool {
         let Some(paused) = self.hub.paused.get() else { return false };
-        let writes = command.writes() || MAY_REPLICATE.contains(&command.name);
-        let waits = paused.all || writes;
+        let waits = paused.all
+            || match self.state.transaction.as_deref() {
+                Some(open) => command.kind == Kind::Transaction(Step::Exec) && open.writes(),
+                None => command.may_write(),
+            };
         if waits {
             self.client.pause();
         }
@@ -97,8 +100,9 @@ pub(super) fn unpause(hub: &Hub) {
 }
 
 impl Command {
-    fn writes(&self) -> bool {
-        self.access == Access::Write && self.flags & super::flags::flag::WRITE != 0
+    /// Whether it is held while writes are paused.
+    pub(super) fn may_write(&self) -> bool {
+        self.flags & flag::WRITE != 0 || MAY_REPLICATE.contains(&self.name)
     }
 }
 

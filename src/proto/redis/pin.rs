@@ -12,7 +12,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::policy::access::Access;
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 /// A session's own connection, and for what it is held.
 #[derive(Debug)]
@@ -21,13 +21,27 @@ pub(super) struct Pinned {
     pub shard: usize,
     /// The server tells it of keys that change: CLIENT TRACKING.
     pub tracks: bool,
+    /// MULTI is open on it.
+    pub in_multi: bool,
+    /// It is in another database than those who come after expect.
+    pub moved: bool,
+    /// The database in which a transaction has left it, once that is known.
+    pub selected: Option<Rc<Cell<Option<u8>>>>,
 }
 
 impl Pinned {
+    fn new(lease: Lease, shard: usize) -> Self {
+        Self { lease, shard, tracks: false, in_multi: false, moved: false, selected: None }
+    }
+
+    /// Whether the server knows something of the session that would be lost with it.
+    fn keeps(&self) -> bool {
+        self.lease.watches || self.in_multi || self.tracks
+    }
+
     /// Whether the session has no more need of it.
     pub(super) fn is_done(&self) -> bool {
-        let keeps = self.lease.watches || self.tracks;
-        !keeps && (self.lease.upstream().is_quiet() || self.lease.upstream().has_ended())
+        !self.keeps() && (self.lease.upstream().is_quiet() || self.lease.upstream().has_ended())
     }
 }
 
@@ -38,11 +52,14 @@ impl Scene<'_> {
     /// How the request ends that wanted it: held until nothing is under way, or refused.
     pub(super) fn pin(&mut self, shard: usize) -> Result<(), Flow> {
         if let Some(pinned) = &self.state.pinned {
-            if pinned.shard == shard {
+            let keeps = pinned.keeps();
+            if pinned.shard == shard && (keeps || !pinned.lease.upstream().has_ended()) {
                 return Ok(());
             }
-            self.reply(reply::CROSS_SLOT);
-            return Err(Flow::Continue);
+            if keeps {
+                self.reply(reply::CROSS_SLOT);
+                return Err(Flow::Continue);
+            }
         }
         if !self.client.is_settled() {
             self.client.wait_for_all();
@@ -53,9 +70,9 @@ impl Scene<'_> {
                 self.unserved(shard, Access::Write, true, out);
             }));
         };
-        let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
+        let lease = self.lease(backend)?;
         lease.upstream().set_tenant(Some(self.client));
-        self.state.pinned = Some(Box::new(Pinned { lease, shard, tracks: false }));
+        self.state.pinned = Some(Box::new(Pinned::new(lease, shard)));
         Ok(())
     }
 
@@ -75,7 +92,12 @@ impl Scene<'_> {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.lease.watches = true;
         }
-        self.send(shard, Access::Write, true, args.frame)
+        let Some(own) = self.own(shard) else {
+            // Lost, and with it what was watched before: EXEC will say so.
+            self.reply(reply::OK);
+            return Flow::Continue;
+        };
+        self.send_over(own, Access::Write, true, args.frame)
     }
 
     /// UNWATCH: forgets what is watched; the connection goes when it has answered.
@@ -86,8 +108,12 @@ impl Scene<'_> {
         };
         pinned.lease.watches = false;
         let shard = pinned.shard;
+        let Some(own) = self.own(shard) else {
+            self.reply(reply::OK);
+            return Flow::Continue;
+        };
         self.client.wait_for_all();
-        self.send(shard, Access::Write, true, args.frame)
+        self.send_over(own, Access::Write, true, args.frame)
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    multi::Rules,
     peers::Peers,
     session::{self, Settings},
     table::Commands,
@@ -19,8 +20,8 @@ use crate::{
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
-        Backend, Cluster, Credentials, Publisher, Report, Reporter, Shard, Timeouts, Topology,
-        channel,
+        Backend, Cluster, Credentials, Dedicated, Publisher, Report, Reporter, Shard, Timeouts,
+        Topology, channel,
     },
 };
 use std::{
@@ -44,8 +45,11 @@ pub(super) struct Stage {
     pub(super) hub: Rc<Hub>,
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) limits: Limits,
+    /// Of clients that come from now on.
+    pub(super) rules: Rules,
     publisher: Publisher,
     timeouts: Timeouts,
+    dedicated: Dedicated,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
     tasks: Rc<RefCell<Vec<Task>>>,
@@ -115,8 +119,10 @@ impl Stage {
                 idle: Duration::ZERO,
                 grace: Duration::from_secs(1),
             },
+            rules: Rules::default(),
             publisher,
             timeouts,
+            dedicated: Dedicated::default(),
             reports,
             listeners: (0..members).map(listener).collect(),
             tasks,
@@ -130,6 +136,17 @@ impl Stage {
         }
         stage.publish(from);
         stage
+    }
+
+    /// Leaves so many leases at every backend, under these rules.
+    pub(super) fn limit_leases(&mut self, most: u32, dedicated: Dedicated) {
+        for backend in &self.backends {
+            (most..self.dedicated.max_per_backend)
+                .filter_map(|_| backend.leases.try_permit())
+                .for_each(std::mem::forget);
+        }
+        self.dedicated = Dedicated { max_per_backend: most, ..dedicated };
+        self.publish(ReadFrom::Primary);
     }
 
     /// Publishes what control would of a backend in this state; a half-open one gets one permit.
@@ -174,6 +191,7 @@ impl Stage {
             credentials: Credentials::default(),
             tls: None,
             queue: None,
+            dedicated: self.dedicated,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }
@@ -194,6 +212,7 @@ impl Stage {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            multi: self.rules,
             tls: None,
         };
         let hub = Rc::clone(&self.hub);

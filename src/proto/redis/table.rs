@@ -7,7 +7,7 @@
 
 use super::{
     args::Args,
-    flags::flag,
+    flags::{flag, group},
     keys::Keys,
     names, options,
     perfect::{Perfect, same_folded},
@@ -67,6 +67,8 @@ pub enum Kind {
     Local(Local),
     /// Needs a connection of the session's own from here on.
     Watch,
+    /// Begins or ends a transaction.
+    Transaction(Step),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
     /// Runs a script or function, or looks after them.
@@ -91,6 +93,14 @@ pub enum Merge {
     AllOk,
     /// DEL, UNLINK, EXISTS, TOUCH: the integers added up.
     Sum,
+}
+
+/// The commands of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Multi,
+    Exec,
+    Discard,
 }
 
 /// How the shards' answers become one.
@@ -156,6 +166,7 @@ pub enum Local {
     /// ACL WHOAMI
     WhoAmI,
     Client(OfClient),
+    ClientUnblock,
     ClusterKeySlot,
     Unwatch,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING).
@@ -190,9 +201,10 @@ impl Command {
         if self.arity < 0 { argc >= wanted } else { argc == wanted }
     }
 
-    /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for XREAD and XREADGROUP.
+    /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for those of streams, XREAD
+    /// and XREADGROUP.
     pub fn blocks(&self, args: Args<'_>) -> bool {
-        self.blocking && (self.kind != Kind::Keyed || options::has_block(args))
+        self.blocking && (self.groups & group::STREAM == 0 || options::has_block(args))
     }
 
     /// A row of the table; what follows from the others is derived here.

@@ -81,5 +81,6 @@ pub(super) fn cluster() -> Cluster {
         credentials: Credentials::default(),
         tls: None,
         queue: None,
+        dedicated: Default::default(),
     }
 }

@@ -112,7 +112,7 @@ fn options(args: Args<'_>) -> Result<Wanted, &'static [u8]> {
             if wanted.redirects {
                 return Err(reply::TRACKING_TWO_REDIRECTS);
             }
-            args.number(at).ok_or(reply::NOT_INTEGER)?;
+            args.number(at).ok_or(reply::NOT_AN_INTEGER)?;
             wanted.redirects = true;
         } else if args.is(at, "PREFIX") && more {
             at += 1;

@@ -3,6 +3,7 @@
 //! [`super::upstream`].
 
 use super::{
+    block,
     class::Resp,
     client::Client,
     entry::{Entry, Owner, Reach},
@@ -194,14 +195,25 @@ impl Upstream {
                     turn.start += len;
                 }
                 Ok(Some(len)) => {
-                    let Some(entry) = self.pop(hub) else {
-                        break Err(self.stray(hub, bytes));
-                    };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
                     turn.is_begun = false;
-                    let (access, start_us) = (entry.access, entry.start_us);
-                    let settled = self.settle(hub, entry, reply, &mut turn.touched);
+                    let mut entry = match self.pop(hub, reply) {
+                        Due::Entry(entry) => entry,
+                        Due::More => continue,
+                        Due::Nothing => break Err(self.stray(hub, bytes)),
+                    };
+                    let (access, start_us) = (entry.access, entry.counted_us());
+                    let settled = match entry.block.take() {
+                        Some(block) if !entry.streamed => {
+                            match block::settle(hub, self, entry, *block, reply, &mut turn.touched)
+                            {
+                                Ok(settled) => settled,
+                                Err(error) => break Err(error),
+                            }
+                        }
+                        _ => self.settle(hub, entry, reply, &mut turn.touched),
+                    };
                     tally.count(hub, self, access, start_us, settled);
                 }
             }
@@ -250,14 +262,24 @@ impl Upstream {
 
     /// The entry that the next reply belongs to. A reply to a request that was not written whole
     /// yet belongs to nobody.
-    fn pop(&self, hub: &Hub) -> Option<Entry> {
+    fn pop(&self, hub: &Hub, reply: &[u8]) -> Due {
         let mut inner = self.inner();
-        let front = inner.fifo.front()?;
-        if front.offset + u64::from(front.len) > inner.outbox.written() {
-            return None;
+        let written = inner.outbox.written();
+        let Some(front) = inner.fifo.front_mut() else { return Due::Nothing };
+        // The server answers the first requests of a block while the others are being written.
+        if let Some(block) = &mut front.block
+            && front.offset < written
+            && block.takes(reply)
+        {
+            return Due::More;
         }
-        hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
-        inner.fifo.pop_front()
+        if front.offset + u64::from(front.len) > written {
+            return Due::Nothing;
+        }
+        if front.is_work() {
+            hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        }
+        inner.fifo.pop_front().map_or(Due::Nothing, Due::Entry)
     }
 
     fn settle(
@@ -284,6 +306,10 @@ impl Upstream {
                 }
             }
             Owner::Tombstone => Settled::No,
+            Owner::Number => {
+                self.learn_number(reply);
+                Settled::No
+            }
             Owner::Commands => {
                 hub.learn_commands(self.cluster, reply);
                 Settled::No
@@ -300,16 +326,17 @@ impl Upstream {
         let client = {
             let mut inner = self.inner();
             let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
+            let passable = front.block.as_ref().is_none_or(|block| block.is_passable());
             match &front.owner {
                 Owner::Client(client)
-                    if front.reach == Reach::One && client.takes_pieces(front.seq) =>
+                    if front.reach == Reach::One && passable && client.takes_pieces(front.seq) =>
                 {
                     let client = Rc::clone(client);
                     front.streamed = true;
                     Some(client)
                 }
                 Owner::Tombstone => None,
-                Owner::Client(_) | Owner::Commands => return Ok(()),
+                Owner::Client(_) | Owner::Commands | Owner::Number => return Ok(()),
             }
         };
         let n = turn.scanner.passable(available);
@@ -322,6 +349,15 @@ impl Upstream {
         turn.scanner.consumed(n);
         Ok(())
     }
+}
+
+/// What a reply is for.
+enum Due {
+    /// It ends this one.
+    Entry(Entry),
+    /// One that has more replies to come.
+    More,
+    Nothing,
 }
 
 impl Inner {

@@ -12,6 +12,7 @@ use super::{
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
+    lease::micros,
     outbox::Outbox,
     scripts::Told,
 };
@@ -26,13 +27,13 @@ use crate::{
         access::Access,
         suspicion::{Recent, is_suspect},
     },
-    topology::{Backend, Cluster, Outcome, Timeouts},
+    topology::{Backend, Cluster, Outcome, Standing, Timeouts},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Waker,
     time::Duration,
 };
@@ -59,6 +60,17 @@ pub struct Upstream {
     ended: Cell<bool>,
     /// Scripts that the server was told here.
     pub(super) told: Told,
+    /// What was said on it makes it of no use to others.
+    spoilt: Cell<bool>,
+    /// When the command that waits in the server must have been answered, on the worker's clock; 0:
+    /// whenever.
+    deadline_us: Cell<u64>,
+    /// A session's silence on it ends it; 0: never.
+    silence_us: u64,
+    pub(super) opened_us: u64,
+    /// How others know it.
+    standing: Arc<Standing>,
+    asked_number: Cell<bool>,
 }
 
 /// Whose a connection is.
@@ -138,14 +150,14 @@ impl Upstream {
         class: Class,
         purpose: Purpose,
     ) -> Rc<Self> {
-        let kills = backend.kills();
+        let (kills, now_us) = (backend.kills(), hub.now_us());
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
             class,
             purpose,
             timeouts: cluster.timeouts,
-            inner: RefCell::new(Inner { last_byte_us: hub.now_us(), ..Inner::default() }),
+            inner: RefCell::new(Inner { last_byte_us: now_us, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
@@ -153,6 +165,12 @@ impl Upstream {
             tenant: RefCell::default(),
             ended: Cell::new(false),
             told: Told::default(),
+            spoilt: Cell::new(false),
+            deadline_us: Cell::new(0),
+            silence_us: micros(cluster.dedicated.max_lease_idle),
+            opened_us: now_us,
+            standing: Arc::default(),
+            asked_number: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -198,6 +216,7 @@ impl Upstream {
             .borrow_mut()
             .outbox
             .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.heard_now(hub.now_us());
         self.schedule();
     }
 
@@ -211,13 +230,65 @@ impl Upstream {
         full
     }
 
+    /// Asks the server for its number of this connection, once.
+    pub(super) fn ask_number(&self, hub: &Hub) {
+        if !self.asked_number.replace(true) {
+            let entry = Entry::new(Owner::Number, 0, Access::Write, hub.now_us());
+            let request = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+            self.send(hub, entry, |out| out.extend_from_slice(request));
+        }
+    }
+
+    /// The answer to that; an error says nothing.
+    pub(super) fn learn_number(&self, reply: &[u8]) {
+        let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+        self.standing.number.store(number.unwrap_or(0), Ordering::Release);
+    }
+
+    /// How others know this connection.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// What is sent next waits in the server until then at the latest, on the worker's clock; 0: for
+    /// as long as it likes.
+    pub(super) fn set_deadline(&self, at_us: u64) {
+        self.deadline_us.set(at_us);
+    }
+
+    /// Its state is not known any more, or somebody may still aim at its number.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt.get() || self.standing.is_targeted()
+    }
+
+    /// Keeps it from others.
+    pub(super) fn spoil(&self) {
+        self.spoilt.set(true);
+    }
+
+    /// Whether it was asked to end.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doomed.borrow().is_some()
+    }
+
+    /// Silence counts from now.
+    pub(super) fn heard_now(&self, now_us: u64) {
+        self.inner.borrow_mut().last_byte_us = now_us;
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
         let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
-    fn push(&self, hub: &Hub, mut entry: Entry, append: impl FnOnce(&mut Outbox) -> (u64, usize)) {
+    pub(super) fn push(
+        &self,
+        hub: &Hub,
+        mut entry: Entry,
+        append: impl FnOnce(&mut Outbox) -> (u64, usize),
+    ) {
         let mut inner = self.inner.borrow_mut();
         let (offset, len) = append(&mut inner.outbox);
         entry.offset = offset;
@@ -227,8 +298,9 @@ impl Upstream {
             let moved = entry.tried.is_some();
             inner.last_byte_us = if moved { hub.now_us() } else { entry.start_us };
         }
+        let is_work = entry.is_work();
         inner.fifo.push_back(entry);
-        if let Some(cell) = hub.cell(&self.backend) {
+        if is_work && let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
         drop(inner);
@@ -297,7 +369,7 @@ impl Upstream {
     pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
         self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
             Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands => false,
+            Owner::Tombstone | Owner::Commands | Owner::Number => false,
         })
     }
 
@@ -318,7 +390,7 @@ impl Upstream {
         let owned = self.inner.try_borrow().is_ok_and(|inner| {
             inner.fifo.iter().any(|entry| match &entry.owner {
                 Owner::Client(owner) => Rc::ptr_eq(owner, client),
-                Owner::Tombstone | Owner::Commands => false,
+                Owner::Tombstone | Owner::Commands | Owner::Number => false,
             })
         });
         if owned {
@@ -355,16 +427,31 @@ impl Upstream {
             inner.last_byte_us = now_us;
             return inner.end_patience(now_us.saturating_sub(since_us));
         }
-        let Some(oldest) = inner.fifo.front() else { return };
+        let silent_us = now_us.saturating_sub(inner.last_byte_us);
+        let Some(oldest) = inner.fifo.front() else {
+            drop(inner);
+            if self.leased.get() && self.silence_us > 0 && silent_us >= self.silence_us {
+                self.end(Phase::Released, "its client is silent for dedicated.max_lease_idle");
+            }
+            return;
+        };
         let allowed = match oldest.patience {
-            Patience::Own => return,
+            Patience::Own => {
+                drop(inner);
+                if (1..=now_us).contains(&self.deadline_us.get()) {
+                    self.end(
+                        Phase::Read,
+                        "no answer 5s after the time that the command gave itself",
+                    );
+                }
+                return;
+            }
             // A server that runs a script is silent, and no less well for it.
             Patience::Script if self.timeouts.script.is_zero() => return,
             Patience::Script => self.timeouts.script,
             Patience::Usual => Duration::ZERO,
         };
         let oldest_us = now_us.saturating_sub(oldest.start_us);
-        let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
         if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
@@ -414,7 +501,7 @@ impl Inner {
     fn end_patience(&self, waited_us: u64) {
         let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
             Owner::Client(client) => Some(client),
-            Owner::Tombstone | Owner::Commands => None,
+            Owner::Tombstone | Owner::Commands | Owner::Number => None,
         });
         let Some(slow) = waiting.next() else { return };
         if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
