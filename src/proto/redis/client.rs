@@ -8,9 +8,9 @@ use super::{
     hub::Hub,
     line::{Line, Progress},
 };
-use crate::net::stream::{Ends, Stream};
+use crate::net::stream::Stream;
 use std::{
-    cell::{Cell, Ref, RefCell, RefMut},
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -28,20 +28,6 @@ pub struct Client {
     card: RefCell<Card>,
     /// The command of its last request.
     pub(super) last: Cell<&'static str>,
-}
-
-/// What CLIENT LIST tells of a connection.
-#[derive(Debug)]
-pub(super) struct Look {
-    pub ends: Ends,
-    /// Bytes of requests that are not complete, or wait.
-    pub input: usize,
-    /// Bytes of replies that the client has not taken.
-    pub output: usize,
-    /// Bytes held for it in all.
-    pub held: usize,
-    pub active_us: u64,
-    pub last: &'static str,
 }
 
 #[derive(Debug)]
@@ -251,45 +237,6 @@ impl Client {
         }
     }
 
-    /// What it has said of itself.
-    pub(super) fn card(&self) -> Ref<'_, Card> {
-        self.card.borrow()
-    }
-
-    pub(super) fn card_mut(&self) -> RefMut<'_, Card> {
-        self.card.borrow_mut()
-    }
-
-    /// `None`: it is gone.
-    pub(super) fn look(&self) -> Option<Look> {
-        let inner = self.inner.borrow();
-        Some(Look {
-            ends: inner.stream.as_ref()?.ends(),
-            input: inner.input_held,
-            output: inner.backlog(),
-            held: inner.charged,
-            active_us: inner.active_us,
-            last: self.last.get(),
-        })
-    }
-
-    /// Whether it hears the replies to the requests that come now.
-    pub(super) fn mute(&self, muted: bool) {
-        self.inner.borrow_mut().line.is_muted = muted;
-    }
-
-    /// Its next request waits until [`Self::go_on`].
-    pub(super) fn pause(&self) {
-        self.inner.borrow_mut().is_paused = true;
-    }
-
-    pub(super) fn go_on(&self) {
-        let mut inner = self.inner.borrow_mut();
-        if std::mem::take(&mut inner.is_paused) {
-            inner.wake();
-        }
-    }
-
     /// Whether one more request may be under way; else the session is woken when there is.
     pub fn has_room(&self) -> bool {
         let mut inner = self.inner.borrow_mut();
@@ -348,18 +295,6 @@ impl Client {
         let mut inner = self.inner.borrow_mut();
         inner.borrow_out(hub);
         inner.line.answer(seq, part, from, bytes);
-    }
-
-    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
-    /// turn's list of touched ones, as for [`Self::answer`].
-    pub(super) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        if inner.is_gone() {
-            return false;
-        }
-        inner.borrow_out(hub);
-        inner.line.push_out(bytes);
-        !std::mem::replace(&mut inner.touched, true)
     }
 
     /// Whether the reply of `seq` may be passed on piece by piece.
@@ -468,14 +403,6 @@ impl Client {
     /// Bytes of replies held for this client.
     pub(super) fn owed(&self) -> usize {
         self.inner.borrow().line.held()
-    }
-
-    /// Stops reading its requests, or goes on.
-    pub(super) fn hold_back(&self, hold: bool) {
-        let mut inner = self.inner.borrow_mut();
-        if std::mem::replace(&mut inner.held_back, hold) && !hold {
-            inner.wake();
-        }
     }
 
     /// Microseconds of silence after which it is closed; 0: never.
@@ -660,5 +587,6 @@ pub(super) const AHEAD: usize = 1024 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 
+pub(super) mod aside;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use super::{
     args::Args,
     card::Card,
     class::Resp,
-    client::{Client, End, Look},
+    client::{Client, End, aside::Look},
     dispatch::{Flow, Scene},
     hub::Hub,
     peers::{Answer, Question},
