@@ -128,7 +128,14 @@ fn a_pause_holds_writes_or_everything_of_everybody() {
     for _ in 0..20 {
         assert_eq!(reader.raw("GET k"), "$3\r\nold\r\n");
     }
+    let mut transaction = sluice.conn();
+    let words = ["MULTI", "GET k", "EXEC", "MULTI", "SET k new"];
+    let said = words.map(|words| transaction.raw(words)).concat();
+    assert_eq!(said, "+OK\r\n+QUEUED\r\n*1\r\n$3\r\nold\r\n+OK\r\n+QUEUED\r\n");
+    transaction.say("EXEC");
+    assert_eq!(reader.raw("GET k"), "$3\r\nold\r\n");
     assert_eq!(admin.raw("CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(transaction.read_raw(), "*1\r\n+OK\r\n");
     for conn in &mut conns {
         assert_eq!([conn.read_raw(), conn.read_raw()], ["+OK\r\n", "$3\r\nnew\r\n"]);
         conn.read_raw();

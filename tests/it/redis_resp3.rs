@@ -126,6 +126,24 @@ fn hello_logs_in_and_reset_logs_out() {
     assert!(conn.raw("CLIENT INFO").contains(" db=0 "));
 }
 
+#[test]
+fn reset_ends_subscriptions_and_transactions() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    hello(&mut conn, "3");
+    assert_eq!(conn.raw("SUBSCRIBE c"), ">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    let line = other.raw("CLIENT LIST TYPE pubsub");
+    assert!(line.contains(" flags=P ") && line.contains(" sub=1 psub=0 "), "{line}");
+    assert_eq!(conn.raw("MULTI"), "+OK\r\n");
+    assert_eq!(conn.raw("SET k 1"), "+QUEUED\r\n");
+    assert_eq!(conn.raw("RESET"), "+RESET\r\n");
+    assert_eq!(conn.raw("EXEC"), "-ERR EXEC without MULTI\r\n");
+    assert_eq!(other.raw("CLIENT LIST TYPE pubsub"), "$0\r\n\r\n");
+    assert_eq!(other.raw("PUBLISH c m"), ":0\r\n");
+    assert_eq!(conn.raw("GET k"), "$-1\r\n");
+}
+
 /// Told of a change of what it has read, and of nothing else, over a connection of its own.
 #[test]
 fn a_tracking_client_hears_of_changes() {

@@ -150,6 +150,7 @@ impl World {
             seed: dice.next(),
             ids: Arc::default(),
             peers: Peers::none(),
+            audience: Arc::default(),
         });
         let settings = Settings {
             listener: 0,
@@ -167,6 +168,7 @@ impl World {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         };

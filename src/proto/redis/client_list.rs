@@ -19,13 +19,21 @@ pub(super) struct Filter {
     /// Who asks. It is busy now, whatever it did before.
     asks: u64,
     ids: Option<Vec<u64>>,
-    /// A type of which there is none here: we have neither replicas nor a master.
-    nobody: bool,
+    kind: Option<Type>,
     peer: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
     /// Seconds since it came, at least.
     age: Option<u64>,
     spares_asker: bool,
+}
+
+/// What Redis calls a client's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    Normal,
+    PubSub,
+    /// Of replicas and masters, which are no clients of ours.
+    Nobody,
 }
 
 impl Scene<'_> {
@@ -40,7 +48,7 @@ impl Scene<'_> {
         let mut filter = Filter { asks: self.client.id, ..Filter::default() };
         if args.len() == 4 && args.is(2, "TYPE") {
             match kind(args.get(3).unwrap_or_default()) {
-                Some(nobody) => filter.nobody = nobody,
+                Some(kind) => filter.kind = Some(kind),
                 None => return self.unknown_type(args, 3),
             }
         } else if args.len() > 3 && args.is(2, "ID") {
@@ -103,11 +111,11 @@ fn options(filter: &mut Filter, args: Args<'_>) -> Result<(), Vec<u8>> {
             let id = id.filter(|id| *id > 0).ok_or(reply::CLIENT_ID_RANGE)?;
             filter.ids = Some(vec![id]);
         } else if args.is(at, "TYPE") {
-            filter.nobody = kind(value).ok_or_else(|| {
+            filter.kind = Some(kind(value).ok_or_else(|| {
                 let mut text = Vec::new();
                 reply::unknown_client_type(&mut text, value);
                 text
-            })?;
+            })?);
         } else if args.is(at, "ADDR") {
             filter.peer = Some(value.to_vec());
         } else if args.is(at, "LADDR") {
@@ -134,11 +142,12 @@ fn options(filter: &mut Filter, args: Args<'_>) -> Result<(), Vec<u8>> {
     Ok(())
 }
 
-/// Whether a type is one of which there is nobody; `None`: no type.
-fn kind(word: &[u8]) -> Option<bool> {
+/// `None`: no type.
+fn kind(word: &[u8]) -> Option<Type> {
     match word.to_ascii_lowercase().as_slice() {
-        b"normal" => Some(false),
-        b"slave" | b"replica" | b"master" | b"pubsub" => Some(true),
+        b"normal" => Some(Type::Normal),
+        b"pubsub" => Some(Type::PubSub),
+        b"slave" | b"replica" | b"master" => Some(Type::Nobody),
         _ => None,
     }
 }
@@ -168,7 +177,10 @@ pub(super) fn kill(hub: &Hub, filter: &Filter) -> Answer {
 
 impl Client {
     fn fits(&self, filter: &Filter, now_us: u64) -> bool {
-        if filter.nobody || (filter.spares_asker && self.id == filter.asks) {
+        let kind = if self.is_subscribed() { Type::PubSub } else { Type::Normal };
+        if filter.kind.is_some_and(|wanted| wanted != kind)
+            || (filter.spares_asker && self.id == filter.asks)
+        {
             return false;
         }
         let age_s = now_us.saturating_sub(self.card().born_us) / 1_000_000;
@@ -211,10 +223,12 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
     let now_us = hub.now_us();
     let seconds = |since_us: u64| now_us.saturating_sub(since_us) / 1_000_000;
     let idle = if client.id == asks { 0 } else { seconds(active_us) };
+    let [channels, patterns, shard_channels] = client.subscriptions();
     let mut line = String::new();
     let _ = writeln!(
         line,
-        "id={} addr={} laddr={} fd={} name={} age={} idle={idle} flags={} db={} sub=0 psub=0 ssub=0 \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={idle} flags={} db={} sub={channels} \
+         psub={patterns} ssub={shard_channels} \
          multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 \
          omem={output} tot-mem={held} events={} cmd={} user=default redir={} resp={} lib-name={} \
          lib-ver={}",
@@ -224,7 +238,7 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
         ends.descriptor,
         String::from_utf8_lossy(&card.name),
         seconds(card.born_us),
-        flags(&card, ends.is_unix),
+        flags(&card, ends.is_unix, client.is_subscribed()),
         card.class.db,
         if output > 0 { "rw" } else { "r" },
         if last.is_empty() { "NULL".to_owned() } else { last.to_ascii_lowercase() },
@@ -237,8 +251,9 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
 }
 
 /// Redis's letters for what a client is.
-fn flags(card: &Card, is_unix: bool) -> String {
+fn flags(card: &Card, is_unix: bool, is_subscribed: bool) -> String {
     let letters = [
+        (is_subscribed, 'P'),
         (card.tracking.is_some(), 't'),
         (card.tracking.as_ref().is_some_and(|tracking| tracking.broadcast), 'B'),
         (is_unix, 'U'),

@@ -7,7 +7,7 @@ use super::{
     client_reply::Replies,
     dispatch::{Flow, Scene},
     local::{is_name, log_in},
-    reply, wire,
+    pubsub, reply, wire,
 };
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`, in the order in which Redis checks.
@@ -92,7 +92,9 @@ pub(super) fn reset(scene: &mut Scene<'_>) -> Flow {
         return Flow::Hold;
     }
     scene.state.pinned = None;
+    pubsub::leave(scene.hub, scene.client);
     scene.state.class = Class::default();
+    scene.client.set_resp(Resp::Two);
     scene.state.authenticated = scene.settings.password.is_none();
     scene.client.card_mut().reset();
     scene.hear(Replies::On);
@@ -111,6 +113,7 @@ impl Scene<'_> {
             pinned.lease.change_class(self.state.class, class);
         }
         self.state.class = class;
+        self.client.set_resp(class.resp);
         self.client.card_mut().class = class;
     }
 }

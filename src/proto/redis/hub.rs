@@ -2,12 +2,14 @@
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
 use super::{
+    audience::Audience,
     class::Class,
     client::Client,
     lease::Rested,
     library::Library,
     pause::Paused,
     peers::Peers,
+    pubsub::PubSub,
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -51,6 +53,7 @@ pub struct Hub {
     /// CLIENT PAUSE
     pub(super) paused: Cell<Option<Paused>>,
     pub(super) scripts: Scripts,
+    pub(super) pubsub: PubSub,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -87,6 +90,8 @@ pub struct Parts {
     pub ids: Arc<AtomicU64>,
     /// The other workers.
     pub peers: Peers,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 impl Hub {
@@ -107,6 +112,7 @@ impl Hub {
             peers: parts.peers,
             paused: Cell::default(),
             scripts: Scripts::new(parts.library),
+            pubsub: PubSub::new(parts.audience, clusters),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),

@@ -29,6 +29,8 @@ pub(super) struct Lease {
     pub(super) is_spoilt: bool,
     /// The server remembers of it what it does not of others: it is not for others either.
     pub(super) is_altered: bool,
+    /// Its session keeps it to its end.
+    for_life: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -56,8 +58,16 @@ impl Lease {
             watches: false,
             is_spoilt: false,
             is_altered: false,
+            for_life: false,
             _permit: permit,
         }
+    }
+
+    /// Its session keeps it to its end, and it is nobody else's after that.
+    pub(super) fn for_life(mut self) -> Self {
+        self.for_life = true;
+        self.upstream.keep_for_life();
+        self
     }
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
@@ -88,12 +98,13 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let upstream = &self.upstream;
         upstream.set_leased(false);
-        upstream.set_tenant(None);
         self.hub.cell(&upstream.backend).iter().for_each(|cell| cell.leased.sub(1));
+        upstream.set_tenant(None);
         if upstream.has_ended() {
             return;
         }
-        if self.is_spoilt || self.is_altered || upstream.is_spoilt() || !upstream.is_quiet() {
+        let others_may = !self.for_life && !self.is_spoilt && !self.is_altered;
+        if !others_may || upstream.is_spoilt() || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
         }
         let age_us = self.hub.now_us().saturating_sub(upstream.opened_us);

@@ -1,6 +1,7 @@
 //! Redis: RESP2 or RESP3 in, the same out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+pub mod audience;
 mod block;
 mod blocking;
 mod card;
@@ -25,6 +26,7 @@ mod fuzz_requests;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gather;
+mod glob;
 mod handshake;
 mod hello;
 pub mod hub;
@@ -36,6 +38,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+mod message;
 pub mod multi;
 mod names;
 mod options;
@@ -45,6 +48,8 @@ pub mod peers;
 mod perfect;
 mod pin;
 pub mod probe;
+mod pubsub;
+mod relay;
 mod reply;
 mod route;
 pub mod scan;
@@ -54,16 +59,20 @@ pub mod spec;
 mod split;
 #[cfg(test)]
 mod stage;
+mod subscribe;
 pub mod table;
 mod table_data;
 mod tally;
+mod tap;
 #[cfg(test)]
 mod testing;
+mod topics;
 mod tracking;
 mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod wait;
 mod waiting;
 mod wire;
 

@@ -14,7 +14,7 @@ use super::{
     flags::flag,
     frame::{Decoder, Frame, Limits},
     hello, keys, local, reply, route,
-    table::{Command, Kind, Local, OfClient, Script, Step},
+    table::{Command, Kind, Local, OfClient, PubSub, Script, Step},
     upstream::Upstream,
 };
 use crate::policy::access::Access;
@@ -205,6 +205,7 @@ impl Scene<'_> {
             Kind::Keyed
             | Kind::Split(_)
             | Kind::NotYet
+            | Kind::Wait
             | Kind::Script(Script::Eval | Script::EvalSha | Script::Function) => {
                 if command.one_shard_only && !one_shard {
                     let name = args.get(0).unwrap_or_default();
@@ -227,6 +228,11 @@ impl Scene<'_> {
             Kind::FanOut(_) | Kind::Script(_) => {
                 refuse(&|out| reply::spans_shards(out, command.name))
             }
+            Kind::PubSub(PubSub::Publish(_)) => {
+                let channel = args.get(1).unwrap_or_default();
+                Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
+            }
+            Kind::PubSub(_) => Ok((None, Queued::Here)),
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),
@@ -305,6 +311,7 @@ impl Scene<'_> {
             }
             (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
+                self.state.written.note(shard, &own.backend);
                 self.exec_own(&own, args)
             }
             _ => self.exec_lost(),
@@ -332,6 +339,7 @@ impl Scene<'_> {
         let upstream = self.own(shard).unwrap_or_else(|| {
             self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
         });
+        self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
         let (requests, mut bytes) = (open.requests, open.queue);
         bytes.extend_from_slice(EXEC);
@@ -530,6 +538,7 @@ const UNFRAMED: &[&str] = &[
     "CLIENT|KILL",
     "CLIENT|PAUSE",
     "CLIENT|UNPAUSE",
+    "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",
 ];

@@ -46,7 +46,7 @@ impl Scene<'_> {
         let all = match args.get(3) {
             None => true,
             Some(_) if args.len() > 4 => {
-                return self.say(|out| reply::unknown_form(out, args));
+                return self.say(|out| reply::wrong_subcommand(out, args));
             }
             Some(word) if word.eq_ignore_ascii_case(b"ALL") => true,
             Some(word) if word.eq_ignore_ascii_case(b"WRITE") => false,

@@ -2,6 +2,7 @@
 //! shard of backends that the test plays by hand. Not compiled into the program.
 
 use super::{
+    audience::Audience,
     client::Limits,
     duty,
     hub::{Hub, Parts},
@@ -110,6 +111,7 @@ impl Stage {
             seed: 7,
             ids: Arc::default(),
             peers: Peers::none(),
+            audience: Arc::new(Audience::new(1)),
         });
         let stage = Self {
             hub,
@@ -212,6 +214,7 @@ impl Stage {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: self.rules,
             tls: None,
         };

@@ -53,6 +53,7 @@ pub(super) fn hub() -> Rc<Hub> {
         seed: 1,
         ids: Arc::default(),
         peers: Peers::none(),
+        audience: Arc::default(),
     })
 }
 
