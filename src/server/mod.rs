@@ -4,6 +4,7 @@
 mod access_log;
 mod http;
 mod limits;
+mod mailbox;
 mod signal;
 mod worker;
 

@@ -16,6 +16,7 @@ use sluice::{
         duty,
         hub::{Hub, Parts},
         multi::Rules,
+        peers::Peers,
         session::{self, Settings},
         table::Commands,
     },
@@ -148,6 +149,7 @@ impl World {
             library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
+            peers: Peers::none(),
             audience: Arc::default(),
         });
         let settings = Settings {

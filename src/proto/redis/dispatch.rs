@@ -4,6 +4,7 @@
 use super::{
     args::Args,
     client::{Client, End},
+    client_reply::Replies,
     entry::{Entry, Owner, Reach},
     fan_out,
     flags::flag,
@@ -127,11 +128,17 @@ impl<'a> Scene<'a> {
             return self.relay(args);
         }
         let Some(command) = self.commands.find(args) else {
-            return self.unknown(args);
+            let flow = self.unknown(args);
+            self.request_is_over();
+            return flow;
         };
+        self.client.last.set(command.name);
         let flow = self.run(command, args);
         if flow != Flow::Hold {
             self.count(usize::from(command.index));
+            if self.state.replies != Replies::On {
+                self.request_is_over();
+            }
         }
         flow
     }
@@ -139,6 +146,9 @@ impl<'a> Scene<'a> {
     /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if self.state.transaction.is_some() {
+            if self.must_pause(command) {
+                return Flow::Hold;
+            }
             return self.queue(command, args);
         }
         if !self.state.authenticated && !before_auth(command) {
@@ -165,6 +175,9 @@ impl<'a> Scene<'a> {
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
+        }
+        if self.must_pause(command) {
+            return Flow::Hold;
         }
         let kind = self.kind_of(command, args);
         if self.settings.strict_order && spans(kind) {
@@ -571,7 +584,7 @@ pub(super) fn named(list: &[String], name: &str) -> bool {
 }
 
 fn before_auth(command: &Command) -> bool {
-    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit))
+    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset))
 }
 
 /// From here on a request's bytes are handed over, not copied.

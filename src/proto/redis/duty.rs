@@ -7,7 +7,7 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
-    pubsub,
+    pause, pubsub,
     upstream::Phase,
 };
 use crate::{
@@ -27,6 +27,7 @@ pub const TICK: Duration = Duration::from_millis(50);
 pub fn tick(hub: &Rc<Hub>, count: u64) {
     hub.metrics.turns.add(1);
     let now_us = hub.now_us();
+    pause::tick(hub, now_us);
     for upstream in hub.upstreams() {
         upstream.tick(hub, now_us);
         failure::expire(hub, &upstream, now_us);

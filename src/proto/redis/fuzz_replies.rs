@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    class::Resp,
     commands_reply,
     cursor::Cursor,
     frame::{Decoder, Frame, Limits},
@@ -51,7 +52,7 @@ pub fn learn(data: &[u8]) {
         assert_eq!(decoder.decode(&request, &limits), Ok(Frame::Request(request.len())));
         let mut out = Vec::new();
         let args = Args { frame: &request, spans: decoder.spans() };
-        commands_reply::command(&commands, args, &mut out);
+        commands_reply::command(&commands, args, Resp::Three, &mut out);
         assert_one(&out);
     }
 }

@@ -49,6 +49,8 @@ pub(super) enum Merge {
     Waited { streams: Vec<u64> },
     /// The first part's reply when no part failed.
     First,
+    /// The client does not want to hear it.
+    Nothing,
     /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
     AllSucceed,
     /// SCRIPT EXISTS: arrays of 0 and 1, 1 where all say so.
@@ -63,7 +65,8 @@ impl Gather {
     /// Waits for `parts` replies.
     pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
-            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk | Merge::Published(_) => 0,
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
+            Merge::Published(_) | Merge::Nothing => 0,
             _ => usize::from(parts),
         };
         let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
@@ -78,6 +81,12 @@ impl Gather {
             kept: vec![Vec::new(); keeps],
             kept_bytes: 0,
         }
+    }
+
+    /// Whatever comes, the client hears nothing of it.
+    pub(super) fn say_nothing(&mut self) {
+        self.merge = Merge::Nothing;
+        self.kept = Vec::new();
     }
 
     /// Takes the reply of one part; true when it was the last one.
@@ -123,10 +132,10 @@ impl Gather {
             Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::Published(_) => {
                 integer(bytes).is_some()
             }
-            Merge::Info { .. } => bytes.starts_with(b"$"),
+            Merge::Info { .. } => bytes.starts_with(b"$") || bytes.starts_with(b"="),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
             Merge::AllSucceed | Merge::OneSucceeds => true,
-            Merge::Least | Merge::Waited { .. } => true,
+            Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
     }
 
@@ -137,6 +146,9 @@ impl Gather {
 
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        if matches!(self.merge, Merge::Nothing) {
+            return;
+        }
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
         let partial = matches!(
             self.merge,
@@ -156,6 +168,7 @@ impl Gather {
             Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
             Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
             Merge::Info { header } => super::info::merge(header, &self.kept, out),
+            Merge::Nothing => {}
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
@@ -226,7 +239,7 @@ fn concat(parts: &[Vec<u8>], out: &mut Vec<u8>) {
 fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let shards = || {
         parts.chunks_exact(2).filter_map(|pair| match pair {
-            [size, key] if key.as_slice() != reply::NULL => {
+            [size, key] if !is_null(key) => {
                 Some((integer(size).and_then(|n| u64::try_from(n).ok()).unwrap_or(0).max(1), key))
             }
             _ => None,
@@ -242,7 +255,12 @@ fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
         }
         left -= size;
     }
-    out.extend_from_slice(reply::NULL);
+    // The null of the version that the shards speak.
+    out.extend_from_slice(parts.iter().find(|part| is_null(part)).map_or(reply::NULL, |null| null));
+}
+
+fn is_null(reply: &[u8]) -> bool {
+    matches!(reply, b"$-1\r\n" | b"_\r\n")
 }
 
 /// The number of a `:n` reply.
@@ -300,6 +318,10 @@ mod tests {
             "*3\r\n$-1\r\n$1\r\nb\r\n$1\r\nc\r\n"
         );
         assert_eq!(gathered(Merge::Concat, &parts), "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n");
+        let parts: [&[u8]; 2] = [b"*1\r\n_\r\n", b"*2\r\n$1\r\nb\r\n_\r\n"];
+        let order = vec![1, 0, 1];
+        let merge = Merge::ByPosition { order, embeds: false };
+        assert_eq!(gathered(merge, &parts), "*3\r\n$1\r\nb\r\n_\r\n_\r\n");
         assert_eq!(gathered(Merge::Sum, &[b":2\r\n", b":40\r\n"]), ":42\r\n");
         assert_eq!(gathered(Merge::AllOk, &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
     }
@@ -348,7 +370,10 @@ mod tests {
         for draw in 0..5 {
             assert_eq!(gathered(Merge::RandomKey { draw }, &parts), "$1\r\nk\r\n");
         }
-        assert_eq!(gathered(Merge::RandomKey { draw: 1 }, &[b":0\r\n", b"$-1\r\n"]), "$-1\r\n");
+        for null in ["$-1\r\n", "_\r\n"] {
+            let empty = [b":0\r\n", null.as_bytes()];
+            assert_eq!(gathered(Merge::RandomKey { draw: 1 }, &empty), null);
+        }
     }
 
     /// Merged by its length alone, `:5` became an array of five elements that never came.

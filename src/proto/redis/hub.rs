@@ -8,6 +8,8 @@ use super::{
     identity::Identities,
     lease::Rested,
     library::Library,
+    pause::Paused,
+    peers::Peers,
     pubsub::PubSub,
     scripts::Scripts,
     table::Commands,
@@ -48,6 +50,9 @@ pub struct Hub {
     /// new is sent.
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) peers: Peers,
+    /// CLIENT PAUSE
+    pub(super) paused: Cell<Option<Paused>>,
     pub(super) scripts: Scripts,
     pub(super) pubsub: PubSub,
     pub(super) identities: Identities,
@@ -85,6 +90,8 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    /// The other workers.
+    pub peers: Peers,
     /// Who listens to what in the whole process.
     pub audience: Arc<Audience>,
 }
@@ -104,6 +111,8 @@ impl Hub {
             rare: RefCell::default(),
             apart: RefCell::default(),
             rested: Rested::default(),
+            peers: parts.peers,
+            paused: Cell::default(),
             scripts: Scripts::new(parts.library),
             pubsub: PubSub::new(parts.audience, clusters),
             identities: Identities::default(),

@@ -1,7 +1,7 @@
 //! `INFO` over several shards: one text as of one server, in which what can be added up is.
 //! Not our own metrics: those are at the admin address.
 
-use super::wire;
+use super::{class::Resp, wire};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
@@ -45,7 +45,9 @@ pub(super) fn merge(header: &str, parts: &[Vec<u8>], out: &mut Vec<u8>) {
             merged.push_str(&databases.take().unwrap_or_default());
         }
     }
-    wire::bulk(out, merged.as_bytes());
+    let resp =
+        if parts.iter().any(|part| part.starts_with(b"=")) { Resp::Three } else { Resp::Two };
+    wire::verbatim(out, resp, merged.as_bytes());
 }
 
 fn sums<'a>(texts: &[std::borrow::Cow<'a, str>]) -> HashMap<&'static str, u64> {
@@ -89,10 +91,11 @@ fn database(name: &str) -> Option<u32> {
     name.strip_prefix("db")?.parse().ok()
 }
 
-/// The text of a bulk reply.
+/// The text of a bulk or verbatim reply.
 fn text(part: &[u8]) -> std::borrow::Cow<'_, str> {
     let start = memchr::memchr(b'\n', part).map_or(part.len(), |end| end + 1);
-    String::from_utf8_lossy(part.get(start..).unwrap_or_default())
+    let text = part.get(start..).unwrap_or_default();
+    String::from_utf8_lossy(text.strip_prefix(b"txt:").unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -116,6 +119,16 @@ mod tests {
             assert!(merged.contains(expected), "{merged}");
         }
         assert_eq!(merged.matches("db0").count(), 1);
+    }
+
+    #[test]
+    fn in_resp3_it_is_text_for_people() {
+        let mut out = Vec::new();
+        merge("# Sluice\r\n", &[b"=10\r\ntxt:role:x\r\n".to_vec()], &mut out);
+        let merged = String::from_utf8(out).unwrap();
+        assert!(merged.starts_with("=") && merged.contains("\r\ntxt:# Sluice\r\n"), "{merged}");
+        assert_eq!(merged.matches("txt:").count(), 1);
+        assert!(merged.contains("\r\nrole:x\r\n"), "{merged}");
     }
 
     /// Each one was followed by all databases: 1 MB of them made gigabytes.

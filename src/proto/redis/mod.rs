@@ -1,11 +1,14 @@
-//! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
+//! Redis: RESP2 or RESP3 in, the same out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
 pub mod audience;
 mod block;
 mod blocking;
-mod class;
+mod card;
+pub mod class;
 pub mod client;
+mod client_list;
+mod client_reply;
 mod commands_entry;
 pub mod commands_reply;
 mod cursor;
@@ -25,6 +28,7 @@ pub mod fuzzing;
 mod gather;
 mod glob;
 mod handshake;
+mod hello;
 pub mod hub;
 mod identity;
 mod info;
@@ -40,6 +44,8 @@ pub mod multi;
 mod names;
 mod options;
 mod outbox;
+mod pause;
+pub mod peers;
 mod perfect;
 mod pin;
 pub mod probe;
@@ -62,6 +68,7 @@ mod tap;
 #[cfg(test)]
 mod testing;
 mod topics;
+mod tracking;
 mod tree;
 mod turn;
 mod upload;

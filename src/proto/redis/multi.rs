@@ -13,10 +13,10 @@ use super::{
     entry::{Entry, Owner},
     flags::flag,
     frame::{Decoder, Frame, Limits},
-    keys,
+    hello, keys,
     library::{self, Sha},
     local, reply, route, scripts,
-    table::{Command, Kind, Local, PubSub, Script, Step},
+    table::{Command, Kind, Local, OfClient, PubSub, Script, Step},
     upstream::Upstream,
 };
 use crate::policy::access::Access;
@@ -52,6 +52,8 @@ pub(super) struct Transaction {
     shard: Option<usize>,
     /// Something was refused: EXEC will be too.
     dirty: bool,
+    /// Something queued may write: EXEC waits with the writes when those are paused.
+    writes: bool,
     /// Requests that we answer ourselves, by their place.
     locals: Vec<(usize, Vec<u8>)>,
     selects: Vec<(usize, u8)>,
@@ -86,10 +88,16 @@ impl Transaction {
             requests: 0,
             shard,
             dirty: false,
+            writes: false,
             locals: Vec::new(),
             selects: Vec::new(),
             scripts: Vec::new(),
         }
+    }
+
+    /// Whether EXEC may write.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Bytes held.
@@ -150,7 +158,9 @@ impl Scene<'_> {
             Kind::Transaction(Step::Discard) => return self.discard(args),
             Kind::Transaction(Step::Multi) => return self.answer(reply::NESTED_MULTI),
             Kind::Watch => return self.answer(reply::WATCH_IN_MULTI),
-            Kind::Local(Local::Quit) => return local::answer(self, Local::Quit, args),
+            Kind::Local(now @ (Local::Quit | Local::Reset)) => {
+                return local::answer(self, now, args);
+            }
             Kind::CrossProtocol => return self.cross_protocol(command),
             _ => {}
         }
@@ -167,9 +177,12 @@ impl Scene<'_> {
         }
         match self.admit(command, args) {
             Ok((shard, queued)) => {
-                if command.kind == Kind::Script(Script::EvalSha) {
-                    let sha = args.get(1).and_then(library::parse);
-                    self.state.transaction.iter_mut().for_each(|open| open.scripts.extend(sha));
+                let sha = (command.kind == Kind::Script(Script::EvalSha))
+                    .then(|| args.get(1).and_then(library::parse))
+                    .flatten();
+                if let Some(open) = &mut self.state.transaction {
+                    open.writes |= command.may_write();
+                    open.scripts.extend(sha);
                 }
                 self.enqueue(shard, queued, args)
             }
@@ -494,10 +507,11 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::Echo
         | Local::Time
         | Local::Info
-        | Local::ConfigGet
+        | Local::AskFirst
+        | Local::Client(OfClient::Caching | OfClient::TrackingInfo)
         | Local::Command
         | Local::Unwatch => Queued::AsItIs,
-        Local::Select => match args.get(1).and_then(local::database) {
+        Local::Select => match hello::database(args) {
             Some(db) => Queued::Select(db),
             // The server says what is wrong with it.
             None => Queued::AsItIs,
@@ -505,13 +519,12 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         Local::Quit
         | Local::Auth
         | Local::Hello
-        | Local::ClientSetName
-        | Local::ClientGetName
-        | Local::ClientSetInfo
-        | Local::ClientId
+        | Local::Reset
+        | Local::Role
+        | Local::WhoAmI
+        | Local::Client(_)
         | Local::ClientUnblock
         | Local::ClusterKeySlot
-        | Local::AclWhoAmI
         | Local::Accept => Queued::Here,
     }
 }
@@ -538,6 +551,12 @@ const UNFRAMED: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE",
     "CLIENT|REPLY",
+    "CLIENT|TRACKING",
+    // All workers are asked.
+    "CLIENT|LIST",
+    "CLIENT|KILL",
+    "CLIENT|PAUSE",
+    "CLIENT|UNPAUSE",
     "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",

@@ -6,6 +6,7 @@ use super::{
     blocking::Blocked,
     class::Class,
     client::{AHEAD, Client, End, Event},
+    client_reply::Replies,
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
@@ -77,7 +78,7 @@ pub(super) struct State {
     /// The cluster's place in the snapshot.
     pub cluster: usize,
     pub who: Who,
-    pub name: Vec<u8>,
+    pub replies: Replies,
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
@@ -119,6 +120,7 @@ pub async fn serve(
         };
     }
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
+    client.card_mut().born_us = hub.now_us();
     hub.register(&client);
     client.charge(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
@@ -133,7 +135,7 @@ pub async fn serve(
             class: Class::default(),
             cluster,
             who,
-            name: Vec::new(),
+            replies: Replies::default(),
             pickers,
             pinned: None,
             blocked: None,
@@ -255,6 +257,7 @@ impl Session {
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
             self.state.let_go();
+            client.card_mut().class = self.state.class;
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();

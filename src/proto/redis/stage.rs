@@ -7,6 +7,7 @@ use super::{
     duty,
     hub::{Hub, Parts},
     multi::Rules,
+    peers::Peers,
     session::{self, Settings},
     table::Commands,
 };
@@ -109,6 +110,7 @@ impl Stage {
             library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
+            peers: Peers::none(),
             audience: Arc::new(Audience::new(1)),
         });
         let stage = Self {

@@ -3,6 +3,7 @@
 use super::{
     args::{Args, Span},
     hub::{Hub, Parts},
+    peers::Peers,
 };
 use crate::{
     net::{memory::Memory, spawn::Spawn},
@@ -51,6 +52,7 @@ pub(super) fn hub() -> Rc<Hub> {
         library: Arc::default(),
         seed: 1,
         ids: Arc::default(),
+        peers: Peers::none(),
         audience: Arc::default(),
     })
 }

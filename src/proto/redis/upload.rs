@@ -48,6 +48,9 @@ impl Scene<'_> {
         if !fits || self.kind_of(command, args) != command.kind {
             return None;
         }
+        if self.must_pause(command) {
+            return Some(Flow::Hold);
+        }
         let shard = route::shard_of(self.cluster, key);
         if let Err(flow) = self.pin(shard) {
             if flow == Flow::Hold {
@@ -117,6 +120,7 @@ impl Scene<'_> {
                 self.refuse(upload.access, |out| reply::upload_lost(out, name));
             }
         }
+        self.request_is_over();
         Ok(taken)
     }
 

@@ -157,6 +157,16 @@ fn enter(
     state.who = who;
 }
 
+/// The session is whose it was at first.
+pub(super) fn leave(scene: &mut Scene<'_>) {
+    let (open, who) = at_first(scene.settings);
+    let cluster = who.user.as_ref().and_then(|user| user.cluster);
+    let cluster = cluster.unwrap_or(scene.settings.cluster);
+    scene.is_stale |= scene.state.cluster != cluster;
+    scene.state.cluster = cluster;
+    (scene.state.authenticated, scene.state.who) = (open, who);
+}
+
 fn rejected(scene: &Scene<'_>) {
     if let Some(metrics) = scene.hub.metrics.listeners.get(scene.settings.listener) {
         metrics.rejected_auth.add(1);
