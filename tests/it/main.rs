@@ -42,6 +42,7 @@ mod redis_hostile;
 mod redis_local;
 mod redis_multi;
 mod redis_order;
+mod redis_pubsub;
 mod redis_reads;
 mod redis_rogue;
 mod redis_route;

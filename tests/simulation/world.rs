@@ -148,6 +148,7 @@ impl World {
             library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
+            audience: Arc::default(),
         });
         let settings = Settings {
             listener: 0,

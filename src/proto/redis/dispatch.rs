@@ -9,12 +9,13 @@ use super::{
     flags::flag,
     forms,
     frame::{DecodeError, Decoder, Frame, Limits},
+    gather::Gather,
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
     local, reply, route, scripts,
     session::{PICKERS, Settings, State},
-    split,
+    split, subscribe,
     table::{Command, Commands, FanOut, Kind, Local, Step},
     tally::requests,
     upstream::Upstream,
@@ -124,6 +125,11 @@ impl<'a> Scene<'a> {
                 _ => reply::wrong_arity(out, command.name),
             });
         }
+        if self.client.is_subscribed()
+            && let Some(flow) = subscribe::while_subscribed(self, command, args)
+        {
+            return flow;
+        }
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
@@ -148,6 +154,7 @@ impl<'a> Scene<'a> {
             }
             Kind::Wait => self.wait(command, args),
             Kind::Transaction(step) => self.step(step, args),
+            Kind::PubSub(what) => subscribe::run(self, what, command, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Script(script) => scripts::run(self, command, script, args),
@@ -274,6 +281,17 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open(bytes);
         Entry::new(owner, seq, access, self.now_us).at_primary(at_primary)
+    }
+
+    /// Forwards a write unchanged whose reply `gather` makes the client's.
+    pub(super) fn send_gathered(&mut self, gather: Gather, shard: usize, frame: &[u8]) -> Flow {
+        let access = Access::Write;
+        let Some(upstream) = self.upstream(shard, access, true) else {
+            return self.refuse(access, |out| self.unserved(shard, access, true, out));
+        };
+        let owner = Owner::Client(Rc::clone(self.client));
+        let seq = self.client.open_gather(gather, frame.len());
+        self.send_on(upstream, Entry::new(owner, seq, access, self.now_us), frame)
     }
 
     /// Sends a request unchanged over that connection.

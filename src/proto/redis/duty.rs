@@ -7,6 +7,7 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
+    pubsub,
     upstream::Phase,
 };
 use crate::{
@@ -38,6 +39,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_drained(hub);
         hub.rested.sweep(now_us);
         hub.sweep_rare(now_us);
+        pubsub::tick(hub, now_us);
         ask_commands(hub, now_us);
     }
     hold_back(hub);
@@ -62,6 +64,7 @@ pub fn gates_changed(hub: &Rc<Hub>) {
         }
     }
     close_drained(hub);
+    pubsub::gates_changed(hub);
 }
 
 /// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.

@@ -1,7 +1,7 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{cursor::Cursor, reply, scan::Scanner, wire};
+use super::{cursor::Cursor, reply, scan::Scanner, subscribe::Published, wire};
 
 /// What is collected for one request.
 #[derive(Debug)]
@@ -55,13 +55,15 @@ pub(super) enum Merge {
     And,
     /// SCRIPT KILL: the reply of one that did it; the others had nothing to do.
     OneSucceeds,
+    /// PUBLISH: the number of receivers, as we know it.
+    Published(Published),
 }
 
 impl Gather {
     /// Waits for `parts` replies.
     pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
-            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk | Merge::Published(_) => 0,
             _ => usize::from(parts),
         };
         let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
@@ -118,7 +120,9 @@ impl Gather {
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
             Merge::ByPosition { .. } | Merge::Concat | Merge::And => bytes.starts_with(b"*"),
-            Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::Published(_) => {
+                integer(bytes).is_some()
+            }
             Merge::Info { .. } => bytes.starts_with(b"$"),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
             Merge::AllSucceed | Merge::OneSucceeds => true,
@@ -144,6 +148,7 @@ impl Gather {
         match &self.merge {
             Merge::ByPosition { order, .. } => by_position(order, &self.kept, out),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
+            Merge::Published(published) => wire::integer(out, published.receivers(self.sum)),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),

@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+pub mod audience;
 mod block;
 mod blocking;
 mod class;
@@ -22,6 +23,7 @@ mod fuzz_requests;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gather;
+mod glob;
 mod handshake;
 pub mod hub;
 mod info;
@@ -32,6 +34,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+mod message;
 pub mod multi;
 mod names;
 mod options;
@@ -39,6 +42,7 @@ mod outbox;
 mod perfect;
 mod pin;
 pub mod probe;
+mod pubsub;
 mod relay;
 mod reply;
 mod route;
@@ -49,11 +53,14 @@ pub mod spec;
 mod split;
 #[cfg(test)]
 mod stage;
+mod subscribe;
 pub mod table;
 mod table_data;
 mod tally;
+mod tap;
 #[cfg(test)]
 mod testing;
+mod topics;
 mod tree;
 mod turn;
 mod upload;

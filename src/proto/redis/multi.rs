@@ -14,7 +14,7 @@ use super::{
     flags::flag,
     frame::{Decoder, Frame, Limits},
     keys, local, reply, route,
-    table::{Command, Kind, Local, Script, Step},
+    table::{Command, Kind, Local, PubSub, Script, Step},
     upstream::Upstream,
 };
 use crate::policy::access::Access;
@@ -213,6 +213,11 @@ impl Scene<'_> {
             Kind::FanOut(_) | Kind::Script(_) => {
                 refuse(&|out| reply::spans_shards(out, command.name))
             }
+            Kind::PubSub(PubSub::Publish(_)) => {
+                let channel = args.get(1).unwrap_or_default();
+                Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
+            }
+            Kind::PubSub(_) => Ok((None, Queued::Here)),
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),

@@ -12,6 +12,7 @@ use super::{
     lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
+    pubsub,
     relay::Own,
     reply,
     upload::{STREAM_FROM, Upload},
@@ -371,6 +372,7 @@ impl Drop for Guard {
                 upstream.end_if_owned_by(&self.client);
             }
         }
+        pubsub::leave(&self.hub, &self.client);
         self.client.close(&self.hub);
         self.hub.unregister(self.client.id);
     }

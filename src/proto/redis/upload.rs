@@ -40,8 +40,8 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        let queued = self.state.transaction.is_some();
-        if !fits || queued || self.kind_of(command, args) != command.kind {
+        let other = self.state.transaction.is_some() || self.client.is_subscribed();
+        if !fits || other || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);

@@ -304,6 +304,8 @@ impl Upstream {
             .borrow_mut()
             .outbox
             .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        // Its client is not silent.
+        self.heard_now(hub.now_us());
         self.schedule();
     }
 
