@@ -159,6 +159,9 @@ pub struct Route {
     pub methods: Vec<http::Method>,
     /// All of them; `None` is any value.
     pub headers: Vec<(http::HeaderName, Option<http::HeaderValue>)>,
+    /// Of redis: how the key begins, and whether the backends get it without that.
+    pub key_prefix: Option<String>,
+    pub strip: bool,
     /// Index into [`Config::clusters`].
     pub cluster: usize,
 }
@@ -261,11 +264,35 @@ pub struct RedisListener {
     pub deny: Vec<String>,
     /// A request for another shard waits for the replies before it; default false.
     pub strict_order: bool,
+    /// Who may come in beside whoever has the password; default nobody.
+    pub users: Vec<RedisUser>,
+    /// The backends say who may come in.
+    pub passthrough: bool,
     pub multi: Multi,
     /// Requests in one transaction; default 1,000,000.
     pub multi_max_commands: u32,
     /// Bytes of requests in one transaction; default 1 GiB.
     pub multi_max_bytes: u64,
+}
+
+/// One of `redis.users`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisUser {
+    pub name: String,
+    /// None only for `default`, which everybody is then.
+    pub passwords: Vec<Secret>,
+    /// Upper case, `CONFIG|GET` for one subcommand, `@READ` for a category; empty: all.
+    pub commands: Vec<String>,
+    /// Likewise.
+    pub deny: Vec<String>,
+    /// Commands allowed in spite of being refused by default.
+    pub allow: Vec<String>,
+    /// Empty: any key.
+    pub key_prefixes: Vec<String>,
+    /// Index into [`Config::clusters`]; `None`: the listener's.
+    pub cluster: Option<usize>,
+    /// Who we are to the backends on its behalf; `None`: as the cluster says.
+    pub upstream: Option<Credentials>,
 }
 
 /// Where a transaction is kept until EXEC.
@@ -418,6 +445,7 @@ impl Listener {
     pub fn clusters(&self) -> Vec<usize> {
         let mut clusters: Vec<usize> = self.routes.iter().map(|route| route.cluster).collect();
         clusters.push(self.cluster);
+        clusters.extend(self.redis.users.iter().filter_map(|user| user.cluster));
         clusters.sort_unstable();
         clusters.dedup();
         clusters

@@ -155,6 +155,9 @@ impl World {
             name: "sim".into(),
             cluster: 0,
             password: None,
+            users: Vec::new(),
+            passthrough: false,
+            routes: Vec::new(),
             max_bulk: 1024 * 1024,
             limits: Limits {
                 output: 64 * 1024 * 1024,

@@ -9,9 +9,11 @@ mod http;
 mod limits;
 mod listener;
 mod probe;
+mod routes;
 mod shard;
 mod sticky;
 mod tls;
+mod users;
 
 use super::{
     Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Secret, Shutdown,

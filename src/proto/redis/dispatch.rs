@@ -32,6 +32,15 @@ pub(super) struct Scene<'a> {
     pub client: &'a Rc<Client>,
     pub cluster: &'a Cluster,
     pub commands: &'a Commands,
+    /// All clusters of the snapshot.
+    pub clusters: &'a [Arc<Cluster>],
+    /// The commands of each route's cluster.
+    pub tables: &'a [Rc<Commands>],
+    /// The user has changed, and with it the cluster or the connections: what follows needs a scene
+    /// of its own.
+    pub is_stale: bool,
+    /// The user may do what this request says: its keys are not as it said them any more.
+    pub is_checked: bool,
     pub settings: &'a Settings,
     pub state: &'a mut State,
     pub now_us: u64,
@@ -83,10 +92,19 @@ impl<'a> Scene<'a> {
         }
         let mut frame = Vec::new();
         inline::to_resp(&args, &mut frame);
+        self.frame_as(frame, |scene, args| scene.request(args))
+    }
+
+    /// A request that we have written ourselves, for the cluster at hand.
+    pub(super) fn frame(&mut self, frame: Vec<u8>) -> Flow {
+        self.frame_as(frame, |scene, args| scene.in_cluster(args))
+    }
+
+    fn frame_as(&mut self, frame: Vec<u8>, run: impl Fn(&mut Self, Args<'_>) -> Flow) -> Flow {
         let mut decoder = Decoder::default();
         let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
         let flow = match decoder.decode(&frame, &limits) {
-            Ok(Frame::Request(_)) => self.request(Args { frame: &frame, spans: decoder.spans() }),
+            Ok(Frame::Request(_)) => run(self, Args { frame: &frame, spans: decoder.spans() }),
             _ => Flow::Continue,
         };
         if let Some(big) = self.big.take() {
@@ -97,6 +115,14 @@ impl<'a> Scene<'a> {
 
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
+        if !self.settings.routes.is_empty() {
+            return self.routed(args);
+        }
+        self.in_cluster(args)
+    }
+
+    /// A request for the cluster at hand.
+    pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
         if self.cluster.dedicated.always && self.relays() {
             return self.relay(args);
         }
@@ -124,6 +150,12 @@ impl<'a> Scene<'a> {
                 Kind::Transaction(Step::Exec) => reply::exec_arity(out),
                 _ => reply::wrong_arity(out, command.name),
             });
+        }
+        if self.state.who.user.is_some()
+            && !self.is_checked
+            && let Some(flow) = self.is_refused(command, args)
+        {
+            return flow;
         }
         if self.client.is_subscribed()
             && let Some(flow) = subscribe::while_subscribed(self, command, args)
@@ -170,7 +202,7 @@ impl<'a> Scene<'a> {
         if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
             return Kind::Disabled;
         }
-        if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
+        if self.is_allowed(command) {
             return allowed(command, args);
         }
         command.kind
@@ -417,7 +449,9 @@ impl<'a> Scene<'a> {
         }
         let denied = |word: &String| word.as_bytes().eq_ignore_ascii_case(name);
         let mut refused = Vec::new();
-        if self.settings.deny.iter().any(denied) {
+        if self.state.who.user.as_ref().is_some_and(|user| user.refuses_unknown(name)) {
+            reply::may_not_run(&mut refused, &reply::printable(name));
+        } else if self.settings.deny.iter().any(denied) {
             reply::disabled(&mut refused, &reply::printable(name));
         } else if self.cluster.shards.len() > 1 {
             reply::unknown_command(&mut refused, name);
@@ -494,6 +528,12 @@ impl<'a> Scene<'a> {
             metrics.local.add(1);
         }
         self.client.reply(self.hub, bytes);
+    }
+
+    fn is_allowed(&self, command: &Command) -> bool {
+        let user = self.state.who.user.as_ref();
+        !self.settings.allow.is_empty() && named(&self.settings.allow, command.name)
+            || user.is_some_and(|user| named(&user.allow, command.name))
     }
 
     pub(super) fn count(&self, index: usize) {

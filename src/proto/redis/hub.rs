@@ -5,6 +5,7 @@ use super::{
     audience::Audience,
     class::Class,
     client::Client,
+    identity::Identities,
     lease::Rested,
     library::Library,
     pubsub::PubSub,
@@ -49,6 +50,7 @@ pub struct Hub {
     pub(super) rested: Rested,
     pub(super) scripts: Scripts,
     pub(super) pubsub: PubSub,
+    pub(super) identities: Identities,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -104,6 +106,7 @@ impl Hub {
             rested: Rested::default(),
             scripts: Scripts::new(parts.library),
             pubsub: PubSub::new(parts.audience, clusters),
+            identities: Identities::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -247,17 +250,13 @@ impl Hub {
 
     /// Closes the connections of rare classes that nobody has wanted for a while.
     pub(super) fn sweep_rare(&self, now_us: u64) {
-        let mut idle = Vec::new();
-        self.rare.borrow_mut().retain(|_, upstream| {
-            let goes = upstream.is_idle(now_us, RARE_US);
-            if goes {
-                idle.push(Rc::clone(upstream));
-            }
-            !goes
-        });
+        let is_idle = |upstream: &&Rc<Upstream>| upstream.is_idle(now_us, RARE_US);
+        let idle: Vec<_> = self.rare.borrow().values().filter(is_idle).map(Rc::clone).collect();
         for upstream in idle {
+            self.retire(&upstream);
             upstream.end(Phase::Released, "not wanted for a while");
         }
+        self.identities.sweep(self);
     }
 
     /// A connection for one session.

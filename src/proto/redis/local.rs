@@ -10,6 +10,7 @@ use super::{
     gather::Merge,
     reply,
     table::Local,
+    users::{self, LogIn},
     wire,
 };
 use crate::policy::{access::Access, slot::slot};
@@ -51,6 +52,10 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
             scene.say(|out| wire::integer(out, i64::from(slot)))
         }
         Local::Unwatch => scene.unwatch(args),
+        Local::AclWhoAmI => {
+            let name = scene.state.who.name.clone();
+            scene.say(|out| wire::bulk(out, &name))
+        }
         Local::Accept => fixed(scene, reply::OK),
     }
 }
@@ -94,35 +99,15 @@ fn auth(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
         (Some(user), Some(password), 3) => (user, password),
         _ => return fixed(scene, reply::SYNTAX),
     };
-    if scene.settings.password.is_none() && args.len() == 2 {
+    if users::is_open(scene.settings) && args.len() == 2 {
         return fixed(scene, reply::AUTH_WITHOUT_PASSWORD);
     }
-    if log_in(scene, user, password) {
-        fixed(scene, reply::OK)
-    } else {
-        fixed(scene, reply::WRONG_PASS)
+    match users::log_in(scene, user, password) {
+        LogIn::Right => fixed(scene, reply::OK),
+        LogIn::Wrong => fixed(scene, reply::WRONG_PASS),
+        LogIn::Refused(words) => fixed(scene, &words),
+        LogIn::Later => Flow::Hold,
     }
-}
-
-/// True when that is the listener's user and password; without a password any will do, as for
-/// Redis's `nopass` user.
-pub(super) fn log_in(scene: &mut Scene<'_>, user: &[u8], password: &[u8]) -> bool {
-    let right = user == b"default"
-        && scene
-            .settings
-            .password
-            .as_ref()
-            .is_none_or(|expected| equal_in_constant_time(expected.as_bytes(), password));
-    if right {
-        scene.state.authenticated = true;
-    } else if let Some(metrics) = scene.hub.metrics.listeners.get(scene.settings.listener) {
-        metrics.rejected_auth.add(1);
-    }
-    right
-}
-
-fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`. Version 3 is refused in words on which
@@ -140,8 +125,11 @@ fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
         if word.eq_ignore_ascii_case(b"AUTH")
             && let (Some(user), Some(password)) = (args.get(at + 1), args.get(at + 2))
         {
-            if !log_in(scene, user, password) {
-                return fixed(scene, reply::WRONG_PASS);
+            match users::log_in(scene, user, password) {
+                LogIn::Right => {}
+                LogIn::Wrong => return fixed(scene, reply::WRONG_PASS),
+                LogIn::Refused(words) => return fixed(scene, &words),
+                LogIn::Later => return Flow::Hold,
             }
             at += 3;
         } else if word.eq_ignore_ascii_case(b"SETNAME")

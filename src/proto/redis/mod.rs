@@ -26,6 +26,7 @@ mod gather;
 mod glob;
 mod handshake;
 pub mod hub;
+mod identity;
 mod info;
 pub mod inline;
 pub mod keys;
@@ -65,8 +66,10 @@ mod tree;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod users;
 pub mod wait;
 mod waiting;
 mod wire;
 
 pub use reply::refused;
+pub use route::Route;

@@ -13,7 +13,9 @@ use super::{
     entry::{Entry, Owner},
     flags::flag,
     frame::{Decoder, Frame, Limits},
-    keys, local, reply, route,
+    keys,
+    library::{self, Sha},
+    local, reply, route, scripts,
     table::{Command, Kind, Local, PubSub, Script, Step},
     upstream::Upstream,
 };
@@ -53,6 +55,8 @@ pub(super) struct Transaction {
     /// Requests that we answer ourselves, by their place.
     locals: Vec<(usize, Vec<u8>)>,
     selects: Vec<(usize, u8)>,
+    /// Those that are called by name: the server is told them first.
+    scripts: Vec<Sha>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,13 +88,14 @@ impl Transaction {
             dirty: false,
             locals: Vec::new(),
             selects: Vec::new(),
+            scripts: Vec::new(),
         }
     }
 
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
         let locals = self.locals.iter().map(|(_, frame)| frame.capacity() + LOCAL);
-        self.queue.capacity() + locals.sum::<usize>()
+        self.queue.capacity() + locals.sum::<usize>() + self.scripts.len() * size_of::<Sha>()
     }
 
     fn place(&self) -> usize {
@@ -152,11 +157,22 @@ impl Scene<'_> {
         if command.flags & flag::NO_MULTI != 0 {
             return self.spoil(|out| out.extend_from_slice(reply::NO_MULTI));
         }
+        if !self.is_checked
+            && let Some(text) = self.refusal(command, args)
+        {
+            return self.spoil(|out| out.extend_from_slice(&text));
+        }
         if self.out_of_memory {
             return self.spoil(|out| out.extend_from_slice(reply::OUT_OF_MEMORY));
         }
         match self.admit(command, args) {
-            Ok((shard, queued)) => self.enqueue(shard, queued, args),
+            Ok((shard, queued)) => {
+                if command.kind == Kind::Script(Script::EvalSha) {
+                    let sha = args.get(1).and_then(library::parse);
+                    self.state.transaction.iter_mut().for_each(|open| open.scripts.extend(sha));
+                }
+                self.enqueue(shard, queued, args)
+            }
             Err(text) => self.spoil(|out| out.extend_from_slice(&text)),
         }
     }
@@ -218,6 +234,10 @@ impl Scene<'_> {
                 Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
             }
             Kind::PubSub(_) => Ok((None, Queued::Here)),
+            // What follows in it would be another user's.
+            Kind::Local(Local::Auth | Local::Hello) if self.has_users() => {
+                refuse(&|out| reply::not_in_multi(out, command.name))
+            }
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),
@@ -326,6 +346,7 @@ impl Scene<'_> {
         });
         self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
+        open.scripts.iter().for_each(|sha| scripts::go_ahead(self.hub, &upstream, *sha));
         let (requests, mut bytes) = (open.requests, open.queue);
         bytes.extend_from_slice(EXEC);
         let ends = self.ends(open.locals, open.selects);
@@ -440,7 +461,7 @@ impl Scene<'_> {
     }
 
     /// Refuses a request: EXEC will be refused too.
-    fn spoil(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+    pub(super) fn spoil(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
         if let Some(open) = &mut self.state.transaction {
             open.dirty = true;
             open.queue = Vec::new();
@@ -490,6 +511,7 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::ClientId
         | Local::ClientUnblock
         | Local::ClusterKeySlot
+        | Local::AclWhoAmI
         | Local::Accept => Queued::Here,
     }
 }

@@ -43,7 +43,9 @@ impl Scene<'_> {
     pub(super) fn pin(&mut self, shard: usize) -> Result<(), Flow> {
         if let Some(pinned) = &self.state.pinned {
             let keeps = pinned.lease.watches || pinned.in_multi;
-            if pinned.shard == shard && (keeps || !pinned.lease.upstream().has_ended()) {
+            let own = pinned.lease.upstream();
+            let here = pinned.shard == shard && own.cluster == self.cluster.id;
+            if here && (keeps || !own.has_ended()) {
                 return Ok(());
             }
             if keeps {
@@ -73,7 +75,8 @@ impl Scene<'_> {
     pub(super) fn own(&self, shard: usize) -> Option<Rc<Upstream>> {
         let pinned = self.state.pinned.as_deref()?;
         let upstream = pinned.lease.upstream();
-        (pinned.shard == shard && !upstream.has_ended()).then(|| Rc::clone(upstream))
+        let own = pinned.shard == shard && upstream.cluster == self.cluster.id;
+        (own && !upstream.has_ended()).then(|| Rc::clone(upstream))
     }
 
     /// The session's own connection, which SELECT is to take to another database as well: then it

@@ -52,6 +52,14 @@ pub(super) const OTHER_KIND: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const MAY_NOT_TOUCH: &[u8] =
+    b"-NOPERM this user has no permissions to access one of the keys used as arguments\r\n";
+pub(super) const TOO_MANY_USERS: &[u8] =
+    b"-ERR sluice: too many users at once, try again later\r\n";
+pub(super) const SEVERAL_CLUSTERS: &[u8] =
+    b"-CROSSSLOT sluice: the keys in the request belong to several clusters\r\n";
+pub(super) const TRANSACTION_ROUTE: &[u8] =
+    b"-CROSSSLOT sluice: transactions are for keys of the route without match\r\n";
 pub(super) const ZERO: &[u8] = b":0\r\n";
 pub(super) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 pub(super) const UNBLOCK_REASON: &[u8] =
@@ -233,6 +241,13 @@ pub(super) fn no_such_command(out: &mut Vec<u8>, args: super::args::Args<'_>) {
 /// A command that a later version has.
 pub(super) fn not_yet(out: &mut Vec<u8>, command: &str) {
     error(out, &format!("sluice: '{command}' is not supported yet"));
+}
+
+/// Redis's words for a command that a user may not run.
+pub(super) fn may_not_run(out: &mut Vec<u8>, command: &str) {
+    let name = command.to_ascii_lowercase();
+    let text = format!("NOPERM this user has no permissions to run the '{name}' command");
+    raw_error(out, text.as_bytes());
 }
 
 /// A command that is refused by default or by the configuration.

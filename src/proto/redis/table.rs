@@ -184,6 +184,7 @@ pub enum Local {
     ClientId,
     ClientUnblock,
     ClusterKeySlot,
+    AclWhoAmI,
     Unwatch,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING,
     /// CLIENT NO-EVICT, CLIENT NO-TOUCH).

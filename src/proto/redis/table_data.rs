@@ -69,7 +69,7 @@ pub(super) static COMMANDS: &[Command] = &[
     row("ACL|SAVE", 2, ADMIN | NOSCRIPT | LOADING | STALE, 0, DISABLED, &[]),
     row("ACL|SETUSER", -3, ADMIN | NOSCRIPT | LOADING | STALE, 0, DISABLED, &[]),
     row("ACL|USERS", 2, ADMIN | NOSCRIPT | LOADING | STALE, 0, NOT_YET, &[]),
-    row("ACL|WHOAMI", 2, NOSCRIPT | LOADING | STALE, 0, NOT_YET, &[]),
+    row("ACL|WHOAMI", 2, NOSCRIPT | LOADING | STALE, 0, Kind::Local(Local::AclWhoAmI), &[]),
     row("APPEND", 3, WRITE | DENYOOM | FAST, g::STRING, KEYED, &[at(1, RW | INSERT)]),
     row("ARCOUNT", 2, READONLY | FAST, g::ARRAY, KEYED, &[at(1, RO | ACCESS)]),
     row("ARDEL", -3, WRITE | FAST, g::ARRAY, KEYED, &[at(1, RW | DELETE)]),

@@ -41,7 +41,11 @@ impl Scene<'_> {
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
         let other = self.state.transaction.is_some() || self.client.is_subscribed();
-        if !fits || other || self.kind_of(command, args) != command.kind {
+        let user = self.state.who.user.as_ref();
+        let refused = user.is_some_and(|user| user.refuses(command, args).is_some());
+        // Where a route leads is looked up when all is there.
+        let fits = fits && !other && !refused && self.settings.routes.is_empty();
+        if !fits || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
