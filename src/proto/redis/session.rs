@@ -155,7 +155,9 @@ pub async fn serve(
         look: None,
         full: false,
     };
-    session.batch();
+    if session.is_apart() {
+        session.batch();
+    }
     loop {
         match session.next_event().await {
             Event::End(end) => return end,
@@ -203,6 +205,13 @@ struct Guard {
 }
 
 impl Session {
+    /// Whether the cluster gives each client connections of its own: one is opened when it comes.
+    fn is_apart(&self) -> bool {
+        let mut topology = self.guard.hub.topology();
+        let cluster = topology.snapshot().clusters.get(self.settings.cluster);
+        cluster.is_some_and(|cluster| cluster.dedicated.always)
+    }
+
     async fn next_event(&mut self) -> Event {
         std::future::poll_fn(|cx| {
             if self.state.waiting.poll(cx).is_ready() {
@@ -254,6 +263,7 @@ impl Session {
         if self.state.blocked.as_ref().is_some_and(|blocked| blocked.is_done()) {
             self.state.blocked = None;
         }
+        self.state.own.blocks &= !client.is_settled();
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
             self.state.let_go();
@@ -363,7 +373,8 @@ impl Session {
         if self.state.eof && !self.state.waiting.is_pending() {
             client.close_after_replies(End::Client);
         }
-        let apart = self.state.pinned.is_some() || self.state.blocked.is_some();
+        let waits = self.state.blocked.is_some() || self.state.own.blocks;
+        let apart = self.state.pinned.is_some() || waits;
         if flow == Flow::Hold || apart {
             // The session is to be told when nothing is under way.
             client.has_room();
