@@ -266,13 +266,13 @@ pub struct RedisListener {
     pub users: Vec<RedisUser>,
     /// The backends say who may come in.
     pub passthrough: bool,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
     pub multi: Multi,
     /// Requests in one transaction; default 1,000,000.
     pub multi_max_commands: u32,
     /// Bytes of requests in one transaction; default 1 GiB.
     pub multi_max_bytes: u64,
-    /// A request for another shard waits for the replies before it; default false.
-    pub strict_order: bool,
 }
 
 /// One of `redis.users`.

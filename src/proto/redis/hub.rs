@@ -2,11 +2,13 @@
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
 use super::{
+    audience::Audience,
     class::Class,
     client::Client,
     identity::Identities,
     lease::Rested,
     library::Library,
+    pubsub::PubSub,
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -48,6 +50,7 @@ pub struct Hub {
     pub(super) rested: Rested,
     pub(super) scripts: Scripts,
     pub(super) identities: Identities,
+    pub(super) pubsub: PubSub,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -82,6 +85,8 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 impl Hub {
@@ -101,6 +106,7 @@ impl Hub {
             rested: Rested::default(),
             scripts: Scripts::new(parts.library),
             identities: Identities::default(),
+            pubsub: PubSub::new(parts.audience, clusters),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),

@@ -16,7 +16,7 @@ use super::{
     keys,
     library::{self, Sha},
     local, reply, route, scripts,
-    table::{Command, Kind, Local, Script, Step},
+    table::{Command, Kind, Local, PubSub, Script, Step},
     upstream::Upstream,
 };
 use crate::policy::access::Access;
@@ -206,6 +206,7 @@ impl Scene<'_> {
             Kind::Keyed
             | Kind::Split(_)
             | Kind::NotYet
+            | Kind::Wait
             | Kind::Script(Script::Eval | Script::EvalSha | Script::Function) => {
                 if command.one_shard_only && !one_shard {
                     let name = args.get(0).unwrap_or_default();
@@ -232,6 +233,11 @@ impl Scene<'_> {
             Kind::Local(Local::Auth | Local::Hello) if self.has_users() => {
                 refuse(&|out| reply::not_in_multi(out, command.name))
             }
+            Kind::PubSub(PubSub::Publish(_)) => {
+                let channel = args.get(1).unwrap_or_default();
+                Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
+            }
+            Kind::PubSub(_) => Ok((None, Queued::Here)),
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),
@@ -310,6 +316,7 @@ impl Scene<'_> {
             }
             (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
+                self.state.written.note(shard, &own.backend);
                 self.exec_own(&own, args)
             }
             _ => self.exec_lost(),
@@ -337,6 +344,7 @@ impl Scene<'_> {
         let upstream = self.own(shard).unwrap_or_else(|| {
             self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
         });
+        self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
         open.scripts.iter().for_each(|sha| scripts::go_ahead(self.hub, &upstream, *sha));
         let (requests, mut bytes) = (open.requests, open.queue);
@@ -530,6 +538,7 @@ const UNFRAMED: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE",
     "CLIENT|REPLY",
+    "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",
 ];

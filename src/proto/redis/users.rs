@@ -8,7 +8,9 @@ use super::{
     dispatch::{Flow, Scene},
     flags::{flag, spec_flag},
     identity::{self, Identity, Verdict},
-    keys, reply,
+    keys,
+    relay::Own,
+    reply,
     table::Command,
 };
 use crate::topology::Credentials;
@@ -88,7 +90,8 @@ pub(super) fn is_open(settings: &super::session::Settings) -> bool {
 /// Lets a client in as `name`, when the password is right. Without any password at the listener any
 /// will do, as for Redis's `nopass` user.
 pub(super) fn log_in(scene: &mut Scene<'_>, name: &[u8], password: &[u8]) -> LogIn {
-    if scene.state.pinned.is_some() && !scene.client.is_settled() {
+    // Its own connections may have to go.
+    if (scene.has_users() || scene.state.pinned.is_some()) && !scene.client.is_settled() {
         scene.client.wait_for_all();
         return LogIn::Later;
     }
@@ -145,6 +148,7 @@ fn enter(
     if (state.class.identity, state.cluster) != (number, cluster) {
         // What is under way is on other connections.
         state.let_go();
+        state.own = Own::default();
         scene.client.wait_for_all();
         scene.is_stale = true;
     }
