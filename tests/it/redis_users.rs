@@ -33,7 +33,7 @@ fn log_in(sluice: &Sluice, user: &str, password: &str) -> Conn {
 }
 
 const USERS: &str = "redis: { users: [\
-    { name: app, password: \"${APP}\", passwords: [canary-of-before], key_prefixes: ['app:', '{app}'] }, \
+    { name: app, password: canary-of-the-app, passwords: [canary-of-before], key_prefixes: ['app:', '{app}'] }, \
     { name: reader, password: canary-of-the-reader, commands: ['@read', 'SET', 'acl|whoami'], deny: [KEYS] }, \
     { name: other, password: canary-of-the-other, cluster: two, allow: ['CONFIG|RESETSTAT'] }] }";
 

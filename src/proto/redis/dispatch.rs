@@ -17,7 +17,7 @@ use super::{
     local, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split, subscribe,
-    table::{Command, Commands, FanOut, Kind, Local, Step},
+    table::{Command, Commands, FanOut, Kind, Local, PubSub, Step},
     tally::requests,
     upstream::Upstream,
 };
@@ -199,6 +199,12 @@ impl<'a> Scene<'a> {
             }
             Kind::Wait => self.wait(command, args),
             Kind::Transaction(step) => self.step(step, args),
+            // Subscribers share connections, which are the cluster's own.
+            Kind::PubSub(what)
+                if self.state.class.identity != 0 && !matches!(what, PubSub::Publish(_)) =>
+            {
+                self.say(|out| reply::not_yet(out, command.name))
+            }
             Kind::PubSub(what) => subscribe::run(self, what, command, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),

@@ -54,7 +54,9 @@ impl Own {
 impl Scene<'_> {
     /// Whether its requests go on as they are.
     pub(super) fn relays(&self) -> bool {
-        self.cluster.dedicated.always && self.cluster.shards.len() == 1
+        // What passes as it is, is not looked at: not where users have rules.
+        let open = !self.has_users() && self.settings.routes.is_empty();
+        self.cluster.dedicated.always && self.cluster.shards.len() == 1 && open
     }
 
     /// The connection of a client that has just come, if one can be had at once.
