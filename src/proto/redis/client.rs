@@ -412,19 +412,9 @@ impl Client {
         self.inner.borrow().charged
     }
 
-    /// Bytes of replies held for this client.
-    pub(super) fn owed(&self) -> usize {
-        self.inner.borrow().line.held()
-    }
-
     /// Microseconds of silence after which it is closed; 0: never.
     pub fn idle_limit_us(&self) -> u64 {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// Microseconds for which others may wait behind a reply that it does not read.
-    pub(super) fn grace_us(&self) -> u64 {
-        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
     }
 
     /// When it last sent something, if nothing of it is under way and it waits for no messages.

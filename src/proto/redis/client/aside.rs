@@ -81,4 +81,14 @@ impl Client {
             inner.wake();
         }
     }
+
+    /// Bytes of replies held for this client.
+    pub(in crate::proto::redis) fn owed(&self) -> usize {
+        self.inner.borrow().line.held()
+    }
+
+    /// Microseconds for which others may wait behind a reply that it does not read.
+    pub(in crate::proto::redis) fn grace_us(&self) -> u64 {
+        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
+    }
 }
