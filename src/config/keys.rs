@@ -339,6 +339,24 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "Commands allowed in spite of being refused by default: DEBUG, \"CONFIG|SET\".",
         ),
         key("deny", Kind::List(&Kind::Command, MAX_COMMANDS), "", "Commands refused, likewise."),
+        key(
+            "slow_client_grace",
+            up_to(HOUR),
+            "1s",
+            "How long others wait behind the reply to a client that does not read it, before it is closed.",
+        ),
+        key(
+            "split_writes",
+            Kind::Switch,
+            "true",
+            "Whether MSET, DEL and UNLINK over several shards are split; false: CROSSSLOT.",
+        ),
+        key(
+            "mget_partial",
+            choice(words::MGET_WORDS),
+            "fail",
+            "What MGET answers when a shard fails; embed: its error in the place of each of its keys.",
+        ),
         later("users"),
         later("auth"),
         key(
@@ -356,12 +374,9 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "Bytes of the requests in one transaction.",
         ),
         later("strict_order"),
-        later("split_writes"),
-        later("mget_partial"),
         later("cluster_spoof"),
         later("keyless_shard"),
         later("keys_max"),
-        later("slow_client_grace"),
         later("script_shebang_reads"),
     ],
 };

@@ -79,6 +79,10 @@ pub(super) const SECURE: Words<Secure> =
     &[("auto", Secure::Auto), ("true", Secure::Always), ("false", Secure::Never)];
 pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
 
+/// Whether MGET embeds the error of a shard.
+pub(super) const MGET: Words<bool> = &[("fail", false), ("embed", true)];
+pub(super) const MGET_WORDS: &[&str] = &names::<2, _>(MGET);
+
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);
 

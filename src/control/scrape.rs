@@ -155,6 +155,7 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
         if plane.web.contains(&*cluster.name) {
             for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
                 let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));

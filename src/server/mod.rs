@@ -238,7 +238,10 @@ fn redis_settings(
             output: usize::try_from(redis.client_output_limit).unwrap_or(usize::MAX),
             pipeline: redis.max_pipeline,
             idle: timeouts.unwrap_or_default().client_idle,
+            grace: redis.slow_client_grace,
         },
+        split_writes: redis.split_writes,
+        mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
         multi: Rules {

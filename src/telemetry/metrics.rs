@@ -122,6 +122,7 @@ pub struct ClusterMetrics {
     pub local: Counter,
     pub split: Counter,
     pub stray_replies: Counter,
+    pub stray_pushes: Counter,
     /// Refused because every backend was at its limit.
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.

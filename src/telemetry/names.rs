@@ -88,6 +88,8 @@ metrics! {
         "Requests split over several shards.";
     REDIS_STRAY Counter "sluice_redis_stray_replies_total"
         "Replies that nobody asked for; each closed its connection.";
+    REDIS_PUSHES Counter "sluice_redis_stray_pushes_total"
+        "Pushes of RESP3 on shared connections, which are for nobody; dropped.";
     REDIS_COMMANDS Counter "sluice_redis_commands_total"
         "Requests by command, as named by our table; unknown ones together.";
     BACKEND_UP Gauge "sluice_backend_up" "1 when it takes requests of its role.";

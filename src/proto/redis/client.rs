@@ -40,6 +40,10 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
+    /// A request of it has begun that is neither in its input nor in its line.
+    busy: bool,
+    /// The session is to look around, whatever it waits for.
+    resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -80,6 +84,8 @@ pub enum End {
     Protocol,
     /// It read too slowly: `redis.client_output_limit`.
     OutputLimit,
+    /// Others waited for longer than `redis.slow_client_grace` behind what it did not read.
+    SlowReader,
     /// `limits.memory`.
     Memory,
     /// `timeouts.client_idle`.
@@ -117,6 +123,8 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
+                busy: false,
+                resumed: false,
                 closing: None,
                 end: None,
                 unfinished: false,
@@ -165,7 +173,8 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room(self.limits.pipeline) {
+        let resumed = std::mem::take(&mut inner.resumed);
+        if resumed || inner.stalled && inner.has_room(self.limits.pipeline) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -174,7 +183,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() && !inner.unfinished {
+            if hub.is_draining() && read && input.is_empty() && !inner.busy && !inner.unfinished {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -269,6 +278,18 @@ impl Client {
         inner.line.answer(seq, part, from, bytes);
     }
 
+    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
+    /// turn's list of touched ones, as for [`Self::answer`].
+    pub(super) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_gone() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.push_out(bytes);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();
@@ -316,6 +337,18 @@ impl Client {
     /// A transaction is open from now on, or no longer.
     pub(super) fn set_unfinished(&self, unfinished: bool) {
         self.inner.borrow_mut().unfinished = unfinished;
+    }
+
+    /// Lets its session go on, which waited for room elsewhere.
+    pub(super) fn resume(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.resumed = true;
+        inner.wake();
+    }
+
+    /// Something of it is under way that neither its input nor its line shows, or no longer.
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.inner.borrow_mut().busy = busy;
     }
 
     /// Ends the session once every reply is written; nothing more is read.
@@ -367,6 +400,11 @@ impl Client {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Microseconds for which others may wait behind a reply that it does not read.
+    pub(super) fn grace_us(&self) -> u64 {
+        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// When it last sent something, if nothing of it is under way.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
@@ -401,6 +439,8 @@ pub struct Limits {
     pub pipeline: usize,
     /// Silence after which it is closed; zero: never.
     pub idle: Duration,
+    /// How long others may wait behind its reply while it does not read.
+    pub grace: Duration,
 }
 
 impl Inner {

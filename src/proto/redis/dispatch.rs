@@ -147,7 +147,7 @@ impl<'a> Scene<'a> {
 
     /// What is done with a command here: the listener may allow and deny.
     pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+        if self.is_denied(command) {
             return Kind::Disabled;
         }
         if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
@@ -176,7 +176,8 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn cross_slot(&self) -> Flow {
+    /// Keys lie on several shards.
+    pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
     }
@@ -407,7 +408,12 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    fn count(&self, index: usize) {
+    /// Whether this listener refuses it.
+    pub(super) fn is_denied(&self, command: &Command) -> bool {
+        !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
+    }
+
+    pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
             counter.add(1);

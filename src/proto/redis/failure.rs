@@ -31,6 +31,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     hub.forget_upstream(upstream);
     let (fifo, written) = {
         let mut inner = upstream.inner();
+        inner.feeder.take().iter().for_each(|feeder| feeder.resume());
         (std::mem::take(&mut inner.fifo), inner.outbox.written())
     };
     if let Some(cell) = hub.cell(&upstream.backend) {

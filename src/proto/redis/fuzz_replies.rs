@@ -85,7 +85,10 @@ pub fn gather(data: &[u8]) {
     let [how, parts, number, rest @ ..] = data else { return };
     let parts = u16::from(parts % 8) + 1;
     let merge = match how % 10 {
-        0 => Merge::ByPosition { order: (0..u16::from(*number)).map(|i| i * 7 % parts).collect() },
+        0 => Merge::ByPosition {
+            order: (0..u16::from(*number)).map(|i| i * 7 % parts).collect(),
+            embeds: number % 2 == 1,
+        },
         1 => Merge::Sum,
         2 => Merge::SumOfWrites,
         3 => Merge::AllOk,

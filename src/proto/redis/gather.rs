@@ -23,8 +23,9 @@ pub(super) struct Gather {
 /// How the parts become one reply.
 #[derive(Debug)]
 pub(super) enum Merge {
-    /// MGET: `order[i]` is the part that has the i-th element next.
-    ByPosition { order: Vec<u16> },
+    /// MGET: `order[i]` is the part that has the i-th element next. With `embeds` a part that
+    /// failed is told in the places of its elements.
+    ByPosition { order: Vec<u16>, embeds: bool },
     /// EXISTS, TOUCH, DBSIZE: reads that are added up; any error is the reply.
     Sum,
     /// DEL, UNLINK: writes that are added up.
@@ -75,6 +76,12 @@ impl Gather {
         };
         if let Some(error) = error {
             self.failed += 1;
+            if let (Merge::ByPosition { embeds: true, .. }, Some(kept)) =
+                (&self.merge, self.kept.get_mut(usize::from(part)))
+            {
+                self.kept_bytes += error.len();
+                reply::raw_error(kept, error.trim_ascii_end());
+            }
             if self.error.is_none() {
                 self.error = Some((from.to_owned(), error.trim_ascii_end().to_vec()));
             }
@@ -113,12 +120,14 @@ impl Gather {
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
-        let partial = matches!(self.merge, Merge::Info { .. }) && self.failed < self.parts;
+        let partial =
+            matches!(self.merge, Merge::Info { .. } | Merge::ByPosition { embeds: true, .. })
+                && self.failed < self.parts;
         if self.failed > 0 && !partial {
             return self.fail(out);
         }
         match &self.merge {
-            Merge::ByPosition { order } => by_position(order, &self.kept, out),
+            Merge::ByPosition { order, .. } => by_position(order, &self.kept, out),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat => concat(&self.kept, out),
@@ -150,7 +159,11 @@ fn by_position(order: &[u16], parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let mut cursors: Vec<Elements<'_>> = parts.iter().map(|part| Elements::new(part)).collect();
     wire::array(out, order.len());
     for part in order {
-        let element = cursors.get_mut(usize::from(*part)).and_then(Iterator::next);
+        let error = parts.get(usize::from(*part)).filter(|part| part.starts_with(b"-"));
+        let element = match error {
+            Some(error) => Some(error.as_slice()),
+            None => cursors.get_mut(usize::from(*part)).and_then(Iterator::next),
+        };
         out.extend_from_slice(element.unwrap_or(reply::NULL));
     }
 }
@@ -236,7 +249,7 @@ mod tests {
         let order = vec![1, 0, 1];
         let parts: [&[u8]; 2] = [b"*1\r\n$1\r\nb\r\n", b"*2\r\n$-1\r\n$1\r\nc\r\n"];
         assert_eq!(
-            gathered(Merge::ByPosition { order }, &parts),
+            gathered(Merge::ByPosition { order, embeds: false }, &parts),
             "*3\r\n$-1\r\n$1\r\nb\r\n$1\r\nc\r\n"
         );
         assert_eq!(gathered(Merge::Concat, &parts), "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n");
@@ -255,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn an_error_stands_in_the_places_of_its_keys_when_asked_for() {
+        let parts: [&[u8]; 2] = [b"-ERR gone\r\n", b"*1\r\n$1\r\nc\r\n"];
+        let merge = |embeds| Merge::ByPosition { order: vec![0, 1, 0], embeds };
+        assert_eq!(gathered(merge(false), &parts), "-ERR gone\r\n");
+        let told = "*3\r\n-ERR gone\r\n$1\r\nc\r\n-ERR gone\r\n";
+        assert_eq!(gathered(merge(true), &parts), told);
+    }
+
+    #[test]
     fn a_random_key_comes_from_a_shard_that_has_one() {
         let parts: [&[u8]; 4] = [b":0\r\n", b"$-1\r\n", b":3\r\n", b"$1\r\nk\r\n"];
         for draw in 0..5 {
@@ -268,7 +290,8 @@ mod tests {
     fn a_reply_of_another_kind_becomes_an_error() {
         let order = vec![0, 0];
         for reply in [&b":5\r\n"[..], b"$5\r\nhello\r\n", b"+OK\r\n"] {
-            for merge in [Merge::Concat, Merge::ByPosition { order: order.clone() }] {
+            for merge in [Merge::Concat, Merge::ByPosition { order: order.clone(), embeds: false }]
+            {
                 assert!(gathered(merge, &[reply]).starts_with("-ERR sluice: "));
             }
         }

@@ -37,8 +37,9 @@ pub struct Hub {
     topology: RefCell<Reader>,
     /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
-    /// Those that one session has for itself, or the next one will.
-    leased: RefCell<Vec<Rc<Upstream>>>,
+    /// Those that one session has for itself, or the next one will, and shared ones on which nothing
+    /// new is sent.
+    apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
@@ -86,7 +87,7 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
-            leased: RefCell::default(),
+            apart: RefCell::default(),
             rested: Rested::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
@@ -219,15 +220,25 @@ impl Hub {
     ) -> Rc<Upstream> {
         let backend = Arc::clone(backend);
         let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
-        self.leased.borrow_mut().push(Rc::clone(&upstream));
+        self.apart.borrow_mut().push(Rc::clone(&upstream));
         upstream
     }
 
     /// Forgets a connection that ended; the next request opens a new one.
     pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
-        if upstream.purpose != Purpose::Shared {
-            return self.leased.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        self.apart.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        if upstream.purpose == Purpose::Shared {
+            self.unshare(upstream);
         }
+    }
+
+    /// Sends nothing new on a shared connection; it ends when what is under way is answered.
+    pub(super) fn retire(&self, upstream: &Rc<Upstream>) {
+        self.unshare(upstream);
+        self.apart.borrow_mut().push(Rc::clone(upstream));
+    }
+
+    fn unshare(&self, upstream: &Rc<Upstream>) {
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -237,8 +248,8 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        let (shared, leased) = (self.upstreams.borrow(), self.leased.borrow());
-        shared.iter().flatten().flatten().chain(leased.iter()).map(Rc::clone).collect()
+        let (shared, apart) = (self.upstreams.borrow(), self.apart.borrow());
+        shared.iter().flatten().flatten().chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {

@@ -48,6 +48,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let upstream = &self.upstream;
         upstream.set_leased(false);
+        upstream.set_tenant(None);
         if upstream.has_ended() {
             return;
         }

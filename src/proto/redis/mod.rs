@@ -12,6 +12,7 @@ pub mod duty;
 mod entry;
 mod failure;
 mod fan_out;
+mod feed;
 pub mod flags;
 pub mod frame;
 mod fuzz_replies;
@@ -50,6 +51,7 @@ mod tally;
 mod testing;
 mod tree;
 mod turn;
+mod upload;
 pub mod upstream;
 mod wire;
 

@@ -61,6 +61,7 @@ impl Scene<'_> {
             }));
         };
         let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
+        lease.upstream().set_tenant(Some(self.client));
         self.state.pinned =
             Some(Box::new(Pinned { lease, shard, in_multi: false, moved: false, selected: None }));
         Ok(())

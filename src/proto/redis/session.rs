@@ -11,6 +11,7 @@ use super::{
     multi::{Rules, Transaction},
     pin::Pinned,
     reply,
+    upload::{STREAM_FROM, Upload},
 };
 use crate::{
     net::{stream::Stream, tls},
@@ -30,6 +31,10 @@ pub struct Settings {
     pub password: Option<String>,
     pub max_bulk: u64,
     pub limits: super::client::Limits,
+    /// Whether writes to several shards are split.
+    pub split_writes: bool,
+    /// Whether MGET tells the error of a shard in its keys' places.
+    pub mget_embeds: bool,
     /// Commands allowed although refused by default, upper case, `CONFIG|SET` for a subcommand.
     pub allow: Vec<String>,
     /// Commands refused, likewise.
@@ -52,6 +57,8 @@ pub(super) struct State {
     pub pinned: Option<Box<Pinned>>,
     /// MULTI was sent, EXEC and DISCARD were not.
     pub transaction: Option<Box<Transaction>>,
+    /// A request that is passed on while it comes.
+    pub upload: Option<Box<Upload>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -84,12 +91,14 @@ pub async fn serve(
             pickers,
             pinned: None,
             transaction: None,
+            upload: None,
         },
         settings,
         decoder: Decoder::default(),
         input: Vec::new(),
         start: 0,
         eof: false,
+        full: false,
     };
     loop {
         match session.next_event().await {
@@ -109,6 +118,8 @@ struct Session {
     /// Bytes of `input` already dispatched.
     start: usize,
     eof: bool,
+    /// Nothing more is read until more of an upload is written.
+    full: bool,
 }
 
 impl State {
@@ -128,7 +139,7 @@ struct Guard {
 impl Session {
     async fn next_event(&mut self) -> Event {
         std::future::poll_fn(|cx| {
-            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof)
+            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof && !self.full)
         })
         .await
     }
@@ -143,7 +154,8 @@ impl Session {
     fn batch(&mut self) {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
-        if self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done()) {
+        let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
+        if done && self.state.upload.is_none() {
             self.state.let_go();
         }
         let mut topology = hub.topology();
@@ -169,13 +181,25 @@ impl Session {
         let mut flow = Flow::Continue;
         while flow == Flow::Continue && self.start < self.input.len() && client.has_room() {
             let bytes = self.input.get(self.start..).unwrap_or_default();
+            if scene.state.upload.is_some() {
+                match scene.upload(bytes) {
+                    Ok(taken) => self.start += taken,
+                    Err(error) => flow = scene.protocol_error(error),
+                }
+                continue;
+            }
             let limits = frame::Limits {
                 bulk: self.settings.max_bulk,
                 args: MAX_ARGS,
                 authenticated: scene.state.authenticated,
             };
             match self.decoder.decode(bytes, &limits) {
-                Ok(Frame::Incomplete) => break,
+                Ok(Frame::Incomplete) if bytes.len() < STREAM_FROM => break,
+                Ok(Frame::Incomplete) => match scene.begin_upload(&self.decoder, bytes) {
+                    Some(Flow::Continue) => self.start += self.decoder.progress().0,
+                    Some(other) => flow = other,
+                    None => break,
+                },
                 Ok(Frame::Nothing(len)) => self.start += len,
                 Ok(Frame::Inline { len, line }) => {
                     flow = scene.inline(bytes.get(..line).unwrap_or_default());
@@ -208,6 +232,7 @@ impl Session {
             }
             self.decoder.reset();
         }
+        self.full = scene.is_full();
         drop(topology);
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {

@@ -109,7 +109,12 @@ impl Stage {
         });
         let stage = Self {
             hub,
-            limits: Limits { output: 32 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
+            limits: Limits {
+                output: 32 * 1024 * 1024,
+                pipeline: 1024,
+                idle: Duration::ZERO,
+                grace: Duration::from_secs(1),
+            },
             rules: Rules::default(),
             publisher,
             timeouts,
@@ -184,6 +189,8 @@ impl Stage {
             password: None,
             max_bulk: 1024 * 1024,
             limits: self.limits,
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             multi: self.rules,

@@ -4,6 +4,7 @@
 
 use super::{
     block,
+    class::Resp,
     client::Client,
     entry::{Entry, Owner, Reach},
     failure,
@@ -11,7 +12,7 @@ use super::{
     reply,
     scan::Scanner,
     tally::{Settled, Tally},
-    upstream::{Inner, Phase, Upstream, UpstreamError},
+    upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
 };
 use crate::net::stream::Stream;
 use std::{
@@ -24,7 +25,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 impl Upstream {
     pub(super) async fn serve(self: &Rc<Self>, hub: &Rc<Hub>, mut stream: Stream) -> UpstreamError {
-        let mut turn = Turn::default();
+        let mut turn = Turn::new(self.hears_pushes());
         std::future::poll_fn(|cx| self.poll_turn(cx, hub, &mut stream, &mut turn)).await
     }
 
@@ -40,35 +41,68 @@ impl Upstream {
         if let Some(error) = self.begin_turn() {
             return Poll::Ready(error);
         }
-        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
+        let quiet = match self.hears_pushes() {
+            true => self.poll_pushes(cx, hub, stream, turn),
+            false => self.poll_quiet(cx, hub, stream),
+        };
+        if let Poll::Ready(error) = quiet {
             return Poll::Ready(error);
         }
         if let Err(error) = self.flush(cx, hub, stream) {
             return Poll::Ready(self.error(Phase::Write, error));
         }
         loop {
-            if self.is_held_up(cx) {
+            if self.is_held_up(cx, hub) {
                 return Poll::Pending;
             }
-            turn.make_room();
-            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(self.error(Phase::Read, CLOSED));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
-                Poll::Ready(Ok(n)) => {
-                    hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
-                    let result = self.take_replies(hub, turn);
-                    for client in turn.touched.drain(..) {
-                        client.flush(hub);
-                    }
-                    if let Err(error) = result {
-                        return Poll::Ready(error);
-                    }
-                }
+            if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
+                return Poll::Ready(error);
             }
         }
+    }
+
+    /// Reads once and hands out what came.
+    fn poll_read(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<Result<(), UpstreamError>> {
+        turn.make_room();
+        let read = tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut turn.input);
+        Poll::Ready(match ready!(read) {
+            Ok(0) => Err(self.error(Phase::Read, CLOSED)),
+            Err(error) => Err(self.error(Phase::Read, error)),
+            Ok(n) => {
+                hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
+                let result = self.take_replies(hub, turn);
+                for client in turn.touched.drain(..) {
+                    client.flush(hub);
+                }
+                result
+            }
+        })
+    }
+
+    /// The same as [`Self::poll_quiet`] where the server may speak unasked: that is heard, and
+    /// nothing else.
+    fn poll_pushes(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<UpstreamError> {
+        while self.inner().is_quiet() {
+            if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
+                return Poll::Ready(error);
+            }
+            if !turn.rest().is_empty() && !turn.is_push() {
+                return Poll::Ready(self.stray(hub, turn.rest()));
+            }
+        }
+        Poll::Pending
     }
 
     /// While no reply is due, looks before anything is sent: what has come must not be taken for
@@ -109,28 +143,41 @@ impl Upstream {
                 Poll::Pending => break,
             }
         }
+        if inner.outbox.pending() <= MOST_FED
+            && let Some(feeder) = inner.feeder.take()
+        {
+            feeder.resume();
+        }
         inner.charge(hub);
         Ok(())
     }
 
-    /// Whether the only client that waits here reads too slowly: then its reply may take its time.
-    fn is_held_up(&self, cx: &Context<'_>) -> bool {
+    /// Whether the client of the reply under way reads too slowly for it to be read on. Nobody new
+    /// is to wait behind it then: the connection is retired (redis.md, T33).
+    fn is_held_up(self: &Rc<Self>, cx: &Context<'_>, hub: &Hub) -> bool {
         let mut inner = self.inner();
-        let mut waiting = inner.fifo.iter();
-        let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands => true,
-        };
-        inner.held_up = match waiting.next() {
+        let slow = match inner.fifo.front() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
-                if client.backlog() > PAUSE_BACKLOG && waiting.all(|entry| of(client, entry)) =>
+                if client.backlog() > PAUSE_BACKLOG =>
             {
-                client.wake_when_drained(cx.waker());
-                true
+                client
             }
-            _ => false,
+            _ => {
+                inner.held_up = None;
+                return false;
+            }
         };
-        inner.held_up
+        slow.wake_when_drained(cx.waker());
+        inner.held_up = inner.held_up.or_else(|| Some(hub.now_us()));
+        if self.purpose == Purpose::Shared && !std::mem::replace(&mut inner.retired, true) {
+            for entry in &inner.fifo {
+                if let Owner::Client(client) = &entry.owner {
+                    client.wait_for_all();
+                }
+            }
+            hub.retire(self);
+        }
+        true
     }
 
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
@@ -142,6 +189,11 @@ impl Upstream {
             match turn.scanner.measure(bytes) {
                 Err(error) => break Err(self.error(Phase::Protocol, error)),
                 Ok(None) => break Ok(()),
+                Ok(Some(len)) if turn.is_push() => {
+                    let push = bytes.get(..len).unwrap_or_default();
+                    self.hand_out_push(hub, push, &mut turn.touched);
+                    turn.start += len;
+                }
                 Ok(Some(len)) => {
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
@@ -150,6 +202,7 @@ impl Upstream {
                         Due::More => continue,
                         Due::Nothing => break Err(self.stray(hub, bytes)),
                     };
+                    turn.is_begun = false;
                     let (access, start_us) = (entry.access, entry.start_us);
                     let settled = match entry.block.take() {
                         Some(block) if !entry.streamed => {
@@ -170,13 +223,32 @@ impl Upstream {
         let mut inner = self.inner();
         let inner = &mut *inner;
         inner.partial = turn.input.len() - turn.start;
-        if inner.partial > 0 && inner.fifo.is_empty() {
+        if inner.partial > 0 && inner.fifo.is_empty() && !turn.is_push() {
             return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
         }
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
         inner.outbox.answered(&hub.buffers, needed);
         inner.charge(hub);
+        if inner.retired && inner.fifo.is_empty() {
+            return Err(self.error(Phase::Released, "its replies are read"));
+        }
         Ok(())
+    }
+
+    /// What the server says unasked is for the session whose own connection this is; on a connection
+    /// that many share it is for nobody.
+    fn hand_out_push(&self, hub: &Hub, push: &[u8], touched: &mut Vec<Rc<Client>>) {
+        match self.tenant() {
+            Some(client) => {
+                if client.push(hub, push) {
+                    touched.push(client);
+                }
+            }
+            None => {
+                let metrics = hub.metrics.clusters.get(self.cluster);
+                metrics.iter().for_each(|m| m.stray_pushes.add(1));
+            }
+        }
     }
 
     /// The end of a connection that sent what nobody asked for: from here on nobody could tell
@@ -242,7 +314,7 @@ impl Upstream {
     /// A long reply at the head of its client's line is passed on while it arrives.
     fn pass_on_piece(&self, hub: &Hub, turn: &mut Turn) -> Result<(), UpstreamError> {
         let available = turn.input.len() - turn.start;
-        if available < PIECE {
+        if available < PIECE || turn.is_push() {
             return Ok(());
         }
         let client = {
@@ -267,6 +339,7 @@ impl Upstream {
             client.stream(hub, piece);
         }
         turn.start += n;
+        turn.is_begun |= n > 0;
         turn.scanner.consumed(n);
         Ok(())
     }
@@ -289,16 +362,39 @@ impl Inner {
 }
 
 /// What one connection's task keeps between reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Turn {
     input: Vec<u8>,
     /// Bytes of `input` already taken.
     start: usize,
     scanner: Scanner,
+    /// A part of the reply whose rest stands at `start` has been passed on.
+    is_begun: bool,
     touched: Vec<Rc<Client>>,
 }
 
 impl Turn {
+    fn new(hears_pushes: bool) -> Self {
+        let resp = if hears_pushes { Resp::Three } else { Resp::Two };
+        Self {
+            input: Vec::new(),
+            start: 0,
+            scanner: Scanner::new(resp),
+            is_begun: false,
+            touched: Vec::new(),
+        }
+    }
+
+    /// Bytes that came and are not taken.
+    fn rest(&self) -> &[u8] {
+        self.input.get(self.start..).unwrap_or_default()
+    }
+
+    /// Whether what comes next was not asked for: it answers no request (redis.md, T9).
+    fn is_push(&self) -> bool {
+        !self.is_begun && self.input.get(self.start) == Some(&b'>')
+    }
+
     fn make_room(&mut self) {
         if self.start == self.input.len() {
             self.input.clear();

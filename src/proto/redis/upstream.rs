@@ -7,8 +7,8 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
-    class::Class,
-    client::Client,
+    class::{Class, Resp},
+    client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure, handshake,
     hub::Hub,
@@ -52,6 +52,8 @@ pub struct Upstream {
     kills: u32,
     /// A session has it for itself now.
     leased: Cell<bool>,
+    /// Who hears what the server says unasked.
+    tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
 }
 
@@ -72,8 +74,12 @@ pub(super) struct Inner {
     recent: Recent,
     pub(super) last_byte_us: u64,
     suspected_us: u64,
-    /// We do not read, for the client of the reply under way reads too slowly.
-    pub(super) held_up: bool,
+    /// Since when we do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: Option<u64>,
+    /// Nothing new is sent on it.
+    pub(super) retired: bool,
+    /// The client that sends faster than is written here.
+    pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -140,6 +146,7 @@ impl Upstream {
             doomed: RefCell::new(None),
             kills,
             leased: Cell::new(false),
+            tenant: RefCell::default(),
             ended: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
@@ -180,6 +187,25 @@ impl Upstream {
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
     }
 
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
         let keep = entry.access == Access::Read;
@@ -205,8 +231,14 @@ impl Upstream {
         if let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
+        drop(inner);
+        self.schedule();
+    }
+
+    /// Has its task write what was appended.
+    fn schedule(&self) {
         if !self.scheduled.replace(true)
-            && let Some(waker) = &inner.waker
+            && let Some(waker) = &self.inner.borrow().waker
         {
             waker.wake_by_ref();
         }
@@ -233,6 +265,22 @@ impl Upstream {
     /// Whether a session has it for itself.
     pub(super) fn is_leased(&self) -> bool {
         self.leased.get()
+    }
+
+    /// Who hears what the server says unasked.
+    pub(super) fn tenant(&self) -> Option<Rc<Client>> {
+        self.tenant.borrow().clone()
+    }
+
+    /// From now on `client` hears what the server says unasked; `None`: nobody.
+    pub(super) fn set_tenant(&self, client: Option<&Rc<Client>>) {
+        *self.tenant.borrow_mut() = client.map(Rc::clone);
+    }
+
+    /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
+    /// say so.
+    pub(super) fn hears_pushes(&self) -> bool {
+        self.class.resp == Resp::Three || self.purpose != Purpose::Shared
     }
 
     /// Whether the connection is over, and whatever is sent is lost.
@@ -289,9 +337,9 @@ impl Upstream {
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
-        if inner.held_up {
+        if let Some(since_us) = inner.held_up {
             inner.last_byte_us = now_us;
-            return;
+            return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
         if oldest.patience == Patience::Own {
@@ -343,6 +391,23 @@ impl Inner {
         }
     }
 
+    /// Closes the client that does not read its reply when others have waited behind it for long
+    /// enough. When nobody waits, it may take its time.
+    fn end_patience(&self, waited_us: u64) {
+        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
+            Owner::Client(client) => Some(client),
+            Owner::Tombstone | Owner::Commands => None,
+        });
+        let Some(slow) = waiting.next() else { return };
+        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
+            tracing::info!(
+                client = slow.id,
+                "a client that does not read its reply is closed: others wait behind it"
+            );
+            slow.kill(End::SlowReader);
+        }
+    }
+
     /// Gives back everything the connection was charged for.
     pub(super) fn discharge(&mut self, hub: &Hub) {
         hub.charge(self.charged, 0);
@@ -369,6 +434,8 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// Of a request that is passed on while it comes, as much may wait to be written.
+pub(super) const MOST_FED: usize = 512 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
