@@ -13,7 +13,7 @@ set -euo pipefail
 exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-export CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-2}"
+export CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-2}" PYTHONDONTWRITEBYTECODE=1
 TARGET="$PWD/target/suites"
 REDIS_PY=6.4.0
 PYTEST=(pytest==9.2.0 pytest-asyncio==1.5.0 pytest-timeout==2.4.0 mock==5.2.0 packaging==26.3

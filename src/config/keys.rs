@@ -3,6 +3,7 @@
 //! the reading itself.
 
 mod access_log;
+mod dedicated;
 mod http;
 mod limits;
 mod probe;
@@ -10,6 +11,7 @@ mod sticky;
 pub(super) mod tls;
 
 pub(super) use access_log::ACCESS_LOG;
+pub(super) use dedicated::DEDICATED;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
@@ -373,7 +375,12 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "1GiB",
             "Bytes of the requests in one transaction.",
         ),
-        later("strict_order"),
+        key(
+            "strict_order",
+            Kind::Switch,
+            "false",
+            "A request for another shard waits until the shard before it has replied.",
+        ),
         later("cluster_spoof"),
         later("keyless_shard"),
         later("keys_max"),
@@ -465,10 +472,14 @@ pub(super) static CLUSTER: Scope = Scope {
             "Where the key of an http request is: the same key, the same shard; over `backends`, what maglev pins.",
         ),
         later("tls"),
-        later("dedicated"),
+        key(
+            "dedicated",
+            Kind::Map(&DEDICATED),
+            "",
+            "Connections that one client has for itself: while it watches keys or waits in the server, or always (upstream.mode).",
+        ),
         later("pool"),
         later("idle_timeout"),
-        later("strict_order"),
         later("http"),
         later("protocol"),
     ],
@@ -631,7 +642,7 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "1s",
             "For a backend that has room, when all are at their limit (limits.max_in_flight).",
         ),
-        later("script"),
+        key("script", up_to(DAY), "0", "For a script or function; 0: none."),
         later("read"),
         later("write"),
     ],
@@ -645,9 +656,9 @@ pub(super) static UPSTREAM: Scope = Scope {
         key("password_file", Kind::Path, "", "A file that holds the password."),
         key(
             "mode",
-            Kind::Choice { now: &["shared"], later: &["dedicated"] },
+            choice(words::UPSTREAM_MODE_WORDS),
             "shared",
-            "shared: the clients of a worker share one connection per backend.",
+            "shared: the clients of a worker share one connection per backend; dedicated: each has its own.",
         ),
         key(
             "http2",
@@ -672,12 +683,26 @@ pub(super) static UPSTREAM: Scope = Scope {
 
 pub(super) static CLUSTER_REDIS: Scope = Scope {
     required: &[],
-    keys: &[key(
-        "commands",
-        Kind::Named(&COMMAND),
-        "",
-        "Commands that we do not know or should see otherwise.",
-    )],
+    keys: &[
+        key(
+            "commands",
+            Kind::Named(&COMMAND),
+            "",
+            "Commands that we do not know or should see otherwise.",
+        ),
+        key(
+            "keyless_shard",
+            Kind::Name,
+            "",
+            "The shard that runs scripts and takes other requests without a key; when not given, the first.",
+        ),
+        key(
+            "script_shebang_reads",
+            Kind::Switch,
+            "false",
+            "Scripts that begin with `#!lua flags=no-writes` are reads.",
+        ),
+    ],
 };
 
 /// One of a command's key positions.

@@ -38,7 +38,8 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        door::DoorLimits,
     },
 };
 use ipnet::IpNet;
@@ -263,6 +264,8 @@ pub struct RedisListener {
     pub multi_max_commands: u32,
     /// Bytes of requests in one transaction; default 1 GiB.
     pub multi_max_bytes: u64,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
 }
 
 /// Where a transaction is kept until EXEC.
@@ -300,8 +303,13 @@ pub struct Cluster {
     pub upstream: Credentials,
     /// `upstream.tls`; `None`: in clear.
     pub tls: Option<ClientFiles>,
+    /// The place in `shards` of the one that takes requests without a key; default the first.
+    pub keyless: usize,
+    /// Scripts that say `#!lua flags=no-writes` are reads; default false.
+    pub shebang_reads: bool,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub dedicated: Dedicated,
     pub http: HttpCluster,
 }
 

@@ -237,6 +237,10 @@ fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     if is_http {
         sheet.count(names::BACKEND_IDLE, &labels, total(|c| &c.idle));
+    } else if backend.role() != Role::None {
+        sheet.count(names::BACKEND_LEASED, &labels, total(|c| &c.leased));
+        sheet.count(names::BACKEND_LEASE_WAITS, &labels, total(|c| &c.lease_waits));
+        sheet.count(names::BACKEND_LEASE_REFUSALS, &labels, total(|c| &c.lease_refusals));
     }
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =

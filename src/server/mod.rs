@@ -104,6 +104,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         doors: doors.clone(),
         listeners,
         commands: config.clusters.iter().map(commands).collect(),
+        library: Arc::default(),
         metrics: metrics.clone(),
         memory,
         access_log: logging.log.clone(),

@@ -206,6 +206,11 @@ pub struct BackendMetrics {
     pub connections: Counter,
     /// Of HTTP/1.1: those that nobody uses now, as of the newest tick.
     pub idle: Counter,
+    /// Connections that one client has for itself now.
+    pub leased: Counter,
+    /// Clients that had to wait for one, and those that got none.
+    pub lease_waits: Counter,
+    pub lease_refusals: Counter,
     pub connects_ok: Counter,
     pub connects_failed: Counter,
     pub bytes_in: Counter,

@@ -113,6 +113,7 @@ impl World {
             connect: Duration::from_millis(200),
             request,
             fan_out: request,
+            script: request,
             stall,
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,
@@ -144,6 +145,7 @@ impl World {
             }),
             topology: reader,
             commands: vec![commands],
+            library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
         });

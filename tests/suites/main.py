@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import compare
+import one
 import stack
 from runs import ALL, QUICK, RUNS
 
@@ -66,6 +67,8 @@ def do(run, unit):
     end(process.pid)
     process.wait()
     running.discard(process.pid)
+    if RUNS[run].suite == "tcl" and (place / "suite.log").exists():
+        one.write_tcl_names(unit, place)
     if not baseline and not (place / "names").exists():
         raise RuntimeError(f"{run} {unit}: {(place / 'one.log').read_text()}")
     (place / "time").write_text(f"{time.monotonic() - begun:.1f}")
@@ -139,9 +142,10 @@ def once_more(run, of):
 
 
 def show_known(run):
-    """What differed when the run last ran, with the reasons there are and the causes where none is."""
+    """What differed in the units that have run, with the reasons there are, else the causes."""
     known, loose = compare.read_known(run)
-    found = flatten(differs(run, units(RUNS[run].suite)))
+    ran = [unit for unit in units(RUNS[run].suite) if (folder(run, unit) / "names").exists()]
+    found = flatten(differs(run, ran))
     told = {name: known.get(name, cause) for name, cause in found.items() if name not in loose}
     for line in compare.by_reason(told):
         print(line)

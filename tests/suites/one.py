@@ -1,6 +1,7 @@
 """Runs one unit of a suite in the network namespace it finds itself in. It compares nothing.
 
-Usage: one.py RUN UNIT FOLDER. FOLDER gets every log, and `names`: a line `status<tab>name<tab>cause` each."""
+Usage: one.py RUN UNIT FOLDER. FOLDER gets every log, and `names`, with a line for each test:
+`status<tab>name<tab>cause`. Those of Redis's tests are written by write_tcl_names, afterwards."""
 
 import os
 import re
@@ -17,7 +18,7 @@ STATUS = {"ok": "ok", "err": "failed", "exception": "failed", "ignore": "skipped
 
 
 def tcl(run, unit, folder):
-    """A tree of links around a `tests/tmp` of its own; then names out of what it prints."""
+    """In a tree of links around a `tests/tmp` of its own."""
     tree = folder / "tcl"
     (tree / "tests" / "tmp").mkdir(parents=True)
     for source in [*(SUITES / "tcl").iterdir(), *(SUITES / "tcl" / "tests").iterdir()]:
@@ -28,10 +29,15 @@ def tcl(run, unit, folder):
     command += ["--durable", "--single", unit] + ["--cluster-mode"] * run.cluster_mode
     with open(folder / "suite.log", "w") as log:
         ended = subprocess.run(command, cwd=tree, stdout=log, stderr=log)
-    with open(folder / "names", "w") as names:
-        for status, name, cause in tcl_names((folder / "suite.log").read_text(errors="replace")):
-            names.write(f"{status}\t{unit}: {name}\t{cause}\n")
     return ended.returncode
+
+
+def write_tcl_names(unit, folder):
+    """After the end, whatever it was: a unit that hung has told what it had."""
+    log = folder / "suite.log"
+    with open(folder / "names", "w") as names:
+        for status, name, cause in tcl_names(log.read_text(errors="replace") if log.exists() else ""):
+            names.write(f"{status}\t{unit}: {name}\t{cause}\n")
 
 
 def tcl_names(text):
@@ -51,7 +57,7 @@ def tcl_names(text):
 def py(run, unit, folder):
     command = [SUITES / "venv" / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += [f"--protocol={run.protocol}", "-W", "ignore", "--timeout", "60", "-m", MARKS]
-    command += ["-p", "names_plugin", unit]
+    command += ["--tb=native", "--durations=10", "-p", "names_plugin", unit]
     names = folder.resolve() / "names"
     names.touch()
     environment = os.environ | {"PYTHONPATH": str(stack.HERE), "NAMES": str(names)}

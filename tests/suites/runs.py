@@ -65,4 +65,4 @@ QUICK_TCL = """unit/printver unit/protocol unit/keyspace unit/info unit/type/str
     unit/type/list-2 unit/type/set unit/type/hash unit/type/stream-cgroups unit/multi unit/quit
     unit/pubsub unit/scripting unit/bitfield unit/bitops""".split()
 QUICK_PY = ["tests/test_pipeline.py", "tests/test_pubsub.py", "tests/test_scripting.py"]
-QUICK = {"tcl-shared": QUICK_TCL, "py2": QUICK_PY, "py3": QUICK_PY}
+QUICK = {"tcl-shared": QUICK_TCL, "py2": QUICK_PY}

@@ -6,11 +6,13 @@ use super::{
     client::{Client, End},
     entry::{Entry, Owner, Reach},
     fan_out,
+    flags::flag,
+    forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
     inline,
     keys::{self, KeyIndexes, Keys},
-    local, reply, route,
+    local, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local, Step},
@@ -124,9 +126,7 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         match self.kind_of(command, args) {
-            Kind::Keyed if command.blocking && command.blocks(args) => {
-                self.say(|out| reply::not_yet(out, command.name))
-            }
+            Kind::Keyed if command.blocking && command.blocks(args) => self.block(command, args),
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
             Kind::Watch => {
@@ -138,6 +138,7 @@ impl<'a> Scene<'a> {
             Kind::Transaction(step) => self.step(step, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
+            Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
@@ -147,7 +148,7 @@ impl<'a> Scene<'a> {
 
     /// What is done with a command here: the listener may allow and deny.
     pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
-        if self.is_denied(command) {
+        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
             return Kind::Disabled;
         }
         if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
@@ -171,6 +172,9 @@ impl<'a> Scene<'a> {
             Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
+            Some(shard) if command.flags & flag::HAS_RO != 0 => {
+                forms::forward(self, shard, command, args)
+            }
             Some(shard) => self.forward(shard, command, args.frame),
             None => self.cross_slot(),
         }
@@ -182,11 +186,11 @@ impl<'a> Scene<'a> {
         Flow::Continue
     }
 
-    /// The one shard of all keys; the first shard when there are none.
-    fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
+    /// The one shard of all keys; `redis.keyless_shard` when there are none.
+    pub(super) fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
         let mut shards =
             found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
-        let Some(first) = shards.next() else { return Some(0) };
+        let Some(first) = shards.next() else { return Some(self.cluster.keyless) };
         shards.all(|shard| shard == first).then_some(first)
     }
 
@@ -235,9 +239,19 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
+        let entry = self.entry(access, at_primary, frame.len());
+        self.send_on(upstream, entry, frame)
+    }
+
+    /// A request of the client's to one backend, in its place in the client's line.
+    pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
-            .at_primary(at_primary);
+        let seq = self.client.open(bytes);
+        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary)
+    }
+
+    /// Sends a request unchanged over that connection.
+    pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         if frame.len() >= BIG {
             self.big = Some(Big { upstream, entry });
         } else {
@@ -248,7 +262,12 @@ impl<'a> Scene<'a> {
 
     /// The connection that takes a request for `shard` now: the session's own, when it has one to
     /// that shard, else the shared one to the backend that is picked.
-    fn upstream(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<Rc<Upstream>> {
+    pub(super) fn upstream(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<Rc<Upstream>> {
         if self.state.pinned.is_some()
             && let Some(own) = self.own(shard)
         {
@@ -268,6 +287,19 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
+        self.send_part_as(part, shard, access, at_primary, |entry| entry, write);
+    }
+
+    /// [`Self::send_part`] of a request that is remembered as `shape` says.
+    pub(super) fn send_part_as(
+        &mut self,
+        part: Part,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        shape: impl FnOnce(Entry) -> Entry,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Part { seq, index, reach } = part;
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
@@ -279,7 +311,7 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        upstream.send(self.hub, entry, write);
+        upstream.send(self.hub, shape(entry), write);
     }
 
     /// The backend that takes a request for `shard` now.
@@ -406,11 +438,6 @@ impl<'a> Scene<'a> {
             metrics.local.add(1);
         }
         self.client.reply(self.hub, bytes);
-    }
-
-    /// Whether this listener refuses it.
-    pub(super) fn is_denied(&self, command: &Command) -> bool {
-        !self.settings.deny.is_empty() && named(&self.settings.deny, command.name)
     }
 
     pub(super) fn count(&self, index: usize) {

@@ -34,6 +34,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
         hub.rested.sweep(now_us);
+        hub.sweep_rare(now_us);
         ask_commands(hub, now_us);
     }
     hold_back(hub);

@@ -18,6 +18,9 @@ pub struct Entry {
     pub at_primary: bool,
     pub reach: Reach,
     pub patience: Patience,
+    /// Its bytes stay until it is answered, although it is a write: it has a script's body or name,
+    /// and the server may not know it.
+    pub keeps: bool,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -39,6 +42,8 @@ pub enum Owner {
     Tombstone,
     /// The worker itself asked `COMMAND`.
     Commands,
+    /// The connection asked for its `CLIENT ID`.
+    Number,
 }
 
 /// How a request counts.
@@ -57,6 +62,9 @@ pub enum Reach {
 pub enum Patience {
     /// What the cluster's timeouts say of its reach.
     Usual,
+    /// A script runs as long as it runs: `timeouts.script`. Its errors say nothing of the server,
+    /// for a script can answer with any text after it has written.
+    Script,
     /// The command waits in the server as long as its arguments say: it has a connection of its
     /// own, and silence there says nothing.
     Own,
@@ -81,6 +89,7 @@ impl Entry {
             at_primary: access == Access::Write,
             reach: Reach::One,
             patience: Patience::Usual,
+            keeps: false,
             start_us,
             offset: 0,
             len: 0,
@@ -109,8 +118,33 @@ impl Entry {
         self
     }
 
+    /// A call of a script or function.
+    pub fn script(mut self) -> Self {
+        self.patience = Patience::Script;
+        self
+    }
+
+    /// Keeps its bytes.
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
+    }
+
+    /// Since when its latency counts; [`UNTIMED`] where that says nothing of the server.
+    pub fn counted_us(&self) -> u64 {
+        if self.is_work() { self.start_us } else { UNTIMED }
+    }
+
+    /// Whether it is work for the server; who waits there costs it nothing.
+    pub fn is_work(&self) -> bool {
+        self.patience != Patience::Own
+    }
+
     /// Whether it may be sent to another backend after its bytes left.
     pub fn is_movable(&self) -> bool {
         self.access == Access::Read && !self.streamed && matches!(self.owner, Owner::Client(_))
     }
 }
+
+/// A beginning that is never reached: of requests whose latency is not counted.
+pub(super) const UNTIMED: u64 = u64::MAX;

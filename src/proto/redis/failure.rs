@@ -6,7 +6,7 @@ use super::{
     entry::{Entry, Owner, Patience, Reach, Tried},
     hub::Hub,
     line::Progress,
-    reply,
+    reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -37,10 +37,12 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     if let Some(cell) = hub.cell(&upstream.backend) {
         let lost = fifo.len() as u64;
         let reads = fifo.iter().filter(|entry| entry.access == Access::Read).count() as u64;
-        cell.in_flight.sub(lost);
+        cell.in_flight.sub(fifo.iter().filter(|entry| entry.is_work()).count() as u64);
         cell.reads.add(reads);
         cell.writes.add(lost - reads);
-        cell.failures.add(lost);
+        if error.phase != Phase::Released {
+            cell.failures.add(lost);
+        }
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
@@ -54,7 +56,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
     let mut touched = Vec::new();
-    for entry in fifo {
+    // Of what was released nobody wants to hear any more.
+    let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
+    for entry in heard {
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
@@ -99,9 +103,10 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
     for entry in &mut upstream.inner().fifo {
-        let timeout = match entry.reach {
-            Reach::All => timeouts.fan_out,
-            Reach::One | Reach::Part => timeouts.request,
+        let timeout = match (entry.patience, entry.reach) {
+            (Patience::Script, _) => timeouts.script,
+            (_, Reach::All) => timeouts.fan_out,
+            (_, Reach::One | Reach::Part) => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
         let own = entry.patience == Patience::Own;
@@ -113,7 +118,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 expired.push((client, (entry.seq, entry.part, entry.access)));
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
-            Owner::Tombstone => {}
+            Owner::Tombstone | Owner::Number => {}
         }
     }
     if !expired.is_empty() {
@@ -137,7 +142,19 @@ pub(super) fn error_reply(
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) -> Settled {
-    let entry = match blame(hub, upstream, error) {
+    let entry = match entry.keeps {
+        true => match scripts::failed(hub, upstream, entry, error) {
+            Some(entry) => entry,
+            None => return Settled::No,
+        },
+        false => entry,
+    };
+    if code(error) == b"-UNBLOCKED" {
+        // The server closes it, if it did that by itself.
+        upstream.spoil();
+    }
+    let scripted = entry.patience == Patience::Script;
+    let entry = match !scripted && blame(hub, upstream, error) {
         true => match retry(hub, upstream, entry, false) {
             Ok(()) => return Settled::No,
             Err(entry) => entry,
@@ -221,7 +238,7 @@ pub(super) fn retry(
             hub.set_asked_commands(upstream.cluster, false);
             return Err(entry);
         }
-        Owner::Tombstone => return Err(entry),
+        Owner::Tombstone | Owner::Number => return Err(entry),
     }
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =

@@ -29,6 +29,8 @@ pub(super) fn fan_out(
         FanOut::Concat => Merge::Concat,
         FanOut::Min => Merge::Min,
         FanOut::First => Merge::First,
+        FanOut::AllSucceed => Merge::AllSucceed,
+        FanOut::And => Merge::And,
         FanOut::Scan => return scan(scene, command, args),
         FanOut::RandomKey => return random_key(scene, command),
     };

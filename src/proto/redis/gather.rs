@@ -44,6 +44,12 @@ pub(super) enum Merge {
     Info { header: String },
     /// The first part's reply when no part failed.
     First,
+    /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
+    AllSucceed,
+    /// SCRIPT EXISTS: arrays of 0 and 1, 1 where all say so.
+    And,
+    /// SCRIPT KILL: the reply of one that did it; the others had nothing to do.
+    OneSucceeds,
 }
 
 impl Gather {
@@ -82,7 +88,8 @@ impl Gather {
                 self.kept_bytes += error.len();
                 reply::raw_error(kept, error.trim_ascii_end());
             }
-            if self.error.is_none() {
+            let idle = |error: &[u8]| error.starts_with(b"NOTBUSY");
+            if self.error.as_ref().is_none_or(|(_, kept)| idle(kept) && !idle(error)) {
                 self.error = Some((from.to_owned(), error.trim_ascii_end().to_vec()));
             }
         } else if let Some(kept) = self.kept.get_mut(usize::from(part)) {
@@ -105,10 +112,11 @@ impl Gather {
     /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
-            Merge::ByPosition { .. } | Merge::Concat => bytes.starts_with(b"*"),
+            Merge::ByPosition { .. } | Merge::Concat | Merge::And => bytes.starts_with(b"*"),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
             Merge::Info { .. } => bytes.starts_with(b"$"),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
+            Merge::AllSucceed | Merge::OneSucceeds => true,
         }
     }
 
@@ -120,9 +128,10 @@ impl Gather {
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
-        let partial =
-            matches!(self.merge, Merge::Info { .. } | Merge::ByPosition { embeds: true, .. })
-                && self.failed < self.parts;
+        let partial = matches!(
+            self.merge,
+            Merge::Info { .. } | Merge::OneSucceeds | Merge::ByPosition { embeds: true, .. }
+        ) && self.failed < self.parts;
         if self.failed > 0 && !partial {
             return self.fail(out);
         }
@@ -134,7 +143,11 @@ impl Gather {
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
             Merge::Info { header } => super::info::merge(header, &self.kept, out),
-            Merge::First => out.extend_from_slice(self.kept.first().map_or(&b""[..], |k| k)),
+            Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
+                let told = self.kept.iter().find(|kept| !kept.is_empty());
+                out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
+            }
+            Merge::And => and(&self.kept, out),
         }
     }
 
@@ -149,8 +162,29 @@ impl Gather {
                 shard,
                 &String::from_utf8_lossy(error),
             ),
+            Merge::AllSucceed if self.failed < self.parts => reply::partly_done(
+                out,
+                self.command,
+                self.failed,
+                self.parts,
+                shard,
+                &String::from_utf8_lossy(error),
+            ),
             _ => reply::raw_error(out, error),
         }
+    }
+}
+
+/// 1 in each place where every part has it.
+fn and(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let mut parts: Vec<Elements<'_>> = parts.iter().map(|part| Elements::new(part)).collect();
+    let count = parts.iter().map(|part| part.count).min().unwrap_or(0);
+    wire::array(out, count);
+    for _ in 0..count {
+        let others =
+            parts.iter_mut().filter_map(|part| part.next().filter(|one| *one != b":1\r\n"));
+        let all = others.count() == 0;
+        wire::integer(out, i64::from(all));
     }
 }
 
@@ -255,6 +289,25 @@ mod tests {
         assert_eq!(gathered(Merge::Concat, &parts), "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n");
         assert_eq!(gathered(Merge::Sum, &[b":2\r\n", b":40\r\n"]), ":42\r\n");
         assert_eq!(gathered(Merge::AllOk, &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
+    }
+
+    #[test]
+    fn scripts_are_there_when_all_have_them_and_killed_when_one_was() {
+        let parts: [&[u8]; 3] =
+            [b"*3\r\n:1\r\n:0\r\n:1\r\n", b"*3\r\n:1\r\n:1\r\n:0\r\n", b"-NOTBUSY idle\r\n"];
+        assert_eq!(gathered(Merge::And, &parts[..2]), "*3\r\n:1\r\n:0\r\n:0\r\n");
+        assert_eq!(gathered(Merge::And, &parts), "-NOTBUSY idle\r\n");
+        assert_eq!(gathered(Merge::OneSucceeds, &[parts[2], b"+OK\r\n"]), "+OK\r\n");
+        assert_eq!(
+            gathered(Merge::OneSucceeds, &[parts[2], b"-UNKILLABLE\r\n"]),
+            "-UNKILLABLE\r\n"
+        );
+        assert_eq!(gathered(Merge::AllSucceed, &[b"$1\r\nf\r\n", b"$1\r\nf\r\n"]), "$1\r\nf\r\n");
+        assert_eq!(gathered(Merge::AllSucceed, &[parts[2], parts[2]]), "-NOTBUSY idle\r\n");
+        assert_eq!(
+            gathered(Merge::AllSucceed, &[parts[2], b"$1\r\nf\r\n"]),
+            "-ERR sluice: MSET failed on 1 of 2 shards (shard s0: NOTBUSY idle); the others have done it\r\n"
+        );
     }
 
     #[test]

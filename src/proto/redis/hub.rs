@@ -5,8 +5,10 @@ use super::{
     class::Class,
     client::Client,
     lease::Rested,
+    library::Library,
+    scripts::Scripts,
     table::Commands,
-    upstream::{Purpose, Upstream},
+    upstream::{Phase, Purpose, Upstream},
 };
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
@@ -37,10 +39,13 @@ pub struct Hub {
     topology: RefCell<Reader>,
     /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    /// Shared too, of the classes that are seldom wanted, by backend id.
+    rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
     /// Those that one session has for itself, or the next one will, and shared ones on which nothing
     /// new is sent.
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) scripts: Scripts,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -70,6 +75,8 @@ pub struct Parts {
     pub topology: Reader,
     /// The commands of each cluster.
     pub commands: Vec<Commands>,
+    /// The scripts that clients have shown, of the whole process.
+    pub library: Arc<Library>,
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
@@ -87,8 +94,10 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
+            rare: RefCell::default(),
             apart: RefCell::default(),
             rested: Rested::default(),
+            scripts: Scripts::new(parts.library),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -188,6 +197,9 @@ impl Hub {
         class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
+        if !class.is_usual() {
+            return with(&self.rare_upstream(cluster, backend, class));
+        }
         let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
         if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
@@ -209,6 +221,37 @@ impl Hub {
         }
         drop(table);
         with(&upstream)
+    }
+
+    #[cold]
+    fn rare_upstream(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let key = (backend.id, class);
+        if let Some(open) = self.rare.borrow().get(&key) {
+            return Rc::clone(open);
+        }
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
+        self.rare.borrow_mut().insert(key, Rc::clone(&upstream));
+        upstream
+    }
+
+    /// Closes the connections of rare classes that nobody has wanted for a while.
+    pub(super) fn sweep_rare(&self, now_us: u64) {
+        let mut idle = Vec::new();
+        self.rare.borrow_mut().retain(|_, upstream| {
+            let goes = upstream.is_idle(now_us, RARE_US);
+            if goes {
+                idle.push(Rc::clone(upstream));
+            }
+            !goes
+        });
+        for upstream in idle {
+            upstream.end(Phase::Released, "not wanted for a while");
+        }
     }
 
     /// A connection for one session.
@@ -239,6 +282,9 @@ impl Hub {
     }
 
     fn unshare(&self, upstream: &Rc<Upstream>) {
+        if !upstream.class.is_usual() {
+            return self.rare.borrow_mut().retain(|_, open| !Rc::ptr_eq(open, upstream));
+        }
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -248,8 +294,10 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        let (shared, apart) = (self.upstreams.borrow(), self.apart.borrow());
-        shared.iter().flatten().flatten().chain(apart.iter()).map(Rc::clone).collect()
+        let (shared, rare) = (self.upstreams.borrow(), self.rare.borrow());
+        let apart = self.apart.borrow();
+        let shared = shared.iter().flatten().flatten().chain(rare.values());
+        shared.chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {
@@ -302,6 +350,9 @@ impl Hub {
         }
     }
 }
+
+/// How long an idle connection of a rare class is kept.
+const RARE_US: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {

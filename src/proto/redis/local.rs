@@ -45,6 +45,7 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         Local::ClientId => {
             scene.say(|out| wire::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX)))
         }
+        Local::ClientUnblock => scene.unblock(args),
         Local::ClusterKeySlot => {
             let slot = slot(args.get(2).unwrap_or_default());
             scene.say(|out| wire::integer(out, i64::from(slot)))

@@ -60,7 +60,7 @@ impl Scene<'_> {
                 self.unserved(shard, Access::Write, true, out);
             }));
         };
-        let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
+        let lease = self.lease(backend)?;
         lease.upstream().set_tenant(Some(self.client));
         self.state.pinned =
             Some(Box::new(Pinned { lease, shard, in_multi: false, moved: false, selected: None }));

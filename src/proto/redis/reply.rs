@@ -52,6 +52,12 @@ pub(super) const OTHER_KIND: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
+pub(super) const ZERO: &[u8] = b":0\r\n";
+pub(super) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+pub(super) const UNBLOCK_REASON: &[u8] =
+    b"-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n";
+pub(super) const NO_DEDICATED: &[u8] = b"-ERR sluice: no dedicated connection free\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
 
 /// `-ERR text`; control characters in it cannot break the line.
@@ -112,6 +118,25 @@ pub(super) fn partial_write(
         out,
         &format!(
             "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}){rest}"
+        ),
+    );
+}
+
+/// What every shard must do, and some have not.
+pub(super) fn partly_done(
+    out: &mut Vec<u8>,
+    command: &str,
+    failed: u16,
+    parts: u16,
+    shard: &str,
+    text: &str,
+) {
+    let command = command.replace('|', " ");
+    error(
+        out,
+        &format!(
+            "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}); \
+             the others have done it"
         ),
     );
 }

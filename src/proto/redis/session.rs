@@ -3,8 +3,9 @@
 
 use super::{
     args::Args,
+    blocking::Blocked,
     class::Class,
-    client::{Client, End, Event},
+    client::{AHEAD, Client, End, Event},
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
@@ -12,13 +13,23 @@ use super::{
     pin::Pinned,
     reply,
     upload::{STREAM_FROM, Upload},
+    waiting::Waiting,
 };
 use crate::{
     net::{stream::Stream, tls},
     telemetry::metrics::ListenerMetrics,
     topology::pick::Picker,
 };
-use std::{hash::BuildHasher, net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    hash::BuildHasher,
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Sleep;
 
 /// What a listener asks of its clients and gives them.
 #[derive(Clone, Debug)]
@@ -55,10 +66,16 @@ pub(super) struct State {
     pub pickers: [Picker; PICKERS],
     /// A connection of its own.
     pub pinned: Option<Box<Pinned>>,
-    /// MULTI was sent, EXEC and DISCARD were not.
-    pub transaction: Option<Box<Transaction>>,
     /// A request that is passed on while it comes.
     pub upload: Option<Box<Upload>>,
+    /// MULTI was sent, EXEC and DISCARD were not.
+    pub transaction: Option<Box<Transaction>>,
+    /// One on which it waits in the server.
+    pub blocked: Option<Box<Blocked>>,
+    /// Its turn to have one.
+    pub waiting: Waiting,
+    /// The client sends no more.
+    pub eof: bool,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -90,19 +107,24 @@ pub async fn serve(
             name: Vec::new(),
             pickers,
             pinned: None,
-            transaction: None,
             upload: None,
+            transaction: None,
+            blocked: None,
+            waiting: Waiting::Not,
+            eof: false,
         },
         settings,
         decoder: Decoder::default(),
         input: Vec::new(),
         start: 0,
-        eof: false,
         full: false,
+        look: None,
     };
     loop {
         match session.next_event().await {
             Event::End(end) => return end,
+            // Nothing is to be popped for nobody.
+            Event::Eof if session.state.blocked.is_some() => return End::Client,
             Event::Eof => session.end_of_input(),
             Event::Bytes | Event::Room => session.batch(),
         }
@@ -117,9 +139,10 @@ struct Session {
     input: Vec<u8>,
     /// Bytes of `input` already dispatched.
     start: usize,
-    eof: bool,
     /// Nothing more is read until more of an upload is written.
     full: bool,
+    /// When to ask the kernel whether a client that is not read is still there.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl State {
@@ -139,21 +162,51 @@ struct Guard {
 impl Session {
     async fn next_event(&mut self) -> Event {
         std::future::poll_fn(|cx| {
-            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof && !self.full)
+            if self.state.waiting.poll(cx).is_ready() {
+                return Poll::Ready(Event::Room);
+            }
+            let Guard { hub, client } = &self.guard;
+            let reads = !self.state.eof && !self.full;
+            let event = client.poll(cx, hub, &mut self.input, reads);
+            if event.is_pending() && self.state.blocked.is_some() && self.input.len() >= AHEAD {
+                return self.poll_gone(cx);
+            }
+            event
         })
         .await
     }
 
+    /// What lies unread hides the end of a client that has sent much behind a command that waits.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            if self.guard.client.has_finished() {
+                return Poll::Ready(Event::End(End::Client));
+            }
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_AGAIN)));
+            std::task::ready!(look.as_mut().poll(cx));
+            self.look = None;
+        }
+    }
+
     /// The client sends no more: what was sent is answered, then the session ends (T51).
     fn end_of_input(&mut self) {
-        self.eof = true;
-        self.guard.client.close_after_replies(End::Client);
+        self.state.eof = true;
+        if !self.state.waiting.is_pending() {
+            self.guard.client.close_after_replies(End::Client);
+        }
     }
 
     /// Dispatches every complete request of the input, as far as there is room for its reply.
     fn batch(&mut self) {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
+        if self.state.waiting.is_pending() {
+            return;
+        }
+        client.look_up();
+        if self.state.blocked.as_ref().is_some_and(|blocked| blocked.is_done()) {
+            self.state.blocked = None;
+        }
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
             self.state.let_go();
@@ -241,7 +294,11 @@ impl Session {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
         }
-        if flow == Flow::Hold || self.state.pinned.is_some() {
+        if self.state.eof && !self.state.waiting.is_pending() {
+            client.close_after_replies(End::Client);
+        }
+        let apart = self.state.pinned.is_some() || self.state.blocked.is_some();
+        if flow == Flow::Hold || apart {
             // The session is to be told when nothing is under way.
             client.has_room();
         }
@@ -293,6 +350,8 @@ fn key_of(peer: IpAddr) -> u64 {
 pub(super) const PICKERS: usize = 8;
 /// Redis takes INT_MAX arguments; nobody sends more than a million.
 const MAX_ARGS: u32 = 1024 * 1024;
+/// As often as the event loop's own clock ticks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What an unfinished request may hold when the memory limit is reached.
 const BIG_INPUT: usize = 64 * 1024;
 

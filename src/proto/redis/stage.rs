@@ -19,8 +19,8 @@ use crate::{
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
-        Backend, Cluster, Credentials, Publisher, Report, Reporter, Shard, Timeouts, Topology,
-        channel,
+        Backend, Cluster, Credentials, Dedicated, Publisher, Report, Reporter, Shard, Timeouts,
+        Topology, channel,
     },
 };
 use std::{
@@ -48,6 +48,7 @@ pub(super) struct Stage {
     pub(super) rules: Rules,
     publisher: Publisher,
     timeouts: Timeouts,
+    dedicated: Dedicated,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
     tasks: Rc<RefCell<Vec<Task>>>,
@@ -104,6 +105,7 @@ impl Stage {
             spawn: Spawn::new(move |task| started.borrow_mut().push(task)),
             topology,
             commands: vec![commands],
+            library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
         });
@@ -118,6 +120,7 @@ impl Stage {
             rules: Rules::default(),
             publisher,
             timeouts,
+            dedicated: Dedicated::default(),
             reports,
             listeners: (0..members).map(listener).collect(),
             tasks,
@@ -131,6 +134,17 @@ impl Stage {
         }
         stage.publish(from);
         stage
+    }
+
+    /// Leaves so many leases at every backend, under these rules.
+    pub(super) fn limit_leases(&mut self, most: u32, dedicated: Dedicated) {
+        for backend in &self.backends {
+            (most..self.dedicated.max_per_backend)
+                .filter_map(|_| backend.leases.try_permit())
+                .for_each(std::mem::forget);
+        }
+        self.dedicated = Dedicated { max_per_backend: most, ..dedicated };
+        self.publish(ReadFrom::Primary);
     }
 
     /// Publishes what control would of a backend in this state; a half-open one gets one permit.
@@ -169,10 +183,13 @@ impl Stage {
             layout: Default::default(),
             slots: even_slots(1),
             reads: from,
+            keyless: 0,
+            shebang_reads: false,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
             tls: None,
             queue: None,
+            dedicated: self.dedicated,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }

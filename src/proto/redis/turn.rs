@@ -197,13 +197,13 @@ impl Upstream {
                 Ok(Some(len)) => {
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
+                    turn.is_begun = false;
                     let mut entry = match self.pop(hub, reply) {
                         Due::Entry(entry) => entry,
                         Due::More => continue,
                         Due::Nothing => break Err(self.stray(hub, bytes)),
                     };
-                    turn.is_begun = false;
-                    let (access, start_us) = (entry.access, entry.start_us);
+                    let (access, start_us) = (entry.access, entry.counted_us());
                     let settled = match entry.block.take() {
                         Some(block) if !entry.streamed => {
                             match block::settle(hub, self, entry, *block, reply, &mut turn.touched)
@@ -276,7 +276,9 @@ impl Upstream {
         if front.offset + u64::from(front.len) > written {
             return Due::Nothing;
         }
-        hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        if front.is_work() {
+            hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        }
         inner.fifo.pop_front().map_or(Due::Nothing, Due::Entry)
     }
 
@@ -304,6 +306,10 @@ impl Upstream {
                 }
             }
             Owner::Tombstone => Settled::No,
+            Owner::Number => {
+                self.learn_number(reply);
+                Settled::No
+            }
             Owner::Commands => {
                 hub.learn_commands(self.cluster, reply);
                 Settled::No
@@ -330,7 +336,7 @@ impl Upstream {
                     Some(client)
                 }
                 Owner::Tombstone => None,
-                Owner::Client(_) | Owner::Commands => return Ok(()),
+                Owner::Client(_) | Owner::Commands | Owner::Number => return Ok(()),
             }
         };
         let n = turn.scanner.passable(available);
