@@ -157,10 +157,10 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny)
+        .text("strict_order", listener.redis.strict_order)
         .text("multi", word(words::MULTI, &listener.redis.multi))
         .text("multi_max_commands", listener.redis.multi_max_commands)
-        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes))
-        .text("strict_order", listener.redis.strict_order);
+        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes));
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));

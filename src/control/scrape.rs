@@ -7,6 +7,7 @@ use super::{
     process::Stage,
     sessions,
     sheet::Sheet,
+    subscriptions::Subscriptions,
     usage,
     watch::{Watch, serves},
 };
@@ -156,6 +157,9 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
         sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
+        if matches!(cluster.layout, Layout::Shards) {
+            Subscriptions::of(plane, i).write(sheet, name);
+        }
         if plane.web.contains(&*cluster.name) {
             for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
                 let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));

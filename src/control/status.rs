@@ -5,12 +5,13 @@ use super::{
     events::{Event, millis},
     plane::Plane,
     sessions::Sessions,
+    subscriptions::Subscriptions,
     watch::{Probed, Watch},
 };
 use crate::{
     policy::{admin::Source, slot::SLOTS},
     telemetry::metrics::{BackendMetrics, ListenerMetrics},
-    topology::{Cluster, door::Reason},
+    topology::{Cluster, Layout, door::Reason},
 };
 use serde::Serialize;
 
@@ -53,6 +54,8 @@ struct Listener<'a> {
 struct ClusterStatus<'a> {
     name: &'a str,
     requests: Requests,
+    /// Of a cluster of Redis.
+    subscriptions: Option<Subscriptions>,
     shards: Vec<ShardStatus<'a>>,
 }
 
@@ -235,7 +238,9 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
             backends: members.map(|watch| backend(plane, watch, now_ms)).collect(),
         }
     });
-    ClusterStatus { name: &cluster.name, requests, shards: shards.collect() }
+    let is_redis = matches!(cluster.layout, Layout::Shards);
+    let subscriptions = is_redis.then(|| Subscriptions::of(plane, cluster.id));
+    ClusterStatus { name: &cluster.name, requests, subscriptions, shards: shards.collect() }
 }
 
 fn all(counted: &crate::telemetry::metrics::RequestMetrics) -> u64 {

@@ -14,7 +14,9 @@ use crate::{
     proto::{
         http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
-            self, client,
+            self,
+            audience::Audience,
+            client,
             multi::Rules,
             table::{Commands, Custom},
         },
@@ -112,6 +114,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         reader,
         clients,
         ids: Arc::new(AtomicU64::new(0)),
+        audience: Arc::new(Audience::new(config.clusters.len())),
         state: Arc::clone(&state),
         stop: stop.clone(),
     })
@@ -245,6 +248,7 @@ fn redis_settings(
         mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        strict_order: redis.strict_order,
         multi: Rules {
             pinned: redis.multi == Multi::Pinned,
             max_commands: redis.multi_max_commands,

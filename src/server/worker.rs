@@ -12,7 +12,9 @@ use crate::{
     proto::{
         http,
         redis::{
-            self, duty,
+            self,
+            audience::Audience,
+            duty,
             hub::{Hub, Parts},
             library::Library,
             table::Commands,
@@ -128,6 +130,8 @@ pub(super) struct Start {
     /// `limits.max_connections`.
     pub clients: usize,
     pub ids: Arc<AtomicU64>,
+    /// Who listens to what.
+    pub audience: Arc<Audience>,
     pub state: Arc<ProcessState>,
     pub stop: CancellationToken,
 }
@@ -234,6 +238,7 @@ impl Crew {
                 reader: start.reader.clone(),
                 limit: Arc::clone(&limit),
                 ids: Arc::clone(&start.ids),
+                audience: Arc::clone(&start.audience),
                 state: Arc::clone(&start.state),
                 stop: start.stop.clone(),
                 accepting: accepting.clone(),
@@ -318,6 +323,7 @@ struct Worker {
     reader: Reader,
     limit: Arc<Semaphore>,
     ids: Arc<AtomicU64>,
+    audience: Arc<Audience>,
     state: Arc<ProcessState>,
     stop: CancellationToken,
     accepting: CancellationToken,
@@ -354,6 +360,7 @@ impl Worker {
             library: self.library,
             seed: seed.hash_one(self.index),
             ids: self.ids,
+            audience: self.audience,
         });
         let desk = Rc::new(Desk {
             index: self.index,

@@ -148,6 +148,7 @@ impl World {
             library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
+            audience: Arc::default(),
         });
         let settings = Settings {
             listener: 0,
@@ -165,6 +166,7 @@ impl World {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         };

@@ -30,6 +30,7 @@ impl Scene<'_> {
             }
             (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
+                self.state.written.note(shard, &own.backend);
                 self.exec_own(&own, args)
             }
             _ => self.exec_lost(),
@@ -57,6 +58,7 @@ impl Scene<'_> {
         let upstream = self.own(shard).unwrap_or_else(|| {
             self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
         });
+        self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
         let (requests, mut bytes) = (open.requests, open.queue);
         bytes.extend_from_slice(EXEC);

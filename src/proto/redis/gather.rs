@@ -1,7 +1,7 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{cursor::Cursor, reply, scan::Scanner, wire};
+use super::{cursor::Cursor, reply, scan::Scanner, subscribe::Published, wire};
 
 /// What is collected for one request.
 #[derive(Debug)]
@@ -42,6 +42,11 @@ pub(super) enum Merge {
     RandomKey { draw: u64 },
     /// INFO: one text, its counts added up, behind our own header.
     Info { header: String },
+    /// WAIT: the least of the counts.
+    Least,
+    /// WAIT behind writes: of each shard its replication, a publication and a count; `streams` are
+    /// those that were written to.
+    Waited { streams: Vec<u64> },
     /// The first part's reply when no part failed.
     First,
     /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
@@ -50,13 +55,15 @@ pub(super) enum Merge {
     And,
     /// SCRIPT KILL: the reply of one that did it; the others had nothing to do.
     OneSucceeds,
+    /// PUBLISH: the number of receivers, as we know it.
+    Published(Published),
 }
 
 impl Gather {
     /// Waits for `parts` replies.
     pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
-            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk | Merge::Published(_) => 0,
             _ => usize::from(parts),
         };
         let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
@@ -113,10 +120,13 @@ impl Gather {
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
             Merge::ByPosition { .. } | Merge::Concat | Merge::And => bytes.starts_with(b"*"),
-            Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::Published(_) => {
+                integer(bytes).is_some()
+            }
             Merge::Info { .. } => bytes.starts_with(b"$"),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
             Merge::AllSucceed | Merge::OneSucceeds => true,
+            Merge::Least | Merge::Waited { .. } => true,
         }
     }
 
@@ -138,10 +148,13 @@ impl Gather {
         match &self.merge {
             Merge::ByPosition { order, .. } => by_position(order, &self.kept, out),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
+            Merge::Published(published) => wire::integer(out, published.receivers(self.sum)),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
+            Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
+            Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
             Merge::Info { header } => super::info::merge(header, &self.kept, out),
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());

@@ -2,10 +2,12 @@
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
 use super::{
+    audience::Audience,
     class::Class,
     client::Client,
     lease::Rested,
     library::Library,
+    pubsub::PubSub,
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -46,6 +48,7 @@ pub struct Hub {
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
     pub(super) scripts: Scripts,
+    pub(super) pubsub: PubSub,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -80,6 +83,8 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 impl Hub {
@@ -98,6 +103,7 @@ impl Hub {
             apart: RefCell::default(),
             rested: Rested::default(),
             scripts: Scripts::new(parts.library),
+            pubsub: PubSub::new(parts.audience, clusters),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),

@@ -12,7 +12,7 @@ use super::{
     entry::{Entry, Owner},
     flags::flag,
     keys, local, reply, route,
-    table::{Command, Kind, Local, Script, Step},
+    table::{Command, Kind, Local, PubSub, Script, Step},
 };
 use crate::policy::access::Access;
 
@@ -186,6 +186,7 @@ impl Scene<'_> {
             Kind::Keyed
             | Kind::Split(_)
             | Kind::NotYet
+            | Kind::Wait
             | Kind::Script(Script::Eval | Script::EvalSha | Script::Function) => {
                 if command.one_shard_only && !one_shard {
                     let name = args.get(0).unwrap_or_default();
@@ -208,6 +209,11 @@ impl Scene<'_> {
             Kind::FanOut(_) | Kind::Script(_) => {
                 refuse(&|out| reply::spans_shards(out, command.name))
             }
+            Kind::PubSub(PubSub::Publish(_)) => {
+                let channel = args.get(1).unwrap_or_default();
+                Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
+            }
+            Kind::PubSub(_) => Ok((None, Queued::Here)),
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),
@@ -357,6 +363,7 @@ const UNFRAMED: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE",
     "CLIENT|REPLY",
+    "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",
 ];

@@ -2,6 +2,7 @@
 //! shard of backends that the test plays by hand. Not compiled into the program.
 
 use super::{
+    audience::Audience,
     client::Limits,
     duty,
     hub::{Hub, Parts},
@@ -108,6 +109,7 @@ impl Stage {
             library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
+            audience: Arc::new(Audience::new(1)),
         });
         let stage = Self {
             hub,
@@ -210,6 +212,7 @@ impl Stage {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            strict_order: false,
             multi: self.rules,
             tls: None,
         };

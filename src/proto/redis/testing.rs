@@ -51,6 +51,7 @@ pub(super) fn hub() -> Rc<Hub> {
         library: Arc::default(),
         seed: 1,
         ids: Arc::default(),
+        audience: Arc::default(),
     })
 }
 

@@ -11,6 +11,7 @@ use super::{
     keys::Keys,
     reply, route,
     table::{Command, Kind},
+    upstream::Upstream,
 };
 use crate::policy::access::Access;
 use std::rc::Rc;
@@ -25,6 +26,8 @@ pub(super) struct Upload {
     index: usize,
     /// Its connection is gone: the rest is read and dropped, then the client hears.
     lost: bool,
+    /// The client has been told already why not.
+    answered: bool,
 }
 
 impl Scene<'_> {
@@ -40,24 +43,42 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        let queued = self.state.transaction.is_some();
-        if !fits || queued || self.kind_of(command, args) != command.kind {
+        let other = self.state.transaction.is_some() || self.client.is_subscribed();
+        if !fits || other || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
         if let Err(flow) = self.pin(shard) {
-            return (flow == Flow::Hold).then_some(flow);
+            if flow == Flow::Hold {
+                return Some(flow);
+            }
+            // It was refused: the rest is of no use to anybody.
+            self.begin_feed(missing, shard, command, true);
+            return Some(Flow::Continue);
         }
         let own = self.own(shard)?;
         if let Some(pinned) = &mut self.state.pinned {
             pinned.lease.is_spoilt = true;
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
+        self.state.written.note(shard, &own.backend);
+        self.begin_feed(missing, shard, command, false);
+        Some(Flow::Continue)
+    }
+
+    /// The rest of a request, of which `missing` arguments are to come, is passed on or dropped.
+    pub(super) fn begin_feed(
+        &mut self,
+        missing: u32,
+        shard: usize,
+        command: &Command,
+        answered: bool,
+    ) {
         self.client.set_unfinished(true);
         let (access, index) = (command.access, usize::from(command.index));
         let feed = Feed::new(missing, self.settings.max_bulk);
-        self.state.upload = Some(Box::new(Upload { feed, shard, access, index, lost: false }));
-        Some(Flow::Continue)
+        let lost = answered;
+        self.state.upload = Some(Box::new(Upload { feed, shard, access, index, lost, answered }));
     }
 
     /// Passes on what has come of the rest; returns how many bytes that were.
@@ -68,7 +89,7 @@ impl Scene<'_> {
         let Some(mut upload) = self.state.upload.take() else { return Ok(0) };
         let taken = upload.feed.take(bytes)?;
         let piece = bytes.get(..taken).unwrap_or_default();
-        let own = self.own(upload.shard).filter(|_| !upload.lost);
+        let own = self.fed(upload.shard).filter(|_| !upload.lost);
         upload.lost = own.is_none();
         if !upload.feed.is_over() {
             own.iter().for_each(|own| own.append(self.hub, piece));
@@ -85,8 +106,11 @@ impl Scene<'_> {
                 let owner = Owner::Client(Rc::clone(self.client));
                 let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);
                 own.send(self.hub, entry.at_primary(true), |out| out.extend_from_slice(piece));
-                self.client.wait_for_all();
+                if !self.relays() {
+                    self.client.wait_for_all();
+                }
             }
+            None if upload.answered => {}
             None => {
                 let name = self.cluster.shards.get(upload.shard).map_or("", |shard| &shard.name);
                 self.refuse(upload.access, |out| reply::upload_lost(out, name));
@@ -95,10 +119,16 @@ impl Scene<'_> {
         Ok(taken)
     }
 
+    /// Where the rest of an upload goes.
+    fn fed(&self, shard: usize) -> Option<Rc<Upstream>> {
+        if self.relays() { self.relayed() } else { self.own(shard) }
+    }
+
     /// Whether as much of an upload waits to be written as may.
     pub(super) fn is_full(&self) -> bool {
         let upload = self.state.upload.as_deref();
-        let own = upload.and_then(|upload| self.own(upload.shard));
+        let raw = self.state.own.is_raw().then(|| self.relayed()).flatten();
+        let own = upload.and_then(|upload| self.fed(upload.shard)).or(raw);
         own.is_some_and(|own| own.is_full(self.client))
     }
 }
