@@ -15,6 +15,7 @@ mod cursor;
 mod dispatch;
 pub mod duty;
 mod entry;
+mod exec;
 mod failure;
 mod fan_out;
 mod feed;

@@ -34,6 +34,9 @@ impl Scene<'_> {
     /// Begins to pass on a request of which only `bytes` have come, when they tell where it goes.
     /// `None`: it must be kept until it is whole.
     pub(super) fn begin_upload(&mut self, decoder: &Decoder, bytes: &[u8]) -> Option<Flow> {
+        if self.state.transaction.is_some() {
+            return None;
+        }
         let args = Args { frame: bytes, spans: decoder.spans() };
         let (front, missing) = decoder.progress();
         let command = self.commands.find(args)?;
@@ -105,7 +108,7 @@ impl Scene<'_> {
         match own {
             Some(own) => {
                 if let Some(pinned) = &mut self.state.pinned {
-                    pinned.lease.is_spoilt = false;
+                    pinned.lease.is_spoilt = pinned.moved;
                 }
                 let owner = Owner::Client(Rc::clone(self.client));
                 let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);
