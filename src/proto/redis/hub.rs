@@ -3,6 +3,7 @@
 
 use super::{
     audience::Audience,
+    busy::Busy,
     class::Class,
     client::Client,
     identity::Identities,
@@ -54,6 +55,8 @@ pub struct Hub {
     /// CLIENT PAUSE
     pub(super) paused: Cell<Option<Paused>>,
     pub(super) scripts: Scripts,
+    /// Where a script runs long now.
+    pub(super) busy: RefCell<Option<Busy>>,
     pub(super) pubsub: PubSub,
     pub(super) identities: Identities,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
@@ -114,6 +117,7 @@ impl Hub {
             peers: parts.peers,
             paused: Cell::default(),
             scripts: Scripts::new(parts.library),
+            busy: RefCell::default(),
             pubsub: PubSub::new(parts.audience, clusters),
             identities: Identities::default(),
             clients: RefCell::new(HashMap::new()),

@@ -114,6 +114,8 @@ pub struct UpstreamError {
     pub reason: String,
     /// We ran out of descriptors or memory: no fault of the backend's.
     pub ours: bool,
+    /// The server's own words to what waits: it runs a script and was told nothing.
+    pub busy: Option<Vec<u8>>,
 }
 
 /// How far a connection had come.
@@ -443,7 +445,7 @@ impl Upstream {
 
     pub(super) fn error(&self, phase: Phase, reason: impl ToString) -> UpstreamError {
         let backend = Arc::clone(&self.backend.name);
-        UpstreamError { backend, phase, reason: reason.to_string(), ours: false }
+        UpstreamError { backend, phase, reason: reason.to_string(), ours: false, busy: None }
     }
 
     /// Counts one latency for what counts as usual here.
@@ -529,6 +531,10 @@ impl Upstream {
             UpstreamError {
                 // A user whose password is wrong by now says nothing of the server.
                 ours: self.class.identity != 0,
+                busy: error
+                    .get_ref()
+                    .and_then(|error| error.downcast_ref::<handshake::Busy>())
+                    .map(|busy| busy.0.clone()),
                 ..self.error(Phase::Handshake, error)
             }
         })?;
