@@ -16,7 +16,9 @@ use super::{
     keys::{self, KeyIndexes, Keys},
     local, reply, route, scripts,
     session::{PICKERS, Settings, State},
-    split, subscribe,
+    split,
+    stream::STREAMS,
+    subscribe,
     table::{Command, Commands, FanOut, Kind, Local, PubSub, Step},
     tally::requests,
     upstream::Upstream,
@@ -124,7 +126,7 @@ impl<'a> Scene<'a> {
 
     /// A request for the cluster at hand.
     pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
-        if self.cluster.dedicated.always && self.relays() {
+        if (self.cluster.dedicated.always || self.state.own.is_raw()) && self.relays() {
             return self.relay(args);
         }
         let Some(command) = self.commands.find(args) else {
@@ -210,6 +212,7 @@ impl<'a> Scene<'a> {
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
+            Kind::NotYet if STREAMS.contains(&command.name) => self.become_stream(command, args),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
             Kind::CrossProtocol => self.cross_protocol(command),
@@ -566,7 +569,7 @@ impl<'a> Scene<'a> {
 /// What an allowed command becomes.
 fn allowed(command: &Command, args: Args<'_>) -> Kind {
     match command.kind {
-        // A shared connection cannot become a stream.
+        // A shared connection cannot become a stream: the session gets one of its own.
         Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
         Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
             Kind::FanOut(FanOut::First)
@@ -595,5 +598,3 @@ fn before_auth(command: &Command) -> bool {
 
 /// From here on a request's bytes are handed over, not copied.
 const BIG: usize = 64 * 1024;
-/// Commands that turn a connection into a stream.
-const STREAMS: &[&str] = &["MONITOR", "SYNC", "PSYNC", "REPLCONF"];

@@ -55,7 +55,8 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     } else {
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
-    if let Some(client) = upstream.tenant().filter(|client| client.card().tracking.is_some()) {
+    let tracks = |client: &Rc<Client>| !upstream.is_ear() && client.card().tracking.is_some();
+    if let Some(client) = upstream.tenant().filter(tracks) {
         client.kill(End::TrackingLost);
     }
     let mut touched = Vec::new();

@@ -59,6 +59,8 @@ pub(super) enum Merge {
     OneSucceeds,
     /// PUBLISH: the number of receivers, as we know it.
     Published(Published),
+    /// CLIENT TRACKINGINFO of one whose client of that id is told.
+    Redirect(u64),
 }
 
 impl Gather {
@@ -134,7 +136,7 @@ impl Gather {
             }
             Merge::Info { .. } => bytes.starts_with(b"$") || bytes.starts_with(b"="),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
-            Merge::AllSucceed | Merge::OneSucceeds => true,
+            Merge::AllSucceed | Merge::OneSucceeds | Merge::Redirect(_) => true,
             Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
     }
@@ -174,6 +176,10 @@ impl Gather {
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
             }
             Merge::And => and(&self.kept, out),
+            Merge::Redirect(client) => {
+                let told = self.kept.first().map_or(&b""[..], |kept| kept);
+                super::redirect::rewrite(*client, told, out);
+            }
         }
     }
 

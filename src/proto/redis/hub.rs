@@ -12,6 +12,7 @@ use super::{
     pause::Paused,
     peers::Peers,
     pubsub::PubSub,
+    redirect::{self, Ears},
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -59,6 +60,7 @@ pub struct Hub {
     pub(super) busy: RefCell<Option<Busy>>,
     pub(super) pubsub: PubSub,
     pub(super) identities: Identities,
+    pub(super) ears: Ears,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -120,6 +122,7 @@ impl Hub {
             busy: RefCell::default(),
             pubsub: PubSub::new(parts.audience, clusters),
             identities: Identities::default(),
+            ears: Ears::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -323,7 +326,13 @@ impl Hub {
     }
 
     pub fn unregister(&self, id: u64) {
+        redirect::forget(self, id);
         self.clients.borrow_mut().remove(&id);
+    }
+
+    /// A client of this worker.
+    pub(super) fn client(&self, id: u64) -> Option<Rc<Client>> {
+        self.clients.borrow().get(&id).map(Rc::clone)
     }
 
     /// Every client of this worker.

@@ -52,6 +52,7 @@ mod perfect;
 mod pin;
 pub mod probe;
 mod pubsub;
+mod redirect;
 mod relay;
 mod reply;
 mod route;
@@ -62,6 +63,7 @@ pub mod spec;
 mod split;
 #[cfg(test)]
 mod stage;
+mod stream;
 mod subscribe;
 pub mod table;
 mod table_data;

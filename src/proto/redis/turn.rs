@@ -9,7 +9,7 @@ use super::{
     entry::{Entry, Owner, Reach},
     failure,
     hub::Hub,
-    reply,
+    redirect, reply,
     scan::Scanner,
     tally::{Settled, Tally},
     upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
@@ -299,7 +299,11 @@ impl Upstream {
     fn hand_out_push(&self, hub: &Hub, push: &[u8], touched: &mut Vec<Rc<Client>>) {
         match self.tenant() {
             Some(client) => {
-                if client.push(hub, push) {
+                let touches = match self.is_ear() {
+                    true => redirect::tell(hub, &client, push),
+                    false => client.push(hub, push),
+                };
+                if touches {
                     touched.push(client);
                 }
             }

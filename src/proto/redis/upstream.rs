@@ -65,6 +65,8 @@ pub struct Upstream {
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
     silence_us: Cell<u64>,
+    /// Its tenant hears on it for others.
+    ear: Cell<bool>,
     /// The one client of it whose bytes pass as they are.
     relay: RefCell<Option<Rc<Client>>>,
     /// Its replies can no longer be counted.
@@ -173,6 +175,7 @@ impl Upstream {
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            ear: Cell::new(false),
             relay: RefCell::new(None),
             raw: Cell::new(false),
             opened_us: now_us,
@@ -392,6 +395,17 @@ impl Upstream {
     /// From now on `client` hears what the server says unasked; `None`: nobody.
     pub(super) fn set_tenant(&self, client: Option<&Rc<Client>>) {
         *self.tenant.borrow_mut() = client.map(Rc::clone);
+    }
+
+    /// From now on `client` hears on it what the server says of keys that others have read.
+    pub(super) fn set_ear(&self, client: &Rc<Client>) {
+        self.ear.set(true);
+        self.set_tenant(Some(client));
+    }
+
+    /// Whether its tenant hears on it for others.
+    pub(super) fn is_ear(&self) -> bool {
+        self.ear.get()
     }
 
     /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
