@@ -246,3 +246,18 @@ fn quit_and_half_close_answer_what_was_asked_before() {
     assert_eq!(conn.read_to_close(), b"");
     assert_eq!(sluice.conn().cmd(&["EXISTS", "late"]), 0);
 }
+
+/// It was refused even where it was allowed.
+#[test]
+fn a_monitor_has_a_connection_of_its_own_where_others_share_one() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().listener("redis: { allow: [MONITOR] }").start();
+    let (mut monitor, mut other) = (sluice.conn(), sluice.conn());
+    assert_eq!(monitor.cmd(&["SELECT", "3"]), "OK");
+    assert_eq!(monitor.cmd(&["MONITOR"]), "OK");
+    assert_eq!(other.cmd(&["SET", "seen", "1"]), "OK");
+    eventually("the monitor sees it", PATIENCE, || {
+        monitor.read().text().contains("\"SET\" \"seen\"").then_some(())
+    });
+    assert_eq!(other.cmd(&["GET", "seen"]), "1");
+}

@@ -251,3 +251,34 @@ fn redis_cli_and_redis_py_speak_resp3() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim() == "ok", "{said}\n{errors}");
 }
+
+/// It was refused, and clients in RESP2 had no other way to be told.
+#[test]
+fn tracking_redirects_to_a_client_of_any_worker() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let mut other = sluice.conn();
+    for round in 0..6 {
+        let (mut ear, mut conn) = (sluice.conn(), sluice.conn());
+        let id = ear.raw("CLIENT ID").trim_start_matches(':').trim_end().to_owned();
+        let (front, none) = if round % 2 == 0 {
+            ear.raw("SUBSCRIBE __redis__:invalidate");
+            ("*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n", "*-1\r\n")
+        } else {
+            hello(&mut ear, "3");
+            (">2\r\n$10\r\ninvalidate\r\n", "_\r\n")
+        };
+        assert_eq!(conn.raw(&format!("CLIENT TRACKING ON REDIRECT {id}")), "+OK\r\n");
+        assert_eq!(conn.raw("CLIENT GETREDIR"), format!(":{id}\r\n"));
+        let told = conn.raw("CLIENT TRACKINGINFO");
+        assert!(told.contains(&format!("$8\r\nredirect\r\n:{id}\r\n")), "{told}");
+        conn.raw("GET k");
+        other.raw("SET k 1");
+        assert_eq!(ear.read_raw(), format!("{front}*1\r\n$1\r\nk\r\n"));
+        conn.raw("GET k");
+        other.raw("FLUSHALL");
+        assert_eq!(ear.read_raw(), format!("{front}{none}"));
+    }
+    let nobody = other.raw("CLIENT TRACKING ON REDIRECT 999999");
+    assert_eq!(nobody, "-ERR The client ID you want redirect to does not exist\r\n");
+}

@@ -307,3 +307,39 @@ fn a_script_may_take_longer_than_a_request() {
     assert!(conn.cmd(&["EVAL", body, "0"]).error().contains("timed out"));
     assert_eq!(conn.cmd(&["GET", "k"]), Value::Nil, "the late reply is nobody else's");
 }
+
+/// They waited behind it on the connection that all share, PING said PONG, and SCRIPT KILL did not
+/// come through to a server that refused SELECT.
+#[test]
+fn others_are_told_that_the_server_is_busy_while_a_script_runs() {
+    let cluster = Cluster::with_args(1, 0, &["--busy-reply-threshold", "100"]);
+    let sluice = cluster.sluice().start();
+    let (mut here, mut elsewhere) = (sluice.conn(), sluice.conn());
+    assert_eq!(here.cmd(&["GET", "k"]), Value::Nil);
+    assert_eq!(elsewhere.cmd(&["SELECT", "9"]), "OK");
+    let mut runs = runs(&sluice, &["EVAL", "while true do end", "0"]);
+    is_busy(&cluster.shards[0].primary);
+    for conn in [&mut here, &mut elsewhere] {
+        eventually("PING tells it", PATIENCE, || conn.cmd(&["PING"]).is_error().then_some(()));
+        assert!(conn.cmd(&["GET", "k"]).error().starts_with("BUSY"));
+    }
+    assert_eq!(elsewhere.cmd(&["SCRIPT", "KILL"]), "OK");
+    assert!(runs.read().error().contains("kill"));
+    eventually("PONG again", PATIENCE, || (!here.cmd(&["PING"]).is_error()).then_some(()));
+    assert_eq!(elsewhere.cmd(&["GET", "k"]), Value::Nil);
+}
+
+/// Its reply closed the connection that all share.
+#[test]
+fn a_script_may_return_a_table_with_itself_inside() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    let endless = "local a = {}; local b = {a}; a[1] = b; return a";
+    conn.send(&request(&["EVAL", endless, "0"]));
+    conn.send(&request(&["QUIT"]));
+    let reply = String::from_utf8(conn.read_to_close()).unwrap();
+    assert!(reply.starts_with("*1\r\n*1\r\n"));
+    assert!(reply.ends_with("-ERR reached lua stack limit\r\n+OK\r\n"));
+    assert_eq!(other.cmd(&["GET", "k"]), Value::Nil);
+}
