@@ -252,6 +252,8 @@ pub struct RedisListener {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// The most keys that KEYS tells of several shards; default 1,000,000.
+    pub keys_max: usize,
 }
 
 /// A password or a key: never printed.
@@ -281,7 +283,35 @@ pub struct Cluster {
     pub tls: Option<ClientFiles>,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub redis: RedisCluster,
     pub http: HttpCluster,
+}
+
+/// What a cluster says of Redis requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedisCluster {
+    /// A request that takes so long is in the slow log; default 10ms, zero: none.
+    pub slow: Duration,
+    /// Requests that the slow log keeps; default 128.
+    pub slow_entries: usize,
+    /// Bytes of a request or reply that counts as big; default 1 MiB, at least 64 KiB.
+    pub big: u64,
+    /// Whether keys and values are told to nobody; default false.
+    pub redact: bool,
+    /// Whether equal GETs under way are asked once; default false.
+    pub coalesce: bool,
+}
+
+impl Default for RedisCluster {
+    fn default() -> Self {
+        Self {
+            slow: Duration::from_millis(10),
+            slow_entries: 128,
+            big: 1 << 20,
+            redact: false,
+            coalesce: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -150,7 +150,8 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("max_bulk", Size(listener.redis.max_bulk))
         .text("client_output_limit", Size(listener.redis.client_output_limit))
         .row("allow", &listener.redis.allow)
-        .row("deny", &listener.redis.deny);
+        .row("deny", &listener.redis.deny)
+        .text("keys_max", listener.redis.keys_max);
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));
@@ -318,6 +319,12 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     if defaults || !commands.is_empty() {
         redis.push("commands", Out::Map(commands));
     }
+    let mut slowlog = Entries::new(&keys::insight::SLOWLOG, defaults);
+    slowlog.period("threshold", cluster.redis.slow).text("entries", cluster.redis.slow_entries);
+    redis
+        .map("slowlog", slowlog)
+        .text("big", Size(cluster.redis.big))
+        .text("redact", cluster.redis.redact);
     let shards = cluster.shards.iter().enumerate();
     let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
 
@@ -330,6 +337,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("limits", limits::shared(&cluster.limits, defaults))
         .map("upstream", upstream)
         .map("redis", redis)
+        .text("coalesce", cluster.redis.coalesce)
         .text("on_shard_down", "fail_fast");
     Out::Map(entries.list)
 }

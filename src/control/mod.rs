@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     net::tls,
     policy::dice::Dice,
+    proto::redis::insight::Insight,
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
 };
@@ -57,6 +58,8 @@ pub struct Inputs {
     /// What [`build::build`] made the first snapshot of `publisher` from.
     pub config: Config,
     pub publisher: Publisher,
+    /// Hot keys and slow requests.
+    pub insight: Arc<Insight>,
     /// The TLS of each listener, in the order of the configuration.
     pub tls: Vec<Option<tls::Server>>,
     /// The workers' reports on backends.
@@ -115,6 +118,7 @@ fn run_task(task: impl Future<Output = ()> + 'static) {
 async fn run(inputs: Inputs) {
     let Inputs {
         config,
+        insight,
         publisher,
         tls,
         reports,
@@ -135,6 +139,7 @@ async fn run(inputs: Inputs) {
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
         topology,
+        insight,
         publisher,
         workers,
         access_log,

@@ -14,6 +14,7 @@ use crate::{
         redis::{
             self, duty,
             hub::{Hub, Parts},
+            insight::Insight,
             table::Commands,
         },
         tcp,
@@ -118,6 +119,7 @@ pub(super) struct Start {
     pub listeners: Vec<Listener>,
     pub doors: Vec<Arc<Door>>,
     pub commands: Vec<Commands>,
+    pub insight: Arc<Insight>,
     pub metrics: Vec<Arc<WorkerMetrics>>,
     pub memory: Memory,
     pub access_log: Option<AccessLog>,
@@ -224,6 +226,7 @@ impl Crew {
                 settings: start.settings.clone(),
                 doors: start.doors.clone(),
                 commands: start.commands.clone(),
+                insight: Arc::clone(&start.insight),
                 metrics: Arc::clone(metrics),
                 memory: start.memory.clone(),
                 access_log: start.access_log.clone(),
@@ -307,6 +310,7 @@ struct Worker {
     settings: Vec<Settings>,
     doors: Vec<Arc<Door>>,
     commands: Vec<Commands>,
+    insight: Arc<Insight>,
     metrics: Arc<WorkerMetrics>,
     memory: Memory,
     access_log: Option<AccessLog>,
@@ -349,6 +353,7 @@ impl Worker {
             commands: self.commands,
             seed: seed.hash_one(self.index),
             ids: self.ids,
+            insight: self.insight,
         });
         let desk = Rc::new(Desk {
             index: self.index,

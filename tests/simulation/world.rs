@@ -15,6 +15,7 @@ use sluice::{
         client::Limits,
         duty,
         hub::{Hub, Parts},
+        insight::{Insight, Options},
         session::{self, Settings},
         table::Commands,
     },
@@ -132,6 +133,11 @@ impl World {
         let counter = Rc::clone(&polls);
         let dials: Rc<Cell<u32>> = Rc::default();
         let dialling = Rc::clone(&dials);
+        // Whether equal GETs are asked once must make no difference to anybody, nor must watching.
+        let coalesce = dice.next().is_multiple_of(2);
+        let slow = Duration::from_millis(1);
+        let watched = Options { slow, slow_entries: 8, big: 64 * 1024, redact: false, coalesce };
+        let insight = Insight::new([watched], 1);
         let hub = Hub::new(Parts {
             worker: 0,
             metrics,
@@ -145,6 +151,7 @@ impl World {
             commands: vec![commands],
             seed: dice.next(),
             ids: Arc::default(),
+            insight: Arc::new(insight),
         });
         let settings = Settings {
             listener: 0,
@@ -155,6 +162,7 @@ impl World {
             limits: Limits { output: 64 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             tls: None,
         };
         let all = SHARDS * MEMBERS;

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, http, limits, probe, shard, sticky, tls};
+use super::{balance, http, insight, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
@@ -58,6 +58,7 @@ pub(super) fn cluster(
         upstream: upstream(reader, &of_upstream),
         tls: tls::upstream(reader, &of_upstream),
         commands: commands(reader, &section),
+        redis: insight::cluster(reader, &section),
         http: of_http,
     })
 }
@@ -98,7 +99,8 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis") | ("upstream", "user" | "password" | "password_file" | "mode")
+        ("", "redis" | "coalesce")
+        | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
             Some(other)
@@ -106,7 +108,7 @@ fn only_with_its_kind(
         ("timeouts", "fan_out" | "stall" | "client_idle") if own == "backends" => Some(other),
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
-        ("", "redis")
+        ("", "redis" | "coalesce")
         | ("timeouts", "fan_out" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>

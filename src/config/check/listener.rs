@@ -202,6 +202,7 @@ fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
         client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
+        keys_max: reader.integer(&section, "keys_max").unwrap_or_default(),
     };
     if let Some(both) = redis.allow.iter().find(|command| redis.deny.contains(command))
         && let Some(field) = section.field("deny")

@@ -5,6 +5,7 @@ mod access_log;
 pub(super) mod balance;
 mod cluster;
 mod http;
+mod insight;
 mod limits;
 mod listener;
 mod probe;

@@ -5,12 +5,12 @@ use super::{
     args::Args,
     client::{Client, End},
     entry::{Entry, Owner, Reach},
-    fan_out,
+    fan_out, flight,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
-    inline,
+    inline, insight,
     keys::{self, KeyIndexes, Keys},
-    local, reply, route,
+    local, options, reply, route,
     session::{PICKERS, Settings, State},
     split,
     table::{Command, Commands, FanOut, Kind, Local},
@@ -28,11 +28,17 @@ pub(super) struct Scene<'a> {
     pub hub: &'a Rc<Hub>,
     pub client: &'a Rc<Client>,
     pub cluster: &'a Cluster,
+    /// All of them.
+    pub clusters: &'a [Arc<Cluster>],
     pub commands: &'a Commands,
     pub settings: &'a Settings,
     pub state: &'a mut State,
     pub now_us: u64,
     pub out_of_memory: bool,
+    /// Equal GETs are asked once.
+    pub coalesce: bool,
+    /// The command's place in the table.
+    pub command: u16,
     /// A big request on its way: the session hands its bytes over without copying them.
     pub big: Option<Big>,
 }
@@ -94,6 +100,7 @@ impl<'a> Scene<'a> {
             return self.unknown(args);
         };
         self.count(usize::from(command.index));
+        self.command = command.index;
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
@@ -105,13 +112,13 @@ impl<'a> Scene<'a> {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        let mut kind = command.kind;
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
-            kind = Kind::Disabled;
-        } else if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
-            kind = allowed(command, args);
+        if self.hub.is_sampled() {
+            insight::sample(self, command, args);
         }
-        match kind {
+        if args.frame.len() >= BIG {
+            insight::big_request(self, command, args);
+        }
+        match effective(self.settings, command, args) {
             Kind::Keyed if command.blocking && command.blocks(args) => {
                 self.say(|out| reply::not_yet(out, command.name))
             }
@@ -130,7 +137,11 @@ impl<'a> Scene<'a> {
     fn keyed(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if let Keys::First(at) = command.keys {
             let key = args.get(at as usize).unwrap_or_default();
-            return self.forward(route::shard_of(self.cluster, key), command, args.frame);
+            let shard = route::shard_of(self.cluster, key);
+            if self.coalesce && flight::fits(command, args.frame) {
+                return flight::get(self, shard, command, key, args.frame);
+            }
+            return self.forward(shard, command, args.frame);
         }
         if command.one_shard_only && self.cluster.shards.len() > 1 {
             return self.say(|out| reply::unknown_command(out, args.get(0).unwrap_or_default()));
@@ -188,7 +199,9 @@ impl<'a> Scene<'a> {
         };
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
-            .at_primary(at_primary);
+            .at_primary(at_primary)
+            .command(self.command);
+        self.sends();
         self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
             if frame.len() >= BIG {
                 self.big = Some(Big { upstream: Rc::clone(upstream), entry });
@@ -220,13 +233,27 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
+        let entry = entry.command(self.command);
+        self.sends();
         self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
             upstream.send(self.hub, entry, write);
         });
     }
 
+    /// Something of this session leaves now: it joins no flight that began before.
+    pub(super) fn sends(&mut self) {
+        if self.coalesce {
+            self.state.sent = self.hub.stamps.next();
+        }
+    }
+
     /// The backend that takes a request for `shard` now.
-    fn pick(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<&'a Arc<Backend>> {
+    pub(super) fn pick(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<&'a Arc<Backend>> {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let hub = self.hub;
         let cluster = self.cluster;
@@ -238,7 +265,13 @@ impl<'a> Scene<'a> {
     }
 
     /// Tells why [`Self::pick`] found nobody: requests do not wait for room, they are refused.
-    fn unserved(&self, shard: usize, access: Access, at_primary: bool, out: &mut Vec<u8>) {
+    pub(super) fn unserved(
+        &self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        out: &mut Vec<u8>,
+    ) {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
         let Some(shard) = self.cluster.shards.get(shard) else {
             return reply::cluster_down(out, "no such shard");
@@ -255,6 +288,7 @@ impl<'a> Scene<'a> {
     /// A command nobody told us about: with one shard a write with its key at argument 1.
     fn unknown(&mut self, args: Args<'_>) -> Flow {
         self.count(usize::MAX);
+        self.command = u16::MAX;
         let name = args.get(0).unwrap_or_default();
         if !self.state.authenticated {
             self.reply(reply::NO_AUTH);
@@ -338,16 +372,31 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// What is done with a command at this listener.
+pub(super) fn effective(settings: &Settings, command: &Command, args: Args<'_>) -> Kind {
+    if !settings.deny.is_empty() && named(&settings.deny, command.name) {
+        Kind::Disabled
+    } else if !settings.allow.is_empty() && named(&settings.allow, command.name) {
+        allowed(command, args)
+    } else {
+        command.kind
+    }
+}
+
 /// What an allowed command becomes.
 fn allowed(command: &Command, args: Args<'_>) -> Kind {
     match command.kind {
         // A shared connection cannot become a stream.
         Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
+        // Each has a part of the answer, or of what is to be done.
+        Kind::Disabled if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
+        Kind::Disabled if command.name == "DEBUG" && options::is(args, 1, "DIGEST") => {
+            Kind::FanOut(FanOut::Xor)
+        }
         Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
             Kind::FanOut(FanOut::First)
         }
         Kind::Disabled => Kind::Keyed,
-        Kind::NotYet if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
         other => other,
     }
 }

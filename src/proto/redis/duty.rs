@@ -33,6 +33,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
         ask_commands(hub, now_us);
+        hub.insight.decay(hub.worker());
     }
     hold_back(hub);
     if hub.memory.is_used_up() {
@@ -158,6 +159,7 @@ mod tests {
             limits: Limits { output: 64, pipeline: 64, idle },
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             tls: None,
         })
     }

@@ -1,7 +1,7 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::client::Client;
+use super::{client::Client, flight::Flight};
 use crate::policy::access::Access;
 use std::rc::Rc;
 
@@ -17,6 +17,8 @@ pub struct Entry {
     /// Only the primary may answer it, although it may be a read.
     pub at_primary: bool,
     pub reach: Reach,
+    /// The command's place in the table; beyond it for one that nobody knows.
+    pub command: u16,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -32,6 +34,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub enum Owner {
     Client(Rc<Client>),
+    /// Several clients that asked the same.
+    Flight(Rc<Flight>),
     /// Nobody any more: the reply is swallowed.
     Tombstone,
     /// The worker itself asked `COMMAND`.
@@ -67,6 +71,7 @@ impl Entry {
             access,
             at_primary: access == Access::Write,
             reach: Reach::One,
+            command: u16::MAX,
             start_us,
             offset: 0,
             len: 0,
@@ -81,6 +86,12 @@ impl Entry {
         self
     }
 
+    /// Which command it is.
+    pub fn command(mut self, index: u16) -> Self {
+        self.command = index;
+        self
+    }
+
     /// One part of a gather.
     pub fn part(mut self, part: u16, reach: Reach) -> Self {
         self.part = part;
@@ -90,6 +101,8 @@ impl Entry {
 
     /// Whether it may be sent to another backend after its bytes left.
     pub fn is_movable(&self) -> bool {
-        self.access == Access::Read && !self.streamed && matches!(self.owner, Owner::Client(_))
+        self.access == Access::Read
+            && !self.streamed
+            && matches!(self.owner, Owner::Client(_) | Owner::Flight(_))
     }
 }

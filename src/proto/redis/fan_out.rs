@@ -12,6 +12,7 @@ use super::{
     wire,
 };
 use crate::policy::access::Access;
+use std::sync::Arc;
 
 /// Asks all shards; with one shard the request passes unchanged.
 pub(super) fn fan_out(
@@ -26,8 +27,14 @@ pub(super) fn fan_out(
     let merge = match how {
         FanOut::Sum => Merge::Sum,
         FanOut::AllOk => Merge::AllOk,
-        FanOut::Concat => Merge::Concat,
+        FanOut::Concat => Merge::Concat { most: scene.settings.keys_max },
         FanOut::Min => Merge::Min,
+        FanOut::Texts => {
+            let names = scene.cluster.shards.iter().map(|shard| Arc::clone(&shard.name));
+            Merge::Texts { shards: names.collect() }
+        }
+        FanOut::Tree(how) => Merge::Tree(how),
+        FanOut::Xor => Merge::Xor,
         FanOut::First => Merge::First,
         FanOut::Scan => return scan(scene, command, args),
         FanOut::RandomKey => return random_key(scene, command),

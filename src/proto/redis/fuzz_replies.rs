@@ -8,10 +8,11 @@ use super::{
     frame::{Decoder, Frame, Limits},
     fuzzing::steps,
     gather::{Gather, Merge},
+    info,
     inline::to_resp,
     keys::Keys,
     scan::{ScanError, Scanner},
-    table::Commands,
+    table::{Commands, Tree},
     tree::Value,
 };
 
@@ -84,19 +85,24 @@ pub fn cursor(data: &[u8]) {
 pub fn gather(data: &[u8]) {
     let [how, parts, number, rest @ ..] = data else { return };
     let parts = u16::from(parts % 8) + 1;
-    let merge = match how % 10 {
+    let merge = match how % 15 {
         0 => Merge::ByPosition { order: (0..u16::from(*number)).map(|i| i * 7 % parts).collect() },
         1 => Merge::Sum,
         2 => Merge::SumOfWrites,
         3 => Merge::AllOk,
         4 => Merge::Min,
-        5 => Merge::Concat,
+        5 => Merge::Concat { most: 100 },
         6 => match Cursor::parse(number.to_string().as_bytes(), 3, None) {
             Some(cursor) => Merge::Scan(cursor),
             None => return,
         },
         7 => Merge::RandomKey { draw: u64::from(*number) << 56 },
-        8 => Merge::Info { header: "# Sluice\r\n".to_owned() },
+        8 => Merge::Info(info::Frame { header: Some("# Sluice\r\n".to_owned()), clients: 1 }),
+        9 => Merge::Texts { shards: (0..parts).map(|part| format!("s{part}").into()).collect() },
+        10 => Merge::Tree(Tree::Stats),
+        11 => Merge::Tree(Tree::Histogram),
+        12 => Merge::Tree(Tree::Latest),
+        13 => Merge::Xor,
         _ => Merge::First,
     };
     let mut gather = Gather::new("MSET", merge, parts);

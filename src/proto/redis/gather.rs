@@ -1,7 +1,8 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{cursor::Cursor, reply, scan::Scanner, wire};
+use super::{cursor::Cursor, digest, reply, scan::Scanner, table, tree_merge, wire};
+use std::sync::Arc;
 
 /// What is collected for one request.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Gather {
     /// Replies kept whole, by part.
     kept: Vec<Vec<u8>>,
     kept_bytes: usize,
+    /// Of the arrays kept.
+    elements: usize,
 }
 
 /// How the parts become one reply.
@@ -34,13 +37,22 @@ pub(super) enum Merge {
     /// LASTSAVE: the smallest.
     Min,
     /// KEYS: one array of all elements.
-    Concat,
+    Concat {
+        /// More elements are an error.
+        most: usize,
+    },
     /// SCAN: one shard's reply, its cursor rewritten.
     Scan(Cursor),
     /// RANDOMKEY: parts come in pairs, DBSIZE and RANDOMKEY of a shard; `draw` picks by size.
     RandomKey { draw: u64 },
     /// INFO: one text, its counts added up, behind our own header.
-    Info { header: String },
+    Info(super::info::Frame),
+    /// MEMORY DOCTOR: the texts, each under its shard's name.
+    Texts { shards: Vec<Arc<str>> },
+    /// MEMORY STATS, LATENCY HISTOGRAM, LATENCY LATEST: by names.
+    Tree(table::Tree),
+    /// DEBUG DIGEST.
+    Xor,
     /// The first part's reply when no part failed.
     First,
 }
@@ -62,6 +74,7 @@ impl Gather {
             error: None,
             sum,
             kept: vec![Vec::new(); keeps],
+            elements: 0,
             kept_bytes: 0,
         }
     }
@@ -71,6 +84,7 @@ impl Gather {
         self.answered += 1;
         let error = match bytes.strip_prefix(b"-") {
             None if !self.fits(bytes) => Some(reply::OTHER_KIND),
+            None if self.overflows(bytes) => Some(reply::TOO_MANY_KEYS),
             error => error,
         };
         if let Some(error) = error {
@@ -98,11 +112,25 @@ impl Gather {
     /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
-            Merge::ByPosition { .. } | Merge::Concat => bytes.starts_with(b"*"),
+            Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(_) => {
+                bytes.starts_with(b"*")
+            }
             Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
-            Merge::Info { .. } => bytes.starts_with(b"$"),
+            Merge::Info(_) | Merge::Texts { .. } => bytes.starts_with(b"$"),
+            Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
         }
+    }
+
+    /// Whether there are more elements than may be told; then nothing of them is kept.
+    fn overflows(&mut self, bytes: &[u8]) -> bool {
+        let Merge::Concat { most } = self.merge else { return false };
+        self.elements = self.elements.saturating_add(Elements::new(bytes).count);
+        if self.elements > most {
+            self.kept.iter_mut().for_each(|kept| *kept = Vec::new());
+            self.kept_bytes = 0;
+        }
+        self.elements > most
     }
 
     /// Bytes held.
@@ -113,7 +141,7 @@ impl Gather {
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
-        let partial = matches!(self.merge, Merge::Info { .. }) && self.failed < self.parts;
+        let partial = matches!(self.merge, Merge::Info(_)) && self.failed < self.parts;
         if self.failed > 0 && !partial {
             return self.fail(out);
         }
@@ -121,10 +149,13 @@ impl Gather {
             Merge::ByPosition { order } => by_position(order, &self.kept, out),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
             Merge::AllOk => out.extend_from_slice(reply::OK),
-            Merge::Concat => concat(&self.kept, out),
+            Merge::Concat { .. } => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
-            Merge::Info { header } => super::info::merge(header, &self.kept, out),
+            Merge::Info(frame) => super::info::merge(frame, &self.kept, out),
+            Merge::Texts { shards } => texts(shards, &self.kept, out),
+            Merge::Tree(how) => tree_merge::merge(*how, &self.kept, out),
+            Merge::Xor => digest::xor(&self.kept, out),
             Merge::First => out.extend_from_slice(self.kept.first().map_or(&b""[..], |k| k)),
         }
     }
@@ -161,6 +192,18 @@ fn concat(parts: &[Vec<u8>], out: &mut Vec<u8>) {
     for part in parts {
         out.extend_from_slice(Elements::new(part).rest);
     }
+}
+
+/// Each text under a line with its shard's name.
+fn texts(shards: &[Arc<str>], parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let mut all = Vec::new();
+    for (shard, part) in shards.iter().zip(parts) {
+        all.extend_from_slice(format!("# shard {shard}\n").as_bytes());
+        let text = memchr::memchr(b'\n', part).and_then(|end| part.get(end + 1..));
+        all.extend_from_slice(text.unwrap_or_default().trim_ascii_end());
+        all.push(b'\n');
+    }
+    wire::bulk(out, &all);
 }
 
 fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
@@ -239,7 +282,10 @@ mod tests {
             gathered(Merge::ByPosition { order }, &parts),
             "*3\r\n$-1\r\n$1\r\nb\r\n$1\r\nc\r\n"
         );
-        assert_eq!(gathered(Merge::Concat, &parts), "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n");
+        assert_eq!(
+            gathered(Merge::Concat { most: 3 }, &parts),
+            "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n"
+        );
         assert_eq!(gathered(Merge::Sum, &[b":2\r\n", b":40\r\n"]), ":42\r\n");
         assert_eq!(gathered(Merge::AllOk, &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
     }
@@ -268,12 +314,31 @@ mod tests {
     fn a_reply_of_another_kind_becomes_an_error() {
         let order = vec![0, 0];
         for reply in [&b":5\r\n"[..], b"$5\r\nhello\r\n", b"+OK\r\n"] {
-            for merge in [Merge::Concat, Merge::ByPosition { order: order.clone() }] {
+            for merge in [Merge::Concat { most: 9 }, Merge::ByPosition { order: order.clone() }] {
                 assert!(gathered(merge, &[reply]).starts_with("-ERR sluice: "));
             }
         }
         assert!(gathered(Merge::Sum, &[b":1\r\n", b"+OK\r\n"]).starts_with("-ERR sluice: "));
         assert!(gathered(Merge::SumOfWrites, &[b":1\r\n", b"+OK\r\n"]).contains("on 1 of 2"));
+    }
+
+    #[test]
+    fn too_many_keys_are_an_error_and_are_not_kept() {
+        let parts: [&[u8]; 2] = [b"*1\r\n$1\r\nb\r\n", b"*2\r\n$-1\r\n$1\r\nc\r\n"];
+        let told = gathered(Merge::Concat { most: 2 }, &parts);
+        assert!(told.starts_with("-ERR sluice: more than redis.keys_max"), "{told}");
+        let mut gather = Gather::new("KEYS", Merge::Concat { most: 2 }, 3);
+        for part in [0, 1, 2] {
+            gather.accept(part, "s", parts[1]);
+        }
+        assert_eq!(gather.held(), 0);
+    }
+
+    #[test]
+    fn texts_stand_under_the_names_of_their_shards() {
+        let shards = vec!["a".into(), "b".into()];
+        let told = gathered(Merge::Texts { shards }, &[b"$2\r\nhi\r\n", b"$3\r\nyou\r\n"]);
+        assert_eq!(told, "$27\r\n# shard a\nhi\n# shard b\nyou\n\r\n");
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! What all sessions of one worker share: the snapshot's reader, the upstream connections, the
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
-use super::{client::Client, table::Commands, upstream::Upstream};
+use super::{
+    client::Client,
+    flight::Stamps,
+    insight::{Insight, SAMPLED},
+    table::Commands,
+    upstream::Upstream,
+};
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
     policy::{dice::Dice, retry::Budget},
@@ -9,6 +15,7 @@ use crate::{
     topology::{Backend, Cluster, Reader, Reporter},
 };
 use foldhash::{HashMap, HashMapExt};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{
     cell::{Cell, RefCell, RefMut},
     rc::Rc,
@@ -41,6 +48,12 @@ pub struct Hub {
     draining: Cell<bool>,
     /// Some clients are not read because memory is scarce.
     pub(super) holds_back: Cell<bool>,
+    pub(super) insight: Arc<Insight>,
+    /// Requests until the next one whose keys are looked at.
+    unsampled: Cell<u64>,
+    /// When the log last told of something big.
+    told_big_us: Cell<Option<u64>>,
+    pub(super) stamps: Stamps,
     /// tokio's clock, which tests may stop; otherwise it is the system's monotonic one.
     epoch: Instant,
     dice: Cell<Dice>,
@@ -61,6 +74,7 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    pub insight: Arc<Insight>,
 }
 
 impl Hub {
@@ -81,6 +95,10 @@ impl Hub {
             asked: RefCell::new(vec![false; clusters]),
             draining: Cell::new(false),
             holds_back: Cell::new(false),
+            insight: parts.insight,
+            unsampled: Cell::new(SAMPLED),
+            told_big_us: Cell::new(None),
+            stamps: Stamps::default(),
             epoch: Instant::now(),
             dice: Cell::new(Dice::new(parts.seed)),
             ids: parts.ids,
@@ -103,6 +121,42 @@ impl Hub {
         let drawn = dice.next();
         self.dice.set(dice);
         drawn
+    }
+
+    /// Counts one request; true for the one in [`SAMPLED`], at random distances, that is looked at.
+    pub(super) fn is_sampled(&self) -> bool {
+        match self.unsampled.get().checked_sub(1) {
+            Some(left) => {
+                self.unsampled.set(left);
+                false
+            }
+            None => {
+                self.unsampled.set(self.draw() % (2 * SAMPLED - 1));
+                true
+            }
+        }
+    }
+
+    /// Whether the log may tell of something big now: once a second.
+    pub(super) fn may_tell_of_big(&self) -> bool {
+        let now_us = self.now_us();
+        let may = self.told_big_us.get().is_none_or(|at| now_us.saturating_sub(at) >= SECOND_US);
+        if may {
+            self.told_big_us.set(Some(now_us));
+        }
+        may
+    }
+
+    /// The name of a command by its place in the table of a cluster.
+    pub(super) fn command_name(&self, cluster: usize, index: u16) -> &'static str {
+        let commands = self.commands(cluster);
+        let found = commands.and_then(|all| all.iter().nth(usize::from(index)).map(|c| c.name));
+        found.unwrap_or("(unknown)")
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn unix_s(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
     /// The reader of the snapshot. Take it once per batch and let go before anything awaits.
@@ -244,6 +298,8 @@ impl Hub {
         }
     }
 }
+
+const SECOND_US: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -6,9 +6,9 @@ use super::{
     client::End,
     commands_reply,
     dispatch::{Flow, Scene},
-    fan_out,
-    gather::Merge,
-    reply,
+    info,
+    insight::slowlog,
+    reply, sluice,
     table::Local,
     wire,
 };
@@ -34,7 +34,15 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         Local::Command => scene.say(|out| commands_reply::command(scene.commands, args, out)),
         // A configuration is one server's; the first shard's speaks for all.
         Local::ConfigGet => scene.send(0, Access::Read, true, args.frame),
-        Local::Info => info(scene, args),
+        Local::Info => info::answer(scene, args),
+        Local::Role => scene.say(|out| {
+            wire::array(out, 3);
+            wire::bulk(out, b"master");
+            wire::integer(out, 0);
+            wire::array(out, 0);
+        }),
+        Local::Slowlog => slowlog::answer(scene, args),
+        Local::Sluice => sluice::answer(scene, args),
         Local::Time => time(scene),
         Local::ClientSetName => set_name(scene, args.get(2).unwrap_or_default()),
         Local::ClientGetName => scene.say(|out| match scene.state.name.as_slice() {
@@ -171,17 +179,6 @@ fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
 fn version(scene: &Scene<'_>) -> String {
     let mut members = scene.cluster.shards.iter().flat_map(|shard| &shard.members);
     members.find_map(|backend| backend.version()).unwrap_or_else(|| "7.0.0".to_owned())
-}
-
-/// INFO of every shard as of one server, behind a section of ours.
-fn info(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
-    let header = format!(
-        "# Sluice\r\nsluice_version:{}\r\nsluice_cluster:{}\r\nsluice_shards:{}\r\n",
-        env!("CARGO_PKG_VERSION"),
-        scene.cluster.name,
-        scene.cluster.shards.len(),
-    );
-    fan_out::ask_all(scene, "INFO", Access::Read, Merge::Info { header }, args.frame)
 }
 
 fn time(scene: &Scene<'_>) -> Flow {

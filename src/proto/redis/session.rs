@@ -31,6 +31,8 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// The most keys that KEYS tells of several shards.
+    pub keys_max: usize,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
 }
@@ -44,6 +46,8 @@ pub(super) struct State {
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
+    /// Flights that began before this stamp are older than what it sent last.
+    pub sent: u64,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -74,6 +78,7 @@ pub async fn serve(
             db: 0,
             name: Vec::new(),
             pickers,
+            sent: 0,
         },
         settings,
         decoder: Decoder::default(),
@@ -136,11 +141,14 @@ impl Session {
             hub,
             client,
             cluster,
+            clusters: &snapshot.clusters,
             commands: &commands,
             settings: &self.settings,
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
+            coalesce: hub.insight.options(cluster.id).coalesce,
+            command: u16::MAX,
             big: None,
         };
         let mut requests = 0;

@@ -103,6 +103,7 @@ impl Stage {
             commands: vec![commands],
             seed: 7,
             ids: Arc::default(),
+            insight: Arc::default(),
         });
         let stage = Self {
             hub,
@@ -182,6 +183,7 @@ impl Stage {
             limits: self.limits,
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             tls: None,
         };
         let hub = Rc::clone(&self.hub);

@@ -104,8 +104,25 @@ pub enum FanOut {
     RandomKey,
     /// SCAN: the cursor names the shard.
     Scan,
+    /// MEMORY DOCTOR and its like: texts, one below the other.
+    Texts,
+    /// MEMORY STATS and its like: by names, what can be added up is.
+    Tree(Tree),
+    /// DEBUG DIGEST: exclusive or.
+    Xor,
     /// Allowed administration: asked of all, the first shard's answer is told.
     First,
+}
+
+/// How nested replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// MEMORY STATS: numbers are added up, the rest is the first shard's.
+    Stats,
+    /// LATENCY HISTOGRAM: likewise, and counts up to a bound.
+    Histogram,
+    /// LATENCY LATEST: of each event the newest and the largest.
+    Latest,
 }
 
 /// What we answer ourselves.
@@ -127,6 +144,12 @@ pub enum Local {
     ClientSetInfo,
     ClientId,
     ClusterKeySlot,
+    /// We are a primary without replicas, whatever is behind us.
+    Role,
+    /// SLOWLOG GET, LEN, RESET: of our own log.
+    Slowlog,
+    /// SLUICE and its subcommands.
+    Sluice,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING,
     /// CLIENT NO-EVICT, CLIENT NO-TOUCH).
     Accept,

@@ -50,6 +50,7 @@ pub(super) fn hub() -> Rc<Hub> {
         commands: Vec::new(),
         seed: 1,
         ids: Arc::default(),
+        insight: Arc::default(),
     })
 }
 

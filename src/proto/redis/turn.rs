@@ -6,7 +6,9 @@ use super::{
     client::Client,
     entry::{Entry, Owner, Reach},
     failure,
+    flight::{self, Flight},
     hub::Hub,
+    insight::slow::{self, Moment},
     reply,
     scan::Scanner,
     tally::{Settled, Tally},
@@ -97,6 +99,7 @@ impl Upstream {
         if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             inner.waker = Some(cx.waker().clone());
         }
+        let before = inner.outbox.written();
         while inner.outbox.is_pending() || stream.unsent() > 0 {
             let n = inner.outbox.write(&hub.buffers, stream)?;
             hub.cell(&self.backend).iter().for_each(|c| c.bytes_out.add(n));
@@ -108,6 +111,11 @@ impl Upstream {
                 Poll::Pending => break,
             }
         }
+        let blocked = inner.outbox.is_pending();
+        if std::mem::replace(&mut inner.blocked, blocked) {
+            let written = inner.outbox.written();
+            inner.delays.left(before, written, hub.now_us());
+        }
         inner.charge(hub);
         Ok(())
     }
@@ -118,6 +126,7 @@ impl Upstream {
         let mut waiting = inner.fifo.iter();
         let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
             Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Flight(flight) => flight.all(|one| Rc::ptr_eq(one, client)),
             Owner::Tombstone | Owner::Commands => true,
         };
         inner.held_up = match waiting.next() {
@@ -126,6 +135,15 @@ impl Upstream {
             {
                 client.wake_when_drained(cx.waker());
                 true
+            }
+            Some(Entry { owner: Owner::Flight(flight), streamed: true, .. })
+                if waiting.next().is_none()
+                    && flight.all(|client| client.backlog() > PAUSE_BACKLOG) =>
+            {
+                flight.all(|client| {
+                    client.wake_when_drained(cx.waker());
+                    true
+                })
             }
             _ => false,
         };
@@ -136,6 +154,7 @@ impl Upstream {
         let now_us = hub.now_us();
         self.inner().last_byte_us = now_us;
         let mut tally = Tally::new(now_us);
+        let before_us = turn.replied_us;
         let result = loop {
             let bytes = turn.input.get(turn.start..).unwrap_or_default();
             match turn.scanner.measure(bytes) {
@@ -148,7 +167,15 @@ impl Upstream {
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
                     let (access, start_us) = (entry.access, entry.start_us);
+                    let bytes = len as u64 + std::mem::take(&mut turn.passed);
+                    let minds = self.watch.minds(now_us.saturating_sub(start_us), bytes);
+                    let moment = Moment { now_us, before_us, bytes, timed_out: false };
+                    let note = minds.then(|| slow::note(hub, self, &self.inner(), &entry, moment));
                     let settled = self.settle(hub, entry, reply, &mut turn.touched);
+                    turn.replied_us = now_us;
+                    if let Some(note) = note {
+                        note.settled(hub, self.cluster, settled);
+                    }
                     tally.count(hub, self, access, start_us, settled);
                 }
             }
@@ -211,6 +238,7 @@ impl Upstream {
                     None => Settled::No,
                 }
             }
+            Owner::Flight(shared) => flight::settle(hub, self, &shared, reply, touched),
             Owner::Tombstone => Settled::No,
             Owner::Commands => {
                 hub.learn_commands(self.cluster, reply);
@@ -225,8 +253,9 @@ impl Upstream {
         if available < PIECE {
             return Ok(());
         }
-        let client = {
+        let whom = {
             let mut inner = self.inner();
+            let inner = &mut *inner;
             let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
             match &front.owner {
                 Owner::Client(client)
@@ -234,17 +263,26 @@ impl Upstream {
                 {
                     let client = Rc::clone(client);
                     front.streamed = true;
-                    Some(client)
+                    Whom::Client(client)
                 }
-                Owner::Tombstone => None,
-                Owner::Client(_) | Owner::Commands => return Ok(()),
+                Owner::Flight(flight) if flight.takes_pieces() => {
+                    let flight = Rc::clone(flight);
+                    front.streamed = true;
+                    inner.flights.close_long(&flight);
+                    Whom::Flight(flight)
+                }
+                Owner::Tombstone => Whom::Nobody,
+                Owner::Client(_) | Owner::Flight(_) | Owner::Commands => return Ok(()),
             }
         };
         let n = turn.scanner.passable(available);
         let piece = turn.input.get(turn.start..turn.start + n).unwrap_or_default();
-        if let Some(client) = client {
-            client.stream(hub, piece);
+        match whom {
+            Whom::Client(client) => client.stream(hub, piece),
+            Whom::Flight(flight) => flight.stream(hub, piece),
+            Whom::Nobody => {}
         }
+        turn.passed += n as u64;
         turn.start += n;
         turn.scanner.consumed(n);
         Ok(())
@@ -265,6 +303,10 @@ struct Turn {
     /// Bytes of `input` already taken.
     start: usize,
     scanner: Scanner,
+    /// Bytes of the current reply that were passed on.
+    passed: u64,
+    /// When the newest reply was complete.
+    replied_us: u64,
     touched: Vec<Rc<Client>>,
 }
 
@@ -284,6 +326,13 @@ impl Turn {
             self.input.reserve(room);
         }
     }
+}
+
+/// Who gets a piece of a reply.
+enum Whom {
+    Client(Rc<Client>),
+    Flight(Rc<Flight>),
+    Nobody,
 }
 
 const CLOSED: &str = "connection closed by the server";

@@ -9,8 +9,11 @@
 use super::{
     client::Client,
     entry::{Entry, Owner},
-    failure, handshake,
+    failure,
+    flight::Flights,
+    handshake,
     hub::Hub,
+    insight::slow::{Delays, Watch},
     outbox::Outbox,
 };
 use crate::{
@@ -41,6 +44,7 @@ pub struct Upstream {
     pub cluster: usize,
     pub db: u8,
     pub timeouts: Timeouts,
+    pub(super) watch: Watch,
     inner: RefCell<Inner>,
     /// The flush is scheduled already.
     scheduled: Cell<bool>,
@@ -63,6 +67,10 @@ pub(super) struct Inner {
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
+    /// What is appended has to wait.
+    pub(super) blocked: bool,
+    pub(super) delays: Delays,
+    pub(super) flights: Flights,
 }
 
 /// Why a connection ended, and in which phase.
@@ -111,7 +119,12 @@ impl Upstream {
             cluster: cluster.id,
             db,
             timeouts: cluster.timeouts,
-            inner: RefCell::new(Inner { last_byte_us: hub.now_us(), ..Inner::default() }),
+            watch: Watch::new(hub, cluster.id),
+            inner: RefCell::new(Inner {
+                last_byte_us: hub.now_us(),
+                blocked: true,
+                ..Inner::default()
+            }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
@@ -144,7 +157,8 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read;
+        // The slow log tells what was asked.
+        let keep = entry.access == Access::Read || self.watch.is_on();
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -199,6 +213,7 @@ impl Upstream {
         let owned = self.inner.try_borrow().is_ok_and(|inner| {
             inner.fifo.iter().any(|entry| match &entry.owner {
                 Owner::Client(owner) => Rc::ptr_eq(owner, client),
+                Owner::Flight(flight) => flight.has(client),
                 Owner::Tombstone | Owner::Commands => false,
             })
         });
@@ -253,7 +268,9 @@ impl Upstream {
 
     /// Forgets half of what it knows of its own speed; called every ten seconds.
     pub fn decay(&self) {
-        self.inner.borrow_mut().recent.decay();
+        let mut inner = self.inner.borrow_mut();
+        inner.recent.decay();
+        inner.flights.forget_long();
     }
 
     async fn connect(

@@ -5,6 +5,11 @@ pub(super) fn array(out: &mut Vec<u8>, len: usize) {
     number(out, b'*', len);
 }
 
+/// The head of a map of `len` names and values.
+pub(super) fn map(out: &mut Vec<u8>, len: usize) {
+    array(out, 2 * len);
+}
+
 /// A bulk string.
 pub(super) fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     number(out, b'$', bytes.len());
