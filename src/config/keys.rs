@@ -346,6 +346,12 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "1000000",
             "The most keys that KEYS tells of several shards; over it, an error.",
         ),
+        key(
+            "slow_client_grace",
+            up_to(HOUR),
+            "1s",
+            "How long others wait behind the reply to a client that does not read it, before it is closed.",
+        ),
         later("users"),
         later("auth"),
         later("multi"),
@@ -357,7 +363,6 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         later("mget_partial"),
         later("cluster_spoof"),
         later("keyless_shard"),
-        later("slow_client_grace"),
         later("script_shebang_reads"),
     ],
 };

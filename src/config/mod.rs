@@ -247,6 +247,8 @@ pub struct RedisListener {
     pub max_bulk: u64,
     /// Bytes a client may leave unread before it is closed; default 32 MiB.
     pub client_output_limit: u64,
+    /// How long others wait behind a client that does not read its reply; default 1s.
+    pub slow_client_grace: Duration,
     /// Commands allowed in spite of being refused by default, upper case, `CONFIG|SET` for one
     /// subcommand.
     pub allow: Vec<String>,

@@ -149,6 +149,7 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("max_pipeline", listener.redis.max_pipeline)
         .text("max_bulk", Size(listener.redis.max_bulk))
         .text("client_output_limit", Size(listener.redis.client_output_limit))
+        .period("slow_client_grace", listener.redis.slow_client_grace)
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny)
         .text("keys_max", listener.redis.keys_max);

@@ -31,6 +31,7 @@ mod limits;
 mod operator;
 mod probe;
 mod redis_auth;
+mod redis_big;
 mod redis_clients;
 mod redis_coalesce;
 mod redis_faults;

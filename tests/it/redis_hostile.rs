@@ -383,3 +383,66 @@ fn a_slow_reader_of_a_large_value_gets_all_of_it() {
     let failures = sluice.metrics().sum("sluice_backend_failures_total", &[]);
     assert_eq!(failures, 0.0);
 }
+
+/// Who came after a slow reader waited behind its reply, or the reply was kept until it was closed.
+#[test]
+fn new_requests_do_not_wait_behind_a_slow_reader_who_may_take_its_time_alone() {
+    let cluster = Cluster::start(1, 0);
+    let value = vec![b'v'; 48 << 20];
+    let primary = &cluster.owner("big").primary;
+    assert_eq!(primary.cmd(&[b"SET".as_slice(), b"big", &value]), "OK");
+    let sluice = cluster.sluice().start();
+    let mut other = sluice.conn();
+    assert_eq!(other.cmd(&["SET", "n", "v"]), "OK");
+    let base = sluice.process().rss_kb();
+    let mut slow = sluice.conn();
+    slow.send(&request(&["GET", "big"]));
+    let mut before = 0.0;
+    eventually("no more of the reply is read", PATIENCE, || {
+        let read = sluice.metrics().sum("sluice_backend_bytes_total", &[("direction", "in")]);
+        let stands = read == std::mem::replace(&mut before, read);
+        thread::sleep(Duration::from_millis(50));
+        (stands && read > 1e6).then_some(())
+    });
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut worst = Duration::ZERO;
+    while Instant::now() < end {
+        let start = Instant::now();
+        assert_eq!(other.cmd(&["GET", "n"]), "v");
+        worst = worst.max(start.elapsed());
+    }
+    assert!(worst < Duration::from_millis(900), "somebody else waited {worst:?}");
+    assert!(sluice.process().peak_kb() < base + 16 * MIB);
+    assert!(slow.read() == Value::Bulk(value), "the whole value");
+    assert_eq!(slow.cmd(&["GET", "n"]), "v");
+    eventually("the connection that was retired is closed", PATIENCE, || {
+        let open = sluice.metrics().sum("sluice_backend_connections", &[]);
+        (open == 1.0).then_some(())
+    });
+}
+
+#[test]
+fn a_slow_reader_behind_whom_others_wait_is_closed_after_its_grace() {
+    let cluster = Cluster::start(1, 0);
+    let value = vec![b'v'; 48 << 20];
+    let primary = &cluster.owner("big").primary;
+    assert_eq!(primary.cmd(&[b"SET".as_slice(), b"big", &value]), "OK");
+    let sluice = cluster.sluice().listener("redis: { slow_client_grace: 300ms }").start();
+    let mut other = sluice.conn();
+    assert_eq!(other.cmd(&["SET", "n", "v"]), "OK");
+    let base = sluice.process().rss_kb();
+    let (mut slow, mut behind) = (sluice.conn(), sluice.conn());
+    // While the server sleeps both requests get into one line.
+    primary.conn().send(&request(&["DEBUG", "SLEEP", "0.5"]));
+    thread::sleep(Duration::from_millis(100));
+    slow.send(&request(&["GET", "big"]));
+    thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    assert_eq!(behind.cmd(&["GET", "n"]), "v");
+    assert!(start.elapsed() < Duration::from_secs(3), "waited {:?}", start.elapsed());
+    assert!(sluice.process().peak_kb() < base + 16 * MIB);
+    assert!(slow.read_to_close().len() < value.len());
+    eventually("the log says why", PATIENCE, || {
+        sluice.log().contains("does not read its reply").then_some(())
+    });
+}

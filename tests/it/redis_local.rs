@@ -152,7 +152,6 @@ fn what_a_later_version_brings_is_refused_and_the_connection_kept() {
         "MULTI",
         "EXEC",
         "DISCARD",
-        "WATCH k",
         "BLPOP k 0",
         "BRPOP k 0",
         "BLMOVE a a LEFT LEFT 0",

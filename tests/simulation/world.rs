@@ -159,7 +159,12 @@ impl World {
             cluster: 0,
             password: None,
             max_bulk: 1024 * 1024,
-            limits: Limits { output: 64 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
+            limits: Limits {
+                output: 64 * 1024 * 1024,
+                pipeline: 1024,
+                idle: Duration::ZERO,
+                grace: Duration::from_secs(1),
+            },
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,

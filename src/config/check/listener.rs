@@ -200,6 +200,7 @@ fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
         max_pipeline: reader.integer(&section, "max_pipeline").unwrap_or_default(),
         max_bulk: reader.size(&section, "max_bulk").unwrap_or_default(),
         client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),
+        slow_client_grace: reader.duration(&section, "slow_client_grace"),
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
         keys_max: reader.integer(&section, "keys_max").unwrap_or_default(),

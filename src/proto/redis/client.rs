@@ -40,6 +40,10 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
+    /// A request of it has begun that is neither in its input nor in its line.
+    busy: bool,
+    /// The session is to look around, whatever it waits for.
+    resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
@@ -78,6 +82,8 @@ pub enum End {
     Protocol,
     /// It read too slowly: `redis.client_output_limit`.
     OutputLimit,
+    /// Others waited for longer than `redis.slow_client_grace` behind what it did not read.
+    SlowReader,
     /// `limits.memory`.
     Memory,
     /// `timeouts.client_idle`.
@@ -115,6 +121,8 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
+                busy: false,
+                resumed: false,
                 closing: None,
                 end: None,
                 barrier: false,
@@ -162,7 +170,8 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if inner.stalled && inner.has_room(self.limits.pipeline) {
+        let resumed = std::mem::take(&mut inner.resumed);
+        if resumed || inner.stalled && inner.has_room(self.limits.pipeline) {
             inner.stalled = false;
             return Poll::Ready(Event::Room);
         }
@@ -171,7 +180,7 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() {
+            if hub.is_draining() && read && input.is_empty() && !inner.busy {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -299,10 +308,27 @@ impl Client {
         self.inner.borrow_mut().paused = Some(waker.clone());
     }
 
+    /// Whether none of its requests is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.inner.borrow().line.is_empty()
+    }
+
     /// Holds the client's next requests until those under way are answered: they go over another
     /// connection and must not overtake.
     pub(super) fn wait_for_all(&self) {
         self.inner.borrow_mut().barrier = true;
+    }
+
+    /// Lets its session go on, which waited for room elsewhere.
+    pub(super) fn resume(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.resumed = true;
+        inner.wake();
+    }
+
+    /// Something of it is under way that neither its input nor its line shows, or no longer.
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.inner.borrow_mut().busy = busy;
     }
 
     /// Ends the session once every reply is written; nothing more is read.
@@ -354,6 +380,11 @@ impl Client {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Microseconds for which others may wait behind a reply that it does not read.
+    pub(super) fn grace_us(&self) -> u64 {
+        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// When it last sent something, if nothing of it is under way.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
@@ -388,6 +419,8 @@ pub struct Limits {
     pub pipeline: usize,
     /// Silence after which it is closed; zero: never.
     pub idle: Duration,
+    /// How long others may wait behind its reply while it does not read.
+    pub grace: Duration,
 }
 
 impl Inner {

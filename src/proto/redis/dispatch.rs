@@ -67,6 +67,8 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     Continue,
+    /// The request is to be looked at again when nothing of the client is under way.
+    Hold,
     Close(End),
 }
 
@@ -99,8 +101,21 @@ impl<'a> Scene<'a> {
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
-        self.count(usize::from(command.index));
         self.command = command.index;
+        let flow = self.run(command, args);
+        if flow != Flow::Hold {
+            self.count(usize::from(command.index));
+            if self.hub.is_sampled() {
+                insight::sample(self, command, args);
+            }
+            if args.frame.len() >= BIG {
+                insight::big_request(self, command, args);
+            }
+        }
+        flow
+    }
+
+    fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
@@ -112,18 +127,18 @@ impl<'a> Scene<'a> {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        if self.hub.is_sampled() {
-            insight::sample(self, command, args);
-        }
-        if args.frame.len() >= BIG {
-            insight::big_request(self, command, args);
-        }
         match effective(self.settings, command, args) {
             Kind::Keyed if command.blocking && command.blocks(args) => {
                 self.say(|out| reply::not_yet(out, command.name))
             }
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
+            Kind::Watch => {
+                match self.shard_of_all(keys::keys(command, args).unwrap_or_default(), args) {
+                    Some(shard) => self.watch(shard, args),
+                    None => self.cross_slot(),
+                }
+            }
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
@@ -138,7 +153,7 @@ impl<'a> Scene<'a> {
         if let Keys::First(at) = command.keys {
             let key = args.get(at as usize).unwrap_or_default();
             let shard = route::shard_of(self.cluster, key);
-            if self.coalesce && flight::fits(command, args.frame) {
+            if self.coalesce && self.state.pinned.is_none() && flight::fits(command, args.frame) {
                 return flight::get(self, shard, command, key, args.frame);
             }
             return self.forward(shard, command, args.frame);
@@ -153,11 +168,13 @@ impl<'a> Scene<'a> {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
             Some(shard) => self.forward(shard, command, args.frame),
-            None => {
-                self.reply(reply::CROSS_SLOT);
-                Flow::Continue
-            }
+            None => self.cross_slot(),
         }
+    }
+
+    fn cross_slot(&self) -> Flow {
+        self.reply(reply::CROSS_SLOT);
+        Flow::Continue
     }
 
     /// The one shard of all keys; the first shard when there are none.
@@ -194,22 +211,32 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
-        let Some(backend) = self.pick(shard, access, at_primary) else {
+        let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
             .at_primary(at_primary)
             .command(self.command);
-        self.sends();
-        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            if frame.len() >= BIG {
-                self.big = Some(Big { upstream: Rc::clone(upstream), entry });
-            } else {
-                upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
-            }
-        });
+        if frame.len() >= BIG {
+            self.big = Some(Big { upstream, entry });
+        } else {
+            upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
+        }
         Flow::Continue
+    }
+
+    /// The connection that takes a request for `shard` now: the session's own, when it has one to
+    /// that shard, else the shared one to the backend that is picked.
+    fn upstream(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<Rc<Upstream>> {
+        self.sends();
+        if self.state.pinned.is_some()
+            && let Some(own) = self.own(shard)
+        {
+            return Some(own);
+        }
+        let backend = self.pick(shard, access, at_primary)?;
+        Some(self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone))
     }
 
     /// Sends one part of a gather, written by `write`, to `shard`; when nobody there is ready, that
@@ -223,7 +250,7 @@ impl<'a> Scene<'a> {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let Part { seq, index, reach } = part;
-        let Some(backend) = self.pick(shard, access, at_primary) else {
+        let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
             self.unserved(shard, access, at_primary, &mut error);
             let name = self.cluster.shards.get(shard).map_or("", |shard| &shard.name);
@@ -233,17 +260,15 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        let entry = entry.command(self.command);
-        self.sends();
-        self.hub.upstream(self.cluster, backend, self.state.db, |upstream| {
-            upstream.send(self.hub, entry, write);
-        });
+        upstream.send(self.hub, entry.command(self.command), write);
     }
 
     /// Something of this session leaves now: it joins no flight that began before.
     pub(super) fn sends(&mut self) {
         if self.coalesce {
-            self.state.sent = self.hub.stamps.next();
+            // Its own connection may be later than any flight.
+            let shared = self.state.pinned.is_none();
+            self.state.sent = shared.then(|| self.hub.stamps.next());
         }
     }
 
@@ -364,7 +389,12 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    fn count(&self, index: usize) {
+    /// Whether this listener refuses it.
+    pub(super) fn is_denied(&self, command: &Command) -> bool {
+        is_denied(self.settings, command)
+    }
+
+    pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
             counter.add(1);
@@ -374,13 +404,17 @@ impl<'a> Scene<'a> {
 
 /// What is done with a command at this listener.
 pub(super) fn effective(settings: &Settings, command: &Command, args: Args<'_>) -> Kind {
-    if !settings.deny.is_empty() && named(&settings.deny, command.name) {
+    if is_denied(settings, command) {
         Kind::Disabled
     } else if !settings.allow.is_empty() && named(&settings.allow, command.name) {
         allowed(command, args)
     } else {
         command.kind
     }
+}
+
+fn is_denied(settings: &Settings, command: &Command) -> bool {
+    !settings.deny.is_empty() && named(&settings.deny, command.name)
 }
 
 /// What an allowed command becomes.

@@ -2,6 +2,7 @@
 //! gates when control has changed one. Not the loop that calls it: that is the worker's.
 
 use super::{
+    class::Class,
     client::End,
     entry::{Entry, Owner},
     failure,
@@ -32,6 +33,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
     if count.is_multiple_of(SECOND) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
+        hub.rested.sweep(now_us);
         ask_commands(hub, now_us);
         hub.insight.decay(hub.worker());
     }
@@ -57,7 +59,8 @@ pub fn gates_changed(hub: &Rc<Hub>) {
 /// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.
 fn close_drained(hub: &Hub) {
     for upstream in hub.upstreams() {
-        if upstream.backend.admin() == Admin::Drain && upstream.is_quiet() {
+        if upstream.backend.admin() == Admin::Drain && upstream.is_quiet() && !upstream.is_leased()
+        {
             upstream.end(Phase::Evicted, "drained");
         }
     }
@@ -117,7 +120,7 @@ fn ask_commands(hub: &Rc<Hub>, now_us: u64) {
         let Some(primary) = cluster.shards.iter().find_map(pick::primary) else { continue };
         hub.set_asked_commands(cluster.id, true);
         let entry = Entry::new(Owner::Commands, 0, Access::Read, now_us);
-        hub.upstream(cluster, primary, 0, |upstream| {
+        hub.upstream(cluster, primary, Class::default(), |upstream| {
             upstream.send(hub, entry, |out| out.extend_from_slice(b"*1\r\n$7\r\nCOMMAND\r\n"));
         });
     }
@@ -156,7 +159,7 @@ mod tests {
             cluster: 0,
             password: None,
             max_bulk: 64,
-            limits: Limits { output: 64, pipeline: 64, idle },
+            limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,
@@ -169,7 +172,7 @@ mod tests {
     fn requests_that_wait_for_a_connection_are_counted() {
         let hub = testing::hub();
         let cluster = testing::cluster();
-        hub.upstream(&cluster, &cluster.shards[0].members[0], 0, |upstream| {
+        hub.upstream(&cluster, &cluster.shards[0].members[0], Class::default(), |upstream| {
             let entry = Entry::new(Owner::Tombstone, 0, Access::Write, 0);
             upstream.send_owned(&hub, entry, vec![0; 1 << 20]);
         });

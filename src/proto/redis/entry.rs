@@ -19,6 +19,7 @@ pub struct Entry {
     pub reach: Reach,
     /// The command's place in the table; beyond it for one that nobody knows.
     pub command: u16,
+    pub patience: Patience,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -53,12 +54,33 @@ pub enum Reach {
     All,
 }
 
+/// How long a reply may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// What the cluster's timeouts say of its reach.
+    Usual,
+    /// The command waits in the server as long as its arguments say: it has a connection of its
+    /// own, and silence there says nothing.
+    Own,
+}
+
 /// The tries a request has behind it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
     /// Bit i: member i of the shard.
     pub members: u64,
     pub attempts: u8,
+}
+
+impl Owner {
+    /// The clients that wait for the reply.
+    pub(super) fn clients(&self) -> Vec<Rc<Client>> {
+        match self {
+            Self::Client(client) => vec![Rc::clone(client)],
+            Self::Flight(flight) => flight.clients(),
+            Self::Tombstone | Self::Commands => Vec::new(),
+        }
+    }
 }
 
 impl Entry {
@@ -72,6 +94,7 @@ impl Entry {
             at_primary: access == Access::Write,
             reach: Reach::One,
             command: u16::MAX,
+            patience: Patience::Usual,
             start_us,
             offset: 0,
             len: 0,
@@ -96,6 +119,12 @@ impl Entry {
     pub fn part(mut self, part: u16, reach: Reach) -> Self {
         self.part = part;
         self.reach = reach;
+        self
+    }
+
+    /// Lets it take as long as it says itself.
+    pub fn patient(mut self) -> Self {
+        self.patience = Patience::Own;
         self
     }
 

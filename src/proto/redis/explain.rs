@@ -34,7 +34,7 @@ pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         ("what", what(command, kind, asked).to_owned()),
     ];
     let mut shards: Vec<usize> = Vec::new();
-    if matches!(kind, Kind::Keyed | Kind::Split(_)) {
+    if matches!(kind, Kind::Keyed | Kind::Split(_) | Kind::Watch) {
         let found = keys::keys(command, asked).unwrap_or_default();
         for key in found.filter_map(|at| asked.get(at)).take(MOST_KEYS) {
             let shard = route::shard_of(scene.cluster, key);
@@ -48,7 +48,7 @@ pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
         if shards.is_empty() {
             shards.push(0);
         }
-        if kind == Kind::Keyed && shards.len() > 1 {
+        if !matches!(kind, Kind::Split(_)) && shards.len() > 1 {
             lines.push(("refused", "CROSSSLOT: its keys are in several shards".to_owned()));
             shards.clear();
         }
@@ -74,6 +74,7 @@ fn what(command: &Command, kind: Kind, args: Args<'_>) -> &'static str {
         Kind::Keyed if command.blocks(args) => "it may wait in the server",
         Kind::Keyed => "forwarded to the shard of its keys",
         Kind::Split(_) => "split over the shards of its keys",
+        Kind::Watch => "the session gets a connection of its own to the shard of its keys",
         Kind::Local(_) => "answered by Sluice",
         Kind::FanOut(_) => "asked of every shard",
         Kind::Container => "its subcommand is unknown",

@@ -3,14 +3,14 @@
 
 use super::{
     client::{Client, End},
-    entry::{Entry, Owner, Reach, Tried},
+    entry::{Entry, Owner, Patience, Reach, Tried},
     flight,
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
     reply,
     tally::{Settled, requests},
-    upstream::{Phase, Upstream, UpstreamError},
+    upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
 use crate::{
     policy::{
@@ -29,9 +29,11 @@ use std::rc::Rc;
 
 /// The connection is over: everything on it is moved or answered.
 pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &UpstreamError) {
+    upstream.set_ended();
     hub.forget_upstream(upstream);
     let (fifo, written) = {
         let mut inner = upstream.inner();
+        inner.feeder.take().iter().for_each(|feeder| feeder.resume());
         (std::mem::take(&mut inner.fifo), inner.outbox.written())
     };
     if let Some(cell) = hub.cell(&upstream.backend) {
@@ -43,7 +45,8 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         cell.failures.add(lost);
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
-    if !idle_close && !error.ours && error.phase != Phase::Evicted {
+    let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
+    if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
     }
@@ -71,7 +74,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             .fifo
             .iter_mut()
             .skip(begun)
-            .filter(|entry| entry.is_movable())
+            .filter(|entry| upstream.purpose == Purpose::Shared && entry.is_movable())
             .map(|entry| Entry {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
@@ -105,7 +108,8 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
         let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-        if timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
+        let own = entry.patience == Patience::Own;
+        if own || timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
             continue;
         }
         let moment = Moment { now_us, before_us: 0, bytes: 0, timed_out: true };
@@ -243,6 +247,7 @@ fn retry(
     sent: bool,
 ) -> Result<(), Entry> {
     match &entry.owner {
+        Owner::Client(_) if upstream.purpose != Purpose::Shared => return Err(entry),
         Owner::Client(_) => {}
         // From here on its order is that of another connection.
         Owner::Flight(flight) => upstream.inner().flights.close(flight),
@@ -299,7 +304,7 @@ fn retry(
         let reason = if sent { RetryReason::Lost } else { RetryReason::Connect };
         requests(metrics, entry.access).retried(reason);
     }
-    hub.upstream(cluster, target, upstream.db, |next| next.send_owned(hub, entry, bytes));
+    hub.upstream(cluster, target, upstream.class, |next| next.send_owned(hub, entry, bytes));
     Ok(())
 }
 

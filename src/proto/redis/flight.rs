@@ -88,8 +88,9 @@ pub(super) fn get(
         seq: scene.client.open(frame.len()),
         start_us: scene.now_us,
     };
-    let sent = scene.state.sent;
-    let stamp = hub.upstream(scene.cluster, backend, scene.state.db, |upstream| {
+    // What went over a connection of its own may have been executed after any flight there is.
+    let sent = scene.state.sent.unwrap_or_else(|| hub.stamps.next());
+    let stamp = hub.upstream(scene.cluster, backend, scene.state.class, |upstream| {
         let joined = upstream.inner().flights.join(key, sent, &waiter);
         if let Some(stamp) = joined {
             if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
@@ -105,7 +106,7 @@ pub(super) fn get(
         upstream.send(hub, entry, |out| out.extend_from_slice(frame));
         hub.stamps.next().saturating_sub(1)
     });
-    scene.state.sent = stamp;
+    scene.state.sent = Some(stamp);
     Flow::Continue
 }
 
@@ -187,10 +188,21 @@ impl Flight {
         self.waiters.borrow().iter().for_each(|one| one.client.stream(hub, bytes));
     }
 
-    /// Calls `each` with those who wait, while `all` of them are such.
-    pub(super) fn all(&self, each: impl FnMut(&Rc<Client>) -> bool) -> bool {
-        let mut each = each;
-        self.waiters.borrow().iter().all(|one| each(&one.client))
+    /// Who waits.
+    pub(super) fn clients(&self) -> Vec<Rc<Client>> {
+        self.waiters.borrow().iter().map(|one| Rc::clone(&one.client)).collect()
+    }
+
+    /// Those with more than `backlog` bytes that they have not read.
+    pub(super) fn slow(&self, backlog: usize) -> Vec<Rc<Client>> {
+        let mut clients = self.clients();
+        clients.retain(|client| client.backlog() > backlog);
+        clients
+    }
+
+    /// As [`Client::wait_for_all`], of everybody.
+    pub(super) fn wait_for_all(&self) {
+        self.waiters.borrow().iter().for_each(|one| one.client.wait_for_all());
     }
 
     /// Half of a reply cannot be mended.
@@ -236,3 +248,113 @@ const LONGEST_REQUEST: usize = 4 * 1024;
 /// Whoever comes later begins the next flight.
 const MOST_WAITERS: usize = 4 * 1024;
 const MOST_LONG: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        policy::{gate::Passive, reads::ReadFrom},
+        proto::redis::stage::Stage,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sent_nothing_since_joins_and_who_did_asks_anew() {
+        let stage = Stage::coalescing(1, ReadFrom::Primary);
+        let (mut first, mut joins, mut writes, mut reads) =
+            (stage.client(), stage.client(), stage.client(), stage.client());
+        first.say("GET k\r\n");
+        stage.settle().await;
+        let mut server = stage.accept(0);
+        assert_eq!(server.heard().matches("GET").count(), 1);
+        joins.say("GET k\r\nGET k\r\n");
+        stage.settle().await;
+        assert_eq!(server.heard(), "");
+        writes.say("SET a 1\r\nGET k\r\n");
+        stage.settle().await;
+        assert_eq!(server.heard().matches("GET").count(), 1, "it wrote something");
+        // The newest one may be joined by whoever sent something before it began.
+        reads.say("GET other\r\n");
+        stage.settle().await;
+        assert_eq!(server.heard().matches("GET").count(), 1);
+        first.say("GET k\r\n");
+        reads.say("GET k\r\n");
+        stage.settle().await;
+        assert_eq!(server.heard().matches("GET").count(), 1, "for the one that read another");
+        server.say("+1\r\n+OK\r\n+2\r\n+o\r\n+3\r\n");
+        stage.settle().await;
+        assert_eq!(joins.heard(), "+1\r\n+1\r\n");
+        assert_eq!(writes.heard(), "+OK\r\n+2\r\n");
+        assert_eq!(reads.heard(), "+o\r\n+3\r\n");
+        assert_eq!(first.heard(), "+1\r\n+2\r\n");
+    }
+
+    /// What went over its own connection was executed after the GET that is still under way.
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_from_a_connection_of_its_own_asks_anew() {
+        let stage = Stage::coalescing(1, ReadFrom::Primary);
+        let (mut other, mut watches) = (stage.client(), stage.client());
+        watches.say("WATCH k\r\n");
+        stage.settle().await;
+        let mut own = stage.accept(0);
+        own.say("+OK\r\n");
+        stage.settle().await;
+        other.say("GET k\r\n");
+        stage.settle().await;
+        let mut shared = stage.accept(0);
+        assert_eq!(shared.heard().matches("GET").count(), 1);
+        watches.say("SET k 2\r\n");
+        stage.settle().await;
+        own.say("+OK\r\n");
+        watches.say("UNWATCH\r\n");
+        stage.settle().await;
+        own.say("+OK\r\n");
+        stage.settle().await;
+        assert_eq!(watches.heard(), "+OK\r\n+OK\r\n+OK\r\n");
+        watches.say("GET k\r\n");
+        stage.settle().await;
+        assert_eq!(shared.heard().matches("GET").count(), 1, "not the one from before its SET");
+        shared.say("+1\r\n+2\r\n");
+        stage.settle().await;
+        assert_eq!([other.heard(), watches.heard()], ["+1\r\n", "+2\r\n"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_moves_to_another_backend_with_all_who_wait() {
+        let stage = Stage::coalescing(2, ReadFrom::PreferReplica);
+        let mut clients = [stage.client(), stage.client(), stage.client()];
+        clients.iter_mut().for_each(|client| client.say("GET k\r\n"));
+        stage.settle().await;
+        let mut replica = stage.accept(1);
+        assert_eq!(replica.heard().matches("GET").count(), 1);
+        stage.set_replica(1, Passive::Ejected);
+        drop(replica);
+        stage.settle().await;
+        let mut primary = stage.accept(0);
+        assert_eq!(primary.heard().matches("GET").count(), 1);
+        primary.say("$1\r\nv\r\n");
+        stage.settle().await;
+        for client in &mut clients {
+            assert_eq!(client.heard(), "$1\r\nv\r\n");
+        }
+        let metrics = &stage.hub.metrics.clusters[0];
+        assert_eq!((metrics.reads.ok.get(), metrics.coalesced.get()), (3, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_is_not_missed() {
+        let stage = Stage::coalescing(1, ReadFrom::Primary);
+        let (mut stays, mut leaves) = (stage.client(), stage.client());
+        leaves.say("GET k\r\n");
+        stays.say("GET k\r\n");
+        stage.settle().await;
+        let mut server = stage.accept(0);
+        drop(leaves);
+        stage.settle().await;
+        let long = format!("${}\r\n{}\r\n", 100_000, "x".repeat(100_000));
+        server.heard();
+        server.say(&long[..80_000]);
+        stage.settle().await;
+        server.say(&long[80_000..]);
+        stage.settle().await;
+        assert_eq!(stays.heard().len(), long.len());
+    }
+}

@@ -135,6 +135,11 @@ impl Decoder {
         &self.spans
     }
 
+    /// Where the first argument begins that is not there whole, and how many are not.
+    pub(super) fn progress(&self) -> (usize, u32) {
+        (self.pos, self.missing)
+    }
+
     /// Forgets the current request.
     pub fn reset(&mut self) {
         self.pos = 0;
@@ -150,9 +155,13 @@ impl Decoder {
 /// A number and the position after its CRLF; `None` inside when it is not a number, `None` outside
 /// when its line is not complete. A number is what Redis's `string2ll` takes: `03`, `-0` and `+3`
 /// are none, for the server would close the connection that others share.
-type Number = Option<(Option<i64>, usize)>;
+pub(super) type Number = Option<(Option<i64>, usize)>;
 
-fn number(bytes: &[u8], start: usize, too_big: DecodeError) -> Result<Number, DecodeError> {
+pub(super) fn number(
+    bytes: &[u8],
+    start: usize,
+    too_big: DecodeError,
+) -> Result<Number, DecodeError> {
     let rest = bytes.get(start..).unwrap_or_default();
     let mut value: i64 = 0;
     for (i, byte) in rest.iter().take(MAX_DIGITS).enumerate() {

@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    feed::Feed,
     frame::{DecodeError, Decoder, Frame, Limits},
     fuzzing::steps,
     inline::{parse, to_resp},
@@ -77,6 +78,18 @@ enum Found {
     Left(usize),
 }
 
+/// What is passed on while it comes ends where the whole request does.
+fn assert_fed(frame: &[u8], words: usize, limits: &Limits) {
+    let front = frame.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let mut feed = Feed::new(u32::try_from(words).expect("as announced"), limits.bulk);
+    let rest = frame.get(front..).unwrap_or_default();
+    for (at, byte) in rest.iter().enumerate() {
+        assert!(!feed.is_over(), "over at {at} of {}", rest.len());
+        assert_eq!(feed.take(&[*byte]), Ok(1));
+    }
+    assert!(feed.is_over());
+}
+
 /// Reads as a session does, the bytes arriving up to each of `ends` in turn.
 fn found(bytes: &[u8], limits: &Limits, ends: impl IntoIterator<Item = usize>) -> Vec<Found> {
     let (mut decoder, mut start, mut all) = (Decoder::default(), 0, Vec::new());
@@ -100,6 +113,7 @@ fn found(bytes: &[u8], limits: &Limits, ends: impl IntoIterator<Item = usize>) -
                     let mut anew = Vec::new();
                     to_resp(&words, &mut anew);
                     assert_eq!(anew, frame, "not as a server takes it");
+                    assert_fed(frame, words.len(), limits);
                     all.push(Found::Request(words));
                     len
                 }

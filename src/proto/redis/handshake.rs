@@ -1,7 +1,12 @@
 //! What is said on an upstream connection before it serves: who we are and which database.
 //! Not how it is dialled, nor what a probe asks: that is [`super::probe`].
 
-use super::{reply, scan::Scanner, wire};
+use super::{
+    class::{Class, Resp},
+    reply,
+    scan::Scanner,
+    wire,
+};
 use crate::topology::Credentials;
 use std::{
     future::Future,
@@ -11,14 +16,14 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// AUTH and SELECT, as far as they are needed; nothing is sent when neither is.
+/// AUTH, SELECT and HELLO, as far as they are needed; nothing is sent when none is.
 ///
 /// # Errors
 /// The server refused (its own words, without the password), or did not answer in `timeout`.
 pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     credentials: &Credentials,
-    db: u8,
+    class: Class,
     timeout: Duration,
 ) -> io::Result<()> {
     let mut request = Vec::new();
@@ -31,11 +36,17 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         user.iter().for_each(|user| wire::bulk(&mut request, user.as_bytes()));
         wire::bulk(&mut request, password.as_bytes());
     }
-    if db > 0 {
+    if class.db > 0 {
         asked.push("SELECT");
         wire::array(&mut request, 2);
         wire::bulk(&mut request, b"SELECT");
-        wire::bulk(&mut request, db.to_string().as_bytes());
+        wire::bulk(&mut request, class.db.to_string().as_bytes());
+    }
+    if class.resp == Resp::Three {
+        asked.push("HELLO");
+        wire::array(&mut request, 2);
+        wire::bulk(&mut request, b"HELLO");
+        wire::bulk(&mut request, b"3");
     }
     if asked.is_empty() {
         return Ok(());
@@ -45,7 +56,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         stream.flush().await?;
         for word in asked {
             let answer = read_reply(stream).await?;
-            if answer != reply::OK {
+            if answer != reply::OK && !answer.starts_with(b"%") {
                 let answer = credentials.conceal(&String::from_utf8_lossy(&answer));
                 return Err(io::Error::other(format!("{word}: {}", answer.trim_end())));
             }
@@ -85,8 +96,8 @@ pub fn fuzz(data: &[u8]) {
     }
 }
 
-/// `+OK` or an error line.
-const LONGEST_REPLY: usize = 1024;
+/// `+OK`, an error line, or what HELLO tells of the server and its modules.
+const LONGEST_REPLY: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +108,13 @@ mod tests {
         theirs.write_all(answers).await.unwrap();
         let credentials =
             Credentials { user: Some("app".to_owned()), password: Some("secret".to_owned()) };
-        let result = greet(&mut ours, &credentials, 3, Duration::from_millis(50)).await;
+        let result = greet(
+            &mut ours,
+            &credentials,
+            Class { db: 3, ..Class::default() },
+            Duration::from_millis(50),
+        )
+        .await;
         drop(ours);
         let mut said = Vec::new();
         theirs.read_to_end(&mut said).await.unwrap();

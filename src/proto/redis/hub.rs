@@ -2,11 +2,13 @@
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
 use super::{
+    class::Class,
     client::Client,
     flight::Stamps,
     insight::{Insight, SAMPLED},
+    lease::Rested,
     table::Commands,
-    upstream::Upstream,
+    upstream::{Purpose, Upstream},
 };
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
@@ -36,8 +38,12 @@ pub struct Hub {
     pub memory: Memory,
     spawn: Spawn,
     topology: RefCell<Reader>,
-    /// By backend id, then database.
+    /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    /// Those that one session has for itself, or the next one will, and shared ones on which nothing
+    /// new is sent.
+    apart: RefCell<Vec<Rc<Upstream>>>,
+    pub(super) rested: Rested,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -58,6 +64,16 @@ pub struct Hub {
     epoch: Instant,
     dice: Cell<Dice>,
     ids: Arc<AtomicU64>,
+}
+
+/// What every worker is given of the same.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The commands of each cluster.
+    pub commands: Vec<Commands>,
+    /// Client ids already given out in the process.
+    pub ids: Arc<AtomicU64>,
+    pub insight: Arc<Insight>,
 }
 
 /// What a worker is made of.
@@ -89,6 +105,8 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
+            apart: RefCell::default(),
+            rested: Rested::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -208,25 +226,25 @@ impl Hub {
         self: &Rc<Self>,
         cluster: &Cluster,
         backend: &Arc<Backend>,
-        db: u8,
+        class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
-        let (id, db_index) = (backend.id as usize, usize::from(db));
+        let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
-        if let Some(Some(open)) = table.get(id).and_then(|dbs| dbs.get(db_index)) {
+        if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
             return with(open);
         }
         drop(table);
-        let upstream = Upstream::open(self, cluster, Arc::clone(backend), db);
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
         let mut table = self.upstreams.borrow_mut();
         if table.len() <= id {
             table.resize_with(id + 1, Vec::new);
         }
-        if let Some(dbs) = table.get_mut(id) {
-            if dbs.len() <= db_index {
-                dbs.resize_with(db_index + 1, || None);
+        if let Some(classes) = table.get_mut(id) {
+            if classes.len() <= place {
+                classes.resize_with(place + 1, || None);
             }
-            if let Some(slot) = dbs.get_mut(db_index) {
+            if let Some(slot) = classes.get_mut(place) {
                 *slot = Some(Rc::clone(&upstream));
             }
         }
@@ -234,8 +252,34 @@ impl Hub {
         with(&upstream)
     }
 
+    /// A connection for one session.
+    pub(super) fn open_leased(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let backend = Arc::clone(backend);
+        let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
+        self.apart.borrow_mut().push(Rc::clone(&upstream));
+        upstream
+    }
+
     /// Forgets a connection that ended; the next request opens a new one.
     pub fn forget_upstream(&self, upstream: &Rc<Upstream>) {
+        self.apart.borrow_mut().retain(|open| !Rc::ptr_eq(open, upstream));
+        if upstream.purpose == Purpose::Shared {
+            self.unshare(upstream);
+        }
+    }
+
+    /// Sends nothing new on a shared connection; it ends when what is under way is answered.
+    pub(super) fn retire(&self, upstream: &Rc<Upstream>) {
+        self.unshare(upstream);
+        self.apart.borrow_mut().push(Rc::clone(upstream));
+    }
+
+    fn unshare(&self, upstream: &Rc<Upstream>) {
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -245,7 +289,8 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        self.upstreams.borrow().iter().flatten().flatten().map(Rc::clone).collect()
+        let (shared, apart) = (self.upstreams.borrow(), self.apart.borrow());
+        shared.iter().flatten().flatten().chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {

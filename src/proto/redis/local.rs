@@ -57,6 +57,7 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
             let slot = slot(args.get(2).unwrap_or_default());
             scene.say(|out| wire::integer(out, i64::from(slot)))
         }
+        Local::Unwatch => scene.unwatch(args),
         Local::Accept => fixed(scene, reply::OK),
     }
 }
@@ -74,9 +75,9 @@ fn select(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     };
     match u8::try_from(db) {
         Ok(db) if db < DATABASES => {
-            if scene.state.db != db {
+            if scene.state.class.db != db {
                 scene.client.wait_for_all();
-                scene.state.db = db;
+                scene.state.class.db = db;
             }
             fixed(scene, reply::OK)
         }

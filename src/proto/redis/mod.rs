@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod class;
 pub mod client;
 mod commands_entry;
 pub mod commands_reply;
@@ -12,6 +13,7 @@ mod entry;
 mod explain;
 mod failure;
 mod fan_out;
+mod feed;
 pub mod flags;
 mod flight;
 pub mod frame;
@@ -27,12 +29,14 @@ pub mod inline;
 pub mod insight;
 pub mod keys;
 mod learn;
+mod lease;
 mod line;
 mod local;
 mod names;
 mod options;
 mod outbox;
 mod perfect;
+mod pin;
 pub mod probe;
 mod reply;
 mod route;
@@ -51,6 +55,7 @@ mod testing;
 mod tree;
 mod tree_merge;
 mod turn;
+mod upload;
 pub mod upstream;
 mod wire;
 

@@ -64,6 +64,11 @@ impl Outbox {
         self.written < self.end
     }
 
+    /// Bytes that are not written yet.
+    pub(super) fn pending(&self) -> usize {
+        usize::try_from(self.end - self.written).unwrap_or(usize::MAX)
+    }
+
     /// How many bytes have been written since the connection began.
     pub(super) fn written(&self) -> u64 {
         self.written

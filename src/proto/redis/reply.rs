@@ -120,6 +120,16 @@ pub(super) fn unknown_result(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: connection to shard {shard} lost, result unknown"));
 }
 
+/// The connection ended before the whole request was there; the rest of it was dropped.
+pub(super) fn upload_lost(out: &mut Vec<u8>, shard: &str) {
+    error(
+        out,
+        &format!(
+            "sluice: connection to shard {shard} lost while the request came in, it was not executed"
+        ),
+    );
+}
+
 /// The request's time is over; whether it was executed is not known.
 pub(super) fn timed_out(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: shard {shard}: {TIMED_OUT}"));

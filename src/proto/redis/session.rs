@@ -3,11 +3,14 @@
 
 use super::{
     args::Args,
+    class::Class,
     client::{Client, End, Event},
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    pin::Pinned,
     reply,
+    upload::{STREAM_FROM, Upload},
 };
 use crate::{
     net::{stream::Stream, tls},
@@ -41,13 +44,18 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct State {
     pub authenticated: bool,
-    pub db: u8,
+    pub class: Class,
     pub name: Vec<u8>,
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
-    /// Flights that began before this stamp are older than what it sent last.
-    pub sent: u64,
+    /// Flights that began before this stamp are older than what it sent last; `None`: any flight may
+    /// be.
+    pub sent: Option<u64>,
+    /// A connection of its own.
+    pub pinned: Option<Box<Pinned>>,
+    /// A request that is passed on while it comes.
+    pub upload: Option<Box<Upload>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -75,16 +83,19 @@ pub async fn serve(
         guard: Guard { hub, client },
         state: State {
             authenticated: settings.password.is_none(),
-            db: 0,
+            class: Class::default(),
             name: Vec::new(),
             pickers,
-            sent: 0,
+            sent: Some(0),
+            pinned: None,
+            upload: None,
         },
         settings,
         decoder: Decoder::default(),
         input: Vec::new(),
         start: 0,
         eof: false,
+        full: false,
     };
     loop {
         match session.next_event().await {
@@ -104,6 +115,8 @@ struct Session {
     /// Bytes of `input` already dispatched.
     start: usize,
     eof: bool,
+    /// Nothing more is read until more of an upload is written.
+    full: bool,
 }
 
 /// Whatever ends a session, its socket is closed and nothing of it stays behind.
@@ -115,7 +128,7 @@ struct Guard {
 impl Session {
     async fn next_event(&mut self) -> Event {
         std::future::poll_fn(|cx| {
-            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof)
+            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof && !self.full)
         })
         .await
     }
@@ -130,6 +143,10 @@ impl Session {
     fn batch(&mut self) {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
+        let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
+        if done && self.state.upload.is_none() {
+            self.state.pinned = None;
+        }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
         let (Some(cluster), Some(commands)) =
@@ -155,22 +172,40 @@ impl Session {
         let mut flow = Flow::Continue;
         while flow == Flow::Continue && self.start < self.input.len() && client.has_room() {
             let bytes = self.input.get(self.start..).unwrap_or_default();
+            if scene.state.upload.is_some() {
+                match scene.upload(bytes) {
+                    Ok(taken) => self.start += taken,
+                    Err(error) => flow = scene.protocol_error(error),
+                }
+                continue;
+            }
             let limits = frame::Limits {
                 bulk: self.settings.max_bulk,
                 args: MAX_ARGS,
                 authenticated: scene.state.authenticated,
             };
             match self.decoder.decode(bytes, &limits) {
-                Ok(Frame::Incomplete) => break,
+                Ok(Frame::Incomplete) if bytes.len() < STREAM_FROM => break,
+                Ok(Frame::Incomplete) => match scene.begin_upload(&self.decoder, bytes) {
+                    Some(Flow::Continue) => self.start += self.decoder.progress().0,
+                    Some(other) => flow = other,
+                    None => break,
+                },
                 Ok(Frame::Nothing(len)) => self.start += len,
                 Ok(Frame::Inline { len, line }) => {
                     flow = scene.inline(bytes.get(..line).unwrap_or_default());
-                    self.start += len;
-                    requests += 1;
+                    if flow != Flow::Hold {
+                        self.start += len;
+                        requests += 1;
+                    }
                 }
                 Ok(Frame::Request(len)) => {
                     let frame = bytes.get(..len).unwrap_or_default();
                     flow = scene.request(Args { frame, spans: self.decoder.spans() });
+                    if flow == Flow::Hold {
+                        self.decoder.reset();
+                        break;
+                    }
                     requests += 1;
                     match scene.big.take() {
                         Some(big) if self.start == 0 && len == self.input.len() => {
@@ -188,6 +223,7 @@ impl Session {
             }
             self.decoder.reset();
         }
+        self.full = scene.is_full();
         drop(topology);
         hub.on_requests(self.settings.cluster, now_us, requests);
         if let Flow::Close(end) = flow {
@@ -195,6 +231,10 @@ impl Session {
         } else if self.input.len() > BIG_INPUT && hub.memory.is_used_up() {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
+        }
+        if flow == Flow::Hold || self.state.pinned.is_some() {
+            // The session is to be told when nothing is under way.
+            client.has_room();
         }
         client.flush(hub);
         self.compact();

@@ -5,6 +5,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    insight::{Insight, Options},
     session::{self, Settings},
     table::Commands,
 };
@@ -60,15 +61,27 @@ impl Stage {
     }
 
     pub(super) fn with_timeouts(members: usize, from: ReadFrom, timeouts: Timeouts) -> Self {
-        Self::with(members, from, timeouts, None)
+        Self::with(members, from, timeouts, None, Insight::default())
     }
 
     /// As [`Self::new`], with a limit on buffered bytes.
     pub(super) fn with_memory(members: usize, from: ReadFrom, limit: u64) -> Self {
-        Self::with(members, from, Timeouts::default(), Some(limit))
+        Self::with(members, from, Timeouts::default(), Some(limit), Insight::default())
     }
 
-    fn with(members: usize, from: ReadFrom, timeouts: Timeouts, limit: Option<u64>) -> Self {
+    /// As [`Self::new`], where equal GETs are asked once.
+    pub(super) fn coalescing(members: usize, from: ReadFrom) -> Self {
+        let insight = Insight::new([Options { coalesce: true, ..Options::default() }], 1);
+        Self::with(members, from, Timeouts::default(), None, insight)
+    }
+
+    fn with(
+        members: usize,
+        from: ReadFrom,
+        timeouts: Timeouts,
+        limit: Option<u64>,
+        insight: Insight,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |member: usize| folder.path().join(format!("b{member}"));
         let backend = |member| {
@@ -103,11 +116,16 @@ impl Stage {
             commands: vec![commands],
             seed: 7,
             ids: Arc::default(),
-            insight: Arc::default(),
+            insight: Arc::new(insight),
         });
         let stage = Self {
             hub,
-            limits: Limits { output: 32 * 1024 * 1024, pipeline: 1024, idle: Duration::ZERO },
+            limits: Limits {
+                output: 32 * 1024 * 1024,
+                pipeline: 1024,
+                idle: Duration::ZERO,
+                grace: Duration::from_secs(1),
+            },
             publisher,
             timeouts,
             reports,

@@ -65,6 +65,8 @@ pub enum Kind {
     Split(Merge),
     /// Answered by us.
     Local(Local),
+    /// Needs a connection of the session's own from here on.
+    Watch,
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
     /// Only its subcommands mean anything, and there was none or none that we know.
@@ -150,6 +152,7 @@ pub enum Local {
     Slowlog,
     /// SLUICE and its subcommands.
     Sluice,
+    Unwatch,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING,
     /// CLIENT NO-EVICT, CLIENT NO-TOUCH).
     Accept,

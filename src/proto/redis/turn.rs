@@ -4,7 +4,7 @@
 
 use super::{
     client::Client,
-    entry::{Entry, Owner, Reach},
+    entry::{Entry, Owner, Patience, Reach},
     failure,
     flight::{self, Flight},
     hub::Hub,
@@ -12,7 +12,7 @@ use super::{
     reply,
     scan::Scanner,
     tally::{Settled, Tally},
-    upstream::{Inner, Phase, Upstream, UpstreamError},
+    upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
 };
 use crate::net::stream::Stream;
 use std::{
@@ -48,7 +48,7 @@ impl Upstream {
             return Poll::Ready(self.error(Phase::Write, error));
         }
         loop {
-            if self.is_held_up(cx) {
+            if self.is_held_up(cx, hub) {
                 return Poll::Pending;
             }
             turn.make_room();
@@ -116,38 +116,49 @@ impl Upstream {
             let written = inner.outbox.written();
             inner.delays.left(before, written, hub.now_us());
         }
+        if inner.outbox.pending() <= MOST_FED
+            && let Some(feeder) = inner.feeder.take()
+        {
+            feeder.resume();
+        }
         inner.charge(hub);
         Ok(())
     }
 
-    /// Whether the only client that waits here reads too slowly: then its reply may take its time.
-    fn is_held_up(&self, cx: &Context<'_>) -> bool {
+    /// Whether the client of the reply under way reads too slowly for it to be read on. Nobody new
+    /// is to wait behind it then: the connection is retired (redis.md, T33).
+    fn is_held_up(self: &Rc<Self>, cx: &Context<'_>, hub: &Hub) -> bool {
         let mut inner = self.inner();
-        let mut waiting = inner.fifo.iter();
-        let of = |client: &Rc<Client>, entry: &Entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Flight(flight) => flight.all(|one| Rc::ptr_eq(one, client)),
-            Owner::Tombstone | Owner::Commands => true,
-        };
-        inner.held_up = match waiting.next() {
+        let is_slow = match inner.fifo.front() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
-                if client.backlog() > PAUSE_BACKLOG && waiting.all(|entry| of(client, entry)) =>
+                if client.backlog() > PAUSE_BACKLOG =>
             {
                 client.wake_when_drained(cx.waker());
                 true
             }
-            Some(Entry { owner: Owner::Flight(flight), streamed: true, .. })
-                if waiting.next().is_none()
-                    && flight.all(|client| client.backlog() > PAUSE_BACKLOG) =>
-            {
-                flight.all(|client| {
-                    client.wake_when_drained(cx.waker());
-                    true
-                })
+            Some(Entry { owner: Owner::Flight(flight), streamed: true, .. }) => {
+                let slow = flight.slow(PAUSE_BACKLOG);
+                slow.iter().for_each(|client| client.wake_when_drained(cx.waker()));
+                !slow.is_empty()
             }
             _ => false,
         };
-        inner.held_up
+        if !is_slow {
+            inner.held_up = None;
+            return false;
+        }
+        inner.held_up = inner.held_up.or_else(|| Some(hub.now_us()));
+        if self.purpose == Purpose::Shared && !std::mem::replace(&mut inner.retired, true) {
+            for entry in &inner.fifo {
+                match &entry.owner {
+                    Owner::Client(client) => client.wait_for_all(),
+                    Owner::Flight(flight) => flight.wait_for_all(),
+                    Owner::Tombstone | Owner::Commands => {}
+                }
+            }
+            hub.retire(self);
+        }
+        true
     }
 
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
@@ -168,7 +179,9 @@ impl Upstream {
                     turn.start += len;
                     let (access, start_us) = (entry.access, entry.start_us);
                     let bytes = len as u64 + std::mem::take(&mut turn.passed);
-                    let minds = self.watch.minds(now_us.saturating_sub(start_us), bytes);
+                    let waits = entry.patience == Patience::Own;
+                    let us = if waits { 0 } else { now_us.saturating_sub(start_us) };
+                    let minds = self.watch.minds(us, bytes);
                     let moment = Moment { now_us, before_us, bytes, timed_out: false };
                     let note = minds.then(|| slow::note(hub, self, &self.inner(), &entry, moment));
                     let settled = self.settle(hub, entry, reply, &mut turn.touched);
@@ -191,6 +204,9 @@ impl Upstream {
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
         inner.outbox.answered(&hub.buffers, needed);
         inner.charge(hub);
+        if inner.retired && inner.fifo.is_empty() {
+            return Err(self.error(Phase::Released, "its replies are read"));
+        }
         Ok(())
     }
 
@@ -343,7 +359,7 @@ const READ_SIZE: usize = 64 * 1024;
 /// redis.md, T33: a reply over 64 KiB is streamed.
 const PIECE: usize = 64 * 1024;
 /// redis.md, T33: while its client has more than 1 MiB unsent the upstream is not read.
-const PAUSE_BACKLOG: usize = 1024 * 1024;
+pub(super) const PAUSE_BACKLOG: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -7,14 +7,16 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
-    client::Client,
-    entry::{Entry, Owner},
+    class::Class,
+    client::{Client, End},
+    entry::{Entry, Owner, Patience},
     failure,
     flight::Flights,
     handshake,
     hub::Hub,
     insight::slow::{Delays, Watch},
     outbox::Outbox,
+    turn::PAUSE_BACKLOG,
 };
 use crate::{
     net::{
@@ -42,7 +44,8 @@ use std::{
 pub struct Upstream {
     pub backend: Arc<Backend>,
     pub cluster: usize,
-    pub db: u8,
+    pub class: Class,
+    pub(super) purpose: Purpose,
     pub timeouts: Timeouts,
     pub(super) watch: Watch,
     inner: RefCell<Inner>,
@@ -52,6 +55,18 @@ pub struct Upstream {
     doomed: RefCell<Option<UpstreamError>>,
     /// The backend's count when it was opened.
     kills: u32,
+    /// A session has it for itself now.
+    leased: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All sessions of the worker.
+    Shared,
+    /// One session's at a time.
+    Leased,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +77,12 @@ pub(super) struct Inner {
     recent: Recent,
     pub(super) last_byte_us: u64,
     suspected_us: u64,
-    /// We do not read, for the client of the reply under way reads too slowly.
-    pub(super) held_up: bool,
+    /// Since when we do not read, for the client of the reply under way reads too slowly.
+    pub(super) held_up: Option<u64>,
+    /// Nothing new is sent on it.
+    pub(super) retired: bool,
+    /// The client that sends faster than is written here.
+    pub(super) feeder: Option<Rc<Client>>,
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
@@ -95,6 +114,8 @@ pub enum Phase {
     Protocol,
     /// Control took the backend out.
     Evicted,
+    /// It was one session's own, and nobody has a use for it any more.
+    Released,
 }
 
 impl std::fmt::Display for Phase {
@@ -106,18 +127,26 @@ impl std::fmt::Display for Phase {
             Self::Read => "read",
             Self::Protocol => "protocol",
             Self::Evicted => "out of rotation",
+            Self::Released => "released",
         })
     }
 }
 
 impl Upstream {
     /// Starts connecting; requests may be sent at once and wait.
-    pub fn open(hub: &Rc<Hub>, cluster: &Cluster, backend: Arc<Backend>, db: u8) -> Rc<Self> {
+    pub(super) fn open(
+        hub: &Rc<Hub>,
+        cluster: &Cluster,
+        backend: Arc<Backend>,
+        class: Class,
+        purpose: Purpose,
+    ) -> Rc<Self> {
         let kills = backend.kills();
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
-            db,
+            class,
+            purpose,
             timeouts: cluster.timeouts,
             watch: Watch::new(hub, cluster.id),
             inner: RefCell::new(Inner {
@@ -128,6 +157,8 @@ impl Upstream {
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
+            leased: Cell::new(false),
+            ended: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -162,6 +193,31 @@ impl Upstream {
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
+    /// Sends a request of our own whose reply nobody hears.
+    pub(super) fn send_unheard(&self, hub: &Hub, bytes: &[u8]) {
+        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, hub.now_us());
+        self.send(hub, entry, |out| out.extend_from_slice(bytes));
+    }
+
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
         let keep = entry.access == Access::Read;
@@ -182,8 +238,14 @@ impl Upstream {
         if let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
+        drop(inner);
+        self.schedule();
+    }
+
+    /// Has its task write what was appended.
+    fn schedule(&self) {
         if !self.scheduled.replace(true)
-            && let Some(waker) = &inner.waker
+            && let Some(waker) = &self.inner.borrow().waker
         {
             waker.wake_by_ref();
         }
@@ -200,6 +262,26 @@ impl Upstream {
     /// Whether the operator wants it closed, with all that is under way on it.
     pub(super) fn is_killed(&self) -> bool {
         self.backend.kills() != self.kills
+    }
+
+    /// A session has it for itself from now on, or no longer.
+    pub(super) fn set_leased(&self, leased: bool) {
+        self.leased.set(leased);
+    }
+
+    /// Whether a session has it for itself.
+    pub(super) fn is_leased(&self) -> bool {
+        self.leased.get()
+    }
+
+    /// Whether the connection is over, and whatever is sent is lost.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// The connection is over.
+    pub(super) fn set_ended(&self) {
+        self.ended.set(true);
     }
 
     /// Whether nothing is under way on it.
@@ -247,11 +329,14 @@ impl Upstream {
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
-        if inner.held_up {
+        if let Some(since_us) = inner.held_up {
             inner.last_byte_us = now_us;
-            return;
+            return inner.end_patience(now_us.saturating_sub(since_us));
         }
         let Some(oldest) = inner.fifo.front() else { return };
+        if oldest.patience == Patience::Own {
+            return;
+        }
         let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
@@ -284,7 +369,7 @@ impl Upstream {
             ours: is_exhaustion(&error),
             ..self.error(Phase::Connect, error)
         })?;
-        handshake::greet(&mut stream, credentials, self.db, timeout)
+        handshake::greet(&mut stream, credentials, self.class, timeout)
             .await
             .map_err(|error| self.error(Phase::Handshake, error))?;
         Ok(stream)
@@ -297,6 +382,25 @@ impl Inner {
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;
+        }
+    }
+
+    /// Closes the client that does not read its reply when others have waited behind it for long
+    /// enough. When nobody waits, it may take its time.
+    fn end_patience(&self, waited_us: u64) {
+        let waiting: Vec<_> = self.fifo.iter().flat_map(|entry| entry.owner.clients()).collect();
+        let slow = match self.fifo.front() {
+            Some(Entry { owner: Owner::Flight(flight), .. }) => flight.slow(PAUSE_BACKLOG),
+            _ => waiting.iter().take(1).map(Rc::clone).collect(),
+        };
+        for slow in slow {
+            if waited_us >= slow.grace_us() && waiting.iter().any(|client| client.id != slow.id) {
+                tracing::info!(
+                    client = slow.id,
+                    "a client that does not read its reply is closed: others wait behind it"
+                );
+                slow.kill(End::SlowReader);
+            }
         }
     }
 
@@ -326,6 +430,8 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// Of a request that is passed on while it comes, as much may wait to be written.
+pub(super) const MOST_FED: usize = 512 * 1024;
 /// A backend that was suspected is suspected again at the earliest after this.
 const SUSPECT_AGAIN_US: u64 = 500_000;
 

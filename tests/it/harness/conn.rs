@@ -78,6 +78,14 @@ impl Conn {
         Value::read(&mut self.stream)
     }
 
+    /// The next `len` bytes, whatever they are.
+    #[track_caller]
+    pub(crate) fn read_exactly(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
     /// One request, one reply.
     #[track_caller]
     pub(crate) fn cmd<T: AsRef<[u8]>>(&mut self, words: &[T]) -> Value {

@@ -127,7 +127,8 @@ async fn nothing_is_held_for_a_client_that_has_its_replies() {
 fn client(pipeline: usize) -> Rc<Client> {
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     drop(theirs);
-    let limits = Limits { output: 1 << 20, pipeline, idle: Duration::ZERO };
+    let limits =
+        Limits { output: 1 << 20, pipeline, idle: Duration::ZERO, grace: Duration::from_secs(1) };
     Client::new(1, 0, Stream::Unix(ours), limits)
 }
 

@@ -21,6 +21,19 @@ pub(in super::super) fn request(scene: &Scene<'_>, command: &Command, args: Args
     tell(hub, (cluster, name), "request", (command.name, key), args.frame.len() as u64);
 }
 
+/// Notes a request that was passed on while it came; its key has gone.
+pub(in super::super) fn upload(scene: &Scene<'_>, command: u16, bytes: u64) {
+    let (hub, cluster) = (scene.hub, scene.cluster.id);
+    if bytes < u64::try_from(hub.insight.options(cluster).big).unwrap_or(u64::MAX) {
+        return;
+    }
+    if let Some(counter) = hub.metrics.big_requests.get(usize::from(command)) {
+        counter.add(1);
+    }
+    let told = (hub.command_name(cluster, command), &b""[..]);
+    tell(hub, (cluster, &scene.cluster.name), "request", told, bytes);
+}
+
 /// Notes a reply that its cluster calls big. `key` is empty when it is not known.
 pub(super) fn reply(hub: &Hub, upstream: &Upstream, entry: &Entry, key: &[u8], bytes: u64) {
     if let Some(counter) = hub.metrics.big_replies.get(usize::from(entry.command)) {

@@ -7,7 +7,7 @@ mod hot;
 pub(super) mod slow;
 pub(super) mod slowlog;
 
-pub(super) use big::request as big_request;
+pub(super) use big::{request as big_request, upload as big_upload};
 pub use hot::HotKey;
 pub(super) use hot::{SAMPLED, sample};
 pub(super) use slowlog::SlowLog;

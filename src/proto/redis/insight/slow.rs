@@ -135,7 +135,7 @@ pub(in super::super) fn note(
             queue_us,
             behind_us: moment.before_us.saturating_sub(sent_us),
             client,
-            args: trimmed(args, name, entry.len, redact),
+            args: trimmed(args, name, redact),
             shard: Arc::clone(&upstream.backend.shard),
             backend: Arc::clone(&upstream.backend.name),
             tries: entry.tried.as_ref().map_or(1, |tried| tried.attempts.saturating_add(1)),

@@ -120,10 +120,11 @@ fn write(log: &SlowLog, count: usize, out: &mut Vec<u8>) {
 }
 
 /// The arguments as slowlog.c keeps them: 32 of 128 bytes each, and how much is missing. Of a request
-/// whose bytes are gone, or with `redact`, the command's `name` and how much there was.
-pub(super) fn trimmed(args: Args<'_>, name: &str, len: u32, redact: bool) -> Vec<Vec<u8>> {
+/// whose bytes are gone, or with `redact`, the command's `name` alone.
+pub(super) fn trimmed(args: Args<'_>, name: &str, redact: bool) -> Vec<Vec<u8>> {
     if redact || args.is_empty() {
-        return vec![name.to_ascii_lowercase().into(), format!("({len} bytes)").into()];
+        let why = if redact { "(redacted)" } else { "(its arguments are not kept)" };
+        return vec![name.to_ascii_lowercase().into(), why.into()];
     }
     let more = args.len().saturating_sub(MOST_ARGS);
     let kept = if more > 0 { MOST_ARGS - 1 } else { args.len() };
@@ -165,12 +166,12 @@ mod tests {
     #[test]
     fn arguments_are_cut_as_redis_cuts_them() {
         let request = Request::new((0..40).map(|n| "x".repeat(n * 10)));
-        let kept = trimmed(request.args(), "GET", 9, false);
+        let kept = trimmed(request.args(), "GET", false);
         assert_eq!(kept.len(), 32);
         assert_eq!(kept[31], b"... (9 more arguments)");
         assert_eq!(kept[12].len(), 120);
         assert!(kept[13].ends_with(b"x... (2 more bytes)"), "{}", kept[13].escape_ascii());
-        let told = trimmed(request.args(), "GET", 9, true);
-        assert_eq!(told, [b"get".to_vec(), b"(9 bytes)".to_vec()]);
+        let told = trimmed(request.args(), "GET", true);
+        assert_eq!(told, [b"get".to_vec(), b"(redacted)".to_vec()]);
     }
 }

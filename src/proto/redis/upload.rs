@@ -1,0 +1,124 @@
+//! Requests too big to be kept whole: their bytes go on to the server while they come, over a
+//! connection of the session's own, for nobody else could use it meanwhile (redis.md, T32). Not
+//! where they end: that is [`super::feed`].
+
+use super::{
+    args::Args,
+    dispatch::{Flow, Scene},
+    entry::{Entry, Owner},
+    feed::Feed,
+    frame::{DecodeError, Decoder},
+    insight,
+    keys::Keys,
+    reply, route,
+    table::{Command, Kind},
+};
+use crate::policy::access::Access;
+use std::rc::Rc;
+
+/// A request of which the front has gone and the rest is coming.
+#[derive(Debug)]
+pub(super) struct Upload {
+    feed: Feed,
+    shard: usize,
+    access: Access,
+    /// The command's place in the table.
+    command: u16,
+    /// How much of it has come.
+    bytes: u64,
+    /// Its connection is gone: the rest is read and dropped, then the client hears.
+    lost: bool,
+}
+
+impl Scene<'_> {
+    /// Begins to pass on a request of which only `bytes` have come, when they tell where it goes.
+    /// `None`: it must be kept until it is whole.
+    pub(super) fn begin_upload(&mut self, decoder: &Decoder, bytes: &[u8]) -> Option<Flow> {
+        let args = Args { frame: bytes, spans: decoder.spans() };
+        let (front, missing) = decoder.progress();
+        let command = self.commands.find(args)?;
+        let argc = args.len() + missing as usize;
+        let key = args.get(single_key(command)?)?;
+        let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
+        if !fits || self.is_denied(command) {
+            return None;
+        }
+        let shard = route::shard_of(self.cluster, key);
+        if let Err(flow) = self.pin(shard) {
+            return (flow == Flow::Hold).then_some(flow);
+        }
+        let own = self.own(shard)?;
+        if let Some(pinned) = &mut self.state.pinned {
+            pinned.lease.is_spoilt = true;
+        }
+        own.append(self.hub, bytes.get(..front).unwrap_or_default());
+        self.client.set_busy(true);
+        let (access, command) = (command.access, command.index);
+        let feed = Feed::new(missing, self.settings.max_bulk);
+        self.state.upload = Some(Box::new(Upload {
+            feed,
+            shard,
+            access,
+            command,
+            bytes: front as u64,
+            lost: false,
+        }));
+        Some(Flow::Continue)
+    }
+
+    /// Passes on what has come of the rest; returns how many bytes that were.
+    ///
+    /// # Errors
+    /// They are not Redis protocol: the session ends, and its connection with what it has begun.
+    pub(super) fn upload(&mut self, bytes: &[u8]) -> Result<usize, DecodeError> {
+        let Some(mut upload) = self.state.upload.take() else { return Ok(0) };
+        let taken = upload.feed.take(bytes)?;
+        let piece = bytes.get(..taken).unwrap_or_default();
+        upload.bytes += taken as u64;
+        let own = self.own(upload.shard).filter(|_| !upload.lost);
+        upload.lost = own.is_none();
+        if !upload.feed.is_over() {
+            own.iter().for_each(|own| own.append(self.hub, piece));
+            self.state.upload = Some(upload);
+            return Ok(taken);
+        }
+        self.client.set_busy(false);
+        self.count(usize::from(upload.command));
+        insight::big_upload(self, upload.command, upload.bytes);
+        match own {
+            Some(own) => {
+                if let Some(pinned) = &mut self.state.pinned {
+                    pinned.lease.is_spoilt = false;
+                }
+                let owner = Owner::Client(Rc::clone(self.client));
+                let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);
+                let entry = entry.at_primary(true).command(upload.command);
+                own.send(self.hub, entry, |out| out.extend_from_slice(piece));
+                self.client.wait_for_all();
+            }
+            None => {
+                let name = self.cluster.shards.get(upload.shard).map_or("", |shard| &shard.name);
+                self.refuse(upload.access, |out| reply::upload_lost(out, name));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Whether as much of an upload waits to be written as may.
+    pub(super) fn is_full(&self) -> bool {
+        let upload = self.state.upload.as_deref();
+        let own = upload.and_then(|upload| self.own(upload.shard));
+        own.is_some_and(|own| own.is_full(self.client))
+    }
+}
+
+/// Where the command's key is, when it has one and that is all one must know of its arguments.
+fn single_key(command: &Command) -> Option<usize> {
+    match (command.kind, command.keys) {
+        (Kind::Keyed, Keys::First(at)) if !command.blocking => Some(at as usize),
+        _ => None,
+    }
+}
+
+/// redis.md, T32: a request up to here is kept until it is whole.
+pub(super) const STREAM_FROM: usize = 1024 * 1024;
