@@ -3,6 +3,7 @@
 //! the reading itself.
 
 mod access_log;
+mod dedicated;
 mod http;
 pub(super) mod insight;
 mod limits;
@@ -11,6 +12,7 @@ mod sticky;
 pub(super) mod tls;
 
 pub(super) use access_log::ACCESS_LOG;
+pub(super) use dedicated::DEDICATED;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
@@ -352,15 +354,40 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "1s",
             "How long others wait behind the reply to a client that does not read it, before it is closed.",
         ),
+        key(
+            "split_writes",
+            Kind::Switch,
+            "true",
+            "Whether MSET, DEL and UNLINK over several shards are split; false: CROSSSLOT.",
+        ),
+        key(
+            "mget_partial",
+            choice(words::MGET_WORDS),
+            "fail",
+            "What MGET answers when a shard fails; embed: its error in the place of each of its keys.",
+        ),
         later("users"),
         later("auth"),
-        later("multi"),
+        key(
+            "multi",
+            choice(words::MULTI_WORDS),
+            "buffered",
+            "Transactions are kept until EXEC and sent in one piece; pinned: each has a connection of its own, and errors while queueing come at once.",
+        ),
         later("cross_shard_multi"),
-        later("multi_max_commands"),
-        later("multi_max_bytes"),
-        later("strict_order"),
-        later("split_writes"),
-        later("mget_partial"),
+        key("multi_max_commands", whole(1, 100_000_000), "1000000", "Requests in one transaction."),
+        key(
+            "multi_max_bytes",
+            Kind::Size { min: KIB, max: TIB, auto: false },
+            "1GiB",
+            "Bytes of the requests in one transaction.",
+        ),
+        key(
+            "strict_order",
+            Kind::Switch,
+            "false",
+            "A request for another shard waits until the shard before it has replied.",
+        ),
         later("cluster_spoof"),
         later("keyless_shard"),
         later("script_shebang_reads"),
@@ -456,10 +483,14 @@ pub(super) static CLUSTER: Scope = Scope {
             "Where the key of an http request is: the same key, the same shard; over `backends`, what maglev pins.",
         ),
         later("tls"),
-        later("dedicated"),
+        key(
+            "dedicated",
+            Kind::Map(&DEDICATED),
+            "",
+            "Connections that one client has for itself: while it watches keys or waits in the server, or always (upstream.mode).",
+        ),
         later("pool"),
         later("idle_timeout"),
-        later("strict_order"),
         later("http"),
         later("protocol"),
     ],
@@ -622,7 +653,7 @@ pub(super) static TIMEOUTS: Scope = Scope {
             "1s",
             "For a backend that has room, when all are at their limit (limits.max_in_flight).",
         ),
-        later("script"),
+        key("script", up_to(DAY), "0", "For a script or function; 0: none."),
         later("read"),
         later("write"),
     ],
@@ -636,9 +667,9 @@ pub(super) static UPSTREAM: Scope = Scope {
         key("password_file", Kind::Path, "", "A file that holds the password."),
         key(
             "mode",
-            Kind::Choice { now: &["shared"], later: &["dedicated"] },
+            choice(words::UPSTREAM_MODE_WORDS),
             "shared",
-            "shared: the clients of a worker share one connection per backend.",
+            "shared: the clients of a worker share one connection per backend; dedicated: each has its own.",
         ),
         key(
             "http2",
@@ -682,6 +713,18 @@ pub(super) static CLUSTER_REDIS: Scope = Scope {
             Kind::Switch,
             "false",
             "Keys and values are left out of SLOWLOG, SLUICE HOTKEYS, the status page and the log.",
+        ),
+        key(
+            "keyless_shard",
+            Kind::Name,
+            "",
+            "The shard that runs scripts and takes other requests without a key; when not given, the first.",
+        ),
+        key(
+            "script_shebang_reads",
+            Kind::Switch,
+            "false",
+            "Scripts that begin with `#!lua flags=no-writes` are reads.",
         ),
     ],
 };

@@ -38,7 +38,8 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, FailOpen, HttpCheck, Timeouts, admission::BackendLimits, door::DoorLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        door::DoorLimits,
     },
 };
 use ipnet::IpNet;
@@ -249,6 +250,10 @@ pub struct RedisListener {
     pub client_output_limit: u64,
     /// How long others wait behind a client that does not read its reply; default 1s.
     pub slow_client_grace: Duration,
+    /// Whether MSET, DEL and UNLINK over several shards are split; default true.
+    pub split_writes: bool,
+    /// Whether MGET over several shards puts the error of one into its keys' places; default false.
+    pub mget_embeds: bool,
     /// Commands allowed in spite of being refused by default, upper case, `CONFIG|SET` for one
     /// subcommand.
     pub allow: Vec<String>,
@@ -256,6 +261,23 @@ pub struct RedisListener {
     pub deny: Vec<String>,
     /// The most keys that KEYS tells of several shards; default 1,000,000.
     pub keys_max: usize,
+    pub multi: Multi,
+    /// Requests in one transaction; default 1,000,000.
+    pub multi_max_commands: u32,
+    /// Bytes of requests in one transaction; default 1 GiB.
+    pub multi_max_bytes: u64,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
+}
+
+/// Where a transaction is kept until EXEC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Multi {
+    /// Here; then it is sent in one piece on the shared connection.
+    #[default]
+    Buffered,
+    /// In the server, over a connection of the client's own.
+    Pinned,
 }
 
 /// A password or a key: never printed.
@@ -283,9 +305,14 @@ pub struct Cluster {
     pub upstream: Credentials,
     /// `upstream.tls`; `None`: in clear.
     pub tls: Option<ClientFiles>,
+    /// The place in `shards` of the one that takes requests without a key; default the first.
+    pub keyless: usize,
+    /// Scripts that say `#!lua flags=no-writes` are reads; default false.
+    pub shebang_reads: bool,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
     pub redis: RedisCluster,
+    pub dedicated: Dedicated,
     pub http: HttpCluster,
 }
 

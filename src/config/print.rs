@@ -14,7 +14,10 @@ use super::{
     units::{Period, Size},
     words::{self, word},
 };
-use crate::{policy::balance::Strategy, topology::HttpCheck};
+use crate::{
+    policy::balance::Strategy,
+    topology::{Dedicated, HttpCheck},
+};
 use ::http::{HeaderName, HeaderValue};
 use std::{fmt::Display, time::Duration};
 
@@ -150,9 +153,15 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("max_bulk", Size(listener.redis.max_bulk))
         .text("client_output_limit", Size(listener.redis.client_output_limit))
         .period("slow_client_grace", listener.redis.slow_client_grace)
+        .text("split_writes", listener.redis.split_writes)
+        .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny)
-        .text("keys_max", listener.redis.keys_max);
+        .text("keys_max", listener.redis.keys_max)
+        .text("multi", word(words::MULTI, &listener.redis.multi))
+        .text("multi_max_commands", listener.redis.multi_max_commands)
+        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes))
+        .text("strict_order", listener.redis.strict_order);
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));
@@ -304,7 +313,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         http::cluster(&mut entries, cluster);
         return Out::Map(entries.list);
     }
-    times.period("fan_out", timeouts.fan_out);
+    times.period("fan_out", timeouts.fan_out).period("script", timeouts.script);
     if defaults || timeouts.stall != default_stall(timeouts.request) {
         times.period("stall", timeouts.stall);
     }
@@ -312,7 +321,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     upstream
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
-        .text("mode", "shared");
+        .text("mode", word(words::UPSTREAM_MODE, &cluster.dedicated.always));
     tls::upstream(&mut upstream, cluster);
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
@@ -326,6 +335,10 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("slowlog", slowlog)
         .text("big", Size(cluster.redis.big))
         .text("redact", cluster.redis.redact);
+    let keyless = cluster.shards.get(cluster.keyless).filter(|_| cluster.keyless > 0);
+    redis
+        .optional("keyless_shard", keyless.map(|shard| &*shard.name))
+        .text("script_shebang_reads", cluster.shebang_reads);
     let shards = cluster.shards.iter().enumerate();
     let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
 
@@ -336,11 +349,24 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("check", check(&cluster.check, defaults))
         .map("timeouts", times)
         .map("limits", limits::shared(&cluster.limits, defaults))
+        .map("dedicated", dedicated(&cluster.dedicated, defaults))
         .map("upstream", upstream)
         .map("redis", redis)
         .text("coalesce", cluster.redis.coalesce)
         .text("on_shard_down", "fail_fast");
     Out::Map(entries.list)
+}
+
+fn dedicated(written: &Dedicated, defaults: bool) -> Entries {
+    let mut entries = Entries::new(&keys::DEDICATED, defaults);
+    entries
+        .text("max_per_backend", written.max_per_backend)
+        .period("wait_timeout", written.wait)
+        .period("max_lease_idle", written.max_lease_idle)
+        .period("idle", written.idle)
+        .period("lifetime", written.lifetime)
+        .text("min", written.min);
+    entries
 }
 
 fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {

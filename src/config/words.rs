@@ -1,7 +1,7 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::{LogFormat, Protocol, RequestId};
+use super::{LogFormat, Multi, Protocol, RequestId};
 use crate::{
     net::{proxy_protocol::Version, tls},
     policy::{
@@ -57,6 +57,12 @@ pub(super) const FAIL_OPEN: Words<FailOpen> =
     &[("never", FailOpen::Never), ("all_down", FailOpen::AllDown)];
 pub(super) const FAIL_OPEN_WORDS: &[&str] = &names::<2, _>(FAIL_OPEN);
 
+pub(super) const MULTI: Words<Multi> = &[("buffered", Multi::Buffered), ("pinned", Multi::Pinned)];
+pub(super) const MULTI_WORDS: &[&str] = &names::<2, _>(MULTI);
+/// Whether every client has connections of its own.
+pub(super) const UPSTREAM_MODE: Words<bool> = &[("shared", false), ("dedicated", true)];
+pub(super) const UPSTREAM_MODE_WORDS: &[&str] = &names::<2, _>(UPSTREAM_MODE);
+
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);
 
@@ -75,6 +81,10 @@ pub(super) const SAME_SITE_WORDS: &[&str] = &names::<3, _>(SAME_SITE);
 pub(super) const SECURE: Words<Secure> =
     &[("auto", Secure::Auto), ("true", Secure::Always), ("false", Secure::Never)];
 pub(super) const SECURE_WORDS: &[&str] = &names::<3, _>(SECURE);
+
+/// Whether MGET embeds the error of a shard.
+pub(super) const MGET: Words<bool> = &[("fail", false), ("embed", true)];
+pub(super) const MGET_WORDS: &[&str] = &names::<2, _>(MGET);
 
 pub(super) const ACCESS: Words<Access> = &[("read", Access::Read), ("write", Access::Write)];
 pub(super) const ACCESS_WORDS: &[&str] = &names::<2, _>(ACCESS);

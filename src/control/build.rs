@@ -42,7 +42,8 @@ fn cluster(
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
         let address = member.address.clone();
         let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers)
-            .with_room(room(written, queue.as_ref()));
+            .with_room(room(written, queue.as_ref()))
+            .with_leases(written.dedicated.max_per_backend);
         backend.is_timed = balance == Strategy::PeakEwma;
         backend.tier = member.tier;
         backend.publish_admin(member.admin);
@@ -76,10 +77,13 @@ fn cluster(
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
+        keyless: written.keyless,
+        shebang_reads: written.shebang_reads,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
         tls: None,
         queue: queue.clone(),
+        dedicated: written.dedicated,
     }
 }
 

@@ -171,6 +171,7 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
             let labels = [name, ("rank", &*format!("{rank}"))];
             sheet.count(names::REDIS_HOT, &labels, key.per_second);
         }
+        sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
         if plane.web.contains(&*cluster.name) {
             for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
                 let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));
@@ -252,6 +253,10 @@ fn backend(sheet: &mut Sheet, watch: &Watch, is_http: bool) {
     sheet.count(names::BACKEND_CONNECTIONS, &labels, total(|c| &c.connections));
     if is_http {
         sheet.count(names::BACKEND_IDLE, &labels, total(|c| &c.idle));
+    } else if backend.role() != Role::None {
+        sheet.count(names::BACKEND_LEASED, &labels, total(|c| &c.leased));
+        sheet.count(names::BACKEND_LEASE_WAITS, &labels, total(|c| &c.lease_waits));
+        sheet.count(names::BACKEND_LEASE_REFUSALS, &labels, total(|c| &c.lease_refusals));
     }
     sheet.count(names::BACKEND_IN_FLIGHT, &labels, backend.in_flight());
     let (reads, writes, failed) =

@@ -21,11 +21,13 @@ pub struct Early {
     counts: Rc<Counts>,
 }
 
-/// Bytes that have passed since they were last taken.
+/// Bytes that have passed since they were last taken, and how those that were read end.
 #[derive(Debug, Default)]
 pub struct Counts {
     read: Cell<u64>,
     written: Cell<u64>,
+    /// The newest bytes, the last one lowest.
+    tail: Cell<u32>,
 }
 
 impl Counts {
@@ -35,6 +37,19 @@ impl Counts {
         read.add(bytes_read);
         written.add(bytes_written);
         (bytes_read, bytes_written)
+    }
+
+    /// Whether what was read ends with an empty line, as a head of HTTP/1.1 does.
+    pub fn ends_with_empty_line(&self) -> bool {
+        let tail = self.tail.get();
+        tail & 0xff_ffff == 0x0a_0d_0a || tail & 0xffff == 0x0a0a
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        self.read.set(self.read.get() + bytes.len() as u64);
+        let newest = bytes.iter().skip(bytes.len().saturating_sub(4));
+        let tail = newest.fold(self.tail.get(), |tail, byte| tail << 8 | u32::from(*byte));
+        self.tail.set(tail);
     }
 }
 
@@ -72,8 +87,7 @@ impl AsyncRead for Early {
                 self.early = Bytes::new();
             }
         }
-        let read = buf.filled().len() - before;
-        self.counts.read.set(self.counts.read.get() + read as u64);
+        self.counts.read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
@@ -123,6 +137,23 @@ impl Early {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn an_empty_line_at_the_end_is_seen_however_it_comes() {
+        for (text, ends) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\n\n", true),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /b HT", false),
+            ("GET / HTTP/1.1\r\n", false),
+            ("GET / HTTP/1.1\r\n\r", false),
+        ] {
+            for step in 1..=text.len() {
+                let counts = Counts::default();
+                text.as_bytes().chunks(step).for_each(|part| counts.read(part));
+                assert_eq!(counts.ends_with_empty_line(), ends, "{text:?} by {step}");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn what_was_read_already_comes_first_and_all_is_counted() {

@@ -55,6 +55,18 @@ impl<C> Pool<C> {
         drop(over);
     }
 
+    /// Closes those whose time is over, but for the newest `min`, which have time from then on.
+    pub fn sweep_beyond(&self, now_us: u64, min: usize) {
+        let mut idle = self.idle.borrow_mut();
+        let spared = idle.len().saturating_sub(min);
+        if let Some(newest) = idle.get_mut(spared..) {
+            newest.iter_mut().for_each(|idle| idle.until_us = u64::MAX);
+        }
+        let over: Vec<_> = idle.extract_if(.., |idle| idle.until_us <= now_us).collect();
+        drop(idle);
+        drop(over);
+    }
+
     /// Closes all.
     pub fn clear(&self) {
         let all = std::mem::take(&mut *self.idle.borrow_mut());
@@ -94,6 +106,17 @@ mod tests {
         assert_eq!(pool.take(start + SECOND, 9 * SECOND), None, "its time is over");
         pool.sweep(start + SECOND);
         assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn as_many_as_wanted_are_kept_beyond_their_time() {
+        let (pool, start) = (Pool::default(), 5);
+        ['a', 'b', 'c'].into_iter().for_each(|name| pool.give(name, start, SECOND));
+        pool.sweep_beyond(start + SECOND, 2);
+        assert_eq!(pool.len(), 2);
+        assert_eq!(pool.take(start + 9 * SECOND, u64::MAX), Some('c'));
+        pool.sweep_beyond(start + 9 * SECOND, 0);
+        assert_eq!(pool.len(), 1, "it was promised to stay");
     }
 
     #[test]

@@ -150,6 +150,19 @@ impl Stream {
             && polled.iter().any(|one| one.revents().intersects(PollFlags::ERR | PollFlags::HUP))
     }
 
+    /// Whether the other side is known to send no more, even when there are bytes of it to read.
+    pub fn is_finished(&self) -> bool {
+        let mut polled = [match self {
+            Self::Tcp(socket) => PollFd::new(socket, PollFlags::RDHUP),
+            Self::Unix(socket) => PollFd::new(socket, PollFlags::RDHUP),
+            Self::Tls(tls) => return tls.socket().is_finished(),
+        }];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ended = PollFlags::RDHUP | PollFlags::ERR | PollFlags::HUP;
+        poll(&mut polled, Some(&now)).is_ok()
+            && polled.iter().any(|one| one.revents().intersects(ended))
+    }
+
     /// Resolves within 100ms of [`Self::is_broken`], and never else.
     pub async fn broken(&self) {
         while !self.is_broken() {
@@ -328,10 +341,11 @@ mod tests {
             (theirs.unwrap(), Stream::from_tcp(ours.unwrap().0).unwrap())
         };
         let (mut theirs, mut ours) = pair().await;
-        assert!(!ours.is_broken());
+        assert!(!ours.is_broken() && !ours.is_finished());
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b"unread").await.unwrap();
         tokio::io::AsyncWriteExt::shutdown(&mut theirs).await.unwrap();
         std::future::poll_fn(|cx| ours.poll_read_ready(cx)).await.unwrap();
-        assert!(!ours.is_broken());
+        assert!(!ours.is_broken() && ours.is_finished());
         socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
         drop(theirs);
         tokio::time::timeout(Duration::from_secs(5), ours.broken()).await.unwrap();

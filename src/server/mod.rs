@@ -8,7 +8,7 @@ mod signal;
 mod worker;
 
 use crate::{
-    config::{Config, LogFormat, Protocol},
+    config::{Config, LogFormat, Multi, Protocol},
     control::{self, build, process::ProcessState},
     net::{addr::Bind, listener::Listener, memory::Memory, tls},
     proto::{
@@ -17,6 +17,7 @@ use crate::{
             self, client,
             hub::Shared,
             insight::{self, Insight},
+            multi::Rules,
             table::{Commands, Custom},
         },
         tcp,
@@ -110,6 +111,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             commands: config.clusters.iter().map(commands).collect(),
             ids: Arc::new(AtomicU64::new(0)),
             insight: Arc::clone(&insight),
+            library: Arc::default(),
         },
         metrics: metrics.clone(),
         memory,
@@ -247,9 +249,16 @@ fn redis_settings(
             idle: timeouts.unwrap_or_default().client_idle,
             grace: redis.slow_client_grace,
         },
+        split_writes: redis.split_writes,
+        mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
         keys_max: redis.keys_max,
+        multi: Rules {
+            pinned: redis.multi == Multi::Pinned,
+            max_commands: redis.multi_max_commands,
+            max_bytes: redis.multi_max_bytes,
+        },
         tls: None,
     }
 }

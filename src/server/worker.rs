@@ -343,6 +343,7 @@ impl Worker {
             spawn,
             topology: self.reader,
             commands: self.redis.commands,
+            library: self.redis.library,
             seed: seed.hash_one(self.index),
             ids: self.redis.ids,
             insight: self.redis.insight,

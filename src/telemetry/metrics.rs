@@ -124,6 +124,7 @@ pub struct ClusterMetrics {
     /// Of Redis: GETs that waited for the reply to another client's.
     pub coalesced: Counter,
     pub stray_replies: Counter,
+    pub stray_pushes: Counter,
     /// Refused because every backend was at its limit.
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.
@@ -207,6 +208,11 @@ pub struct BackendMetrics {
     pub connections: Counter,
     /// Of HTTP/1.1: those that nobody uses now, as of the newest tick.
     pub idle: Counter,
+    /// Connections that one client has for itself now.
+    pub leased: Counter,
+    /// Clients that had to wait for one, and those that got none.
+    pub lease_waits: Counter,
+    pub lease_refusals: Counter,
     pub connects_ok: Counter,
     pub connects_failed: Counter,
     pub bytes_in: Counter,

@@ -88,6 +88,8 @@ metrics! {
         "Requests split over several shards.";
     REDIS_STRAY Counter "sluice_redis_stray_replies_total"
         "Replies that nobody asked for; each closed its connection.";
+    REDIS_PUSHES Counter "sluice_redis_stray_pushes_total"
+        "Pushes of RESP3 on shared connections, which are for nobody; dropped.";
     REDIS_COMMANDS Counter "sluice_redis_commands_total"
         "Requests by command, as named by our table; unknown ones together.";
     REDIS_COALESCED Counter "sluice_redis_coalesced_requests_total"
@@ -109,6 +111,12 @@ metrics! {
     BACKEND_CONNECTIONS Gauge "sluice_backend_connections" "Connections of ours open to it.";
     BACKEND_IDLE Gauge "sluice_backend_connections_idle"
         "Connections of HTTP/1.1 that are kept for the next request.";
+    BACKEND_LEASED Gauge "sluice_backend_connections_leased"
+        "Connections of redis that one client has for itself now.";
+    BACKEND_LEASE_WAITS Counter "sluice_backend_lease_waits_total"
+        "Clients that had to wait for a connection of their own.";
+    BACKEND_LEASE_REFUSALS Counter "sluice_backend_lease_refusals_total"
+        "Clients that waited for one and got none.";
     BACKEND_CONNECTS Counter "sluice_backend_connects_total" "Attempts to connect, by result.";
     BACKEND_REQUESTS Counter "sluice_backend_requests_total" "Requests, by result.";
     BACKEND_ACCESS Counter "sluice_backend_requests_by_access_total" "Requests, by access.";

@@ -1,7 +1,7 @@
 //! One server process at one address, with its live atomics. Not its place among others: see
 //! [`super::Shard`].
 
-use super::Room;
+use super::{Dedicated, Leases, Room};
 use crate::{
     net::addr::Address,
     policy::{
@@ -48,6 +48,8 @@ pub struct Backend {
     version: ArcSwapOption<String>,
     /// Made only where a limit is configured.
     room: Option<Room>,
+    /// The connections that one client at a time has for itself.
+    pub leases: Leases,
     /// One cell per worker, written by that worker alone.
     pub cells: Box<[BackendMetrics]>,
 }
@@ -82,6 +84,7 @@ impl Backend {
             lag_bytes: AtomicU64::new(u64::MAX),
             version: ArcSwapOption::empty(),
             room: None,
+            leases: Leases::new(Dedicated::default().max_per_backend),
             cells: (0..workers).map(|_| BackendMetrics::default()).collect(),
         }
     }
@@ -89,6 +92,12 @@ impl Backend {
     /// Holds it to a limit of requests under way.
     pub fn with_room(mut self, room: Option<Room>) -> Self {
         self.room = room;
+        self
+    }
+
+    /// Holds it to so many connections that one client has for itself.
+    pub fn with_leases(mut self, most: u32) -> Self {
+        self.leases = Leases::new(most);
         self
     }
 

@@ -4,6 +4,7 @@
 pub mod admission;
 mod backend;
 mod chooser;
+mod dedicated;
 pub mod door;
 mod http_check;
 mod kill;
@@ -15,6 +16,7 @@ mod reweigh;
 pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
+pub use dedicated::{Dedicated, Leases, Standing};
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
@@ -45,12 +47,18 @@ pub struct Cluster {
     /// `slots[slot]` is the index of the shard that owns it.
     pub slots: Vec<u16>,
     pub reads: ReadFrom,
+    /// The shard that takes requests without a key.
+    pub keyless: usize,
+    /// Scripts that say `#!lua flags=no-writes` are reads.
+    pub shebang_reads: bool,
     pub timeouts: Timeouts,
     pub credentials: Credentials,
     /// How its backends are spoken to; `None`: in clear.
     pub tls: Option<tls::Client>,
     /// Where requests wait when all backends are at their limit; `None` without one.
     pub queue: Option<Arc<Queue>>,
+    /// Connections that one client has for itself.
+    pub dedicated: Dedicated,
 }
 
 /// How the members of a cluster stand to each other.
@@ -108,6 +116,8 @@ pub struct Timeouts {
     pub request: Duration,
     /// For requests that go to every shard; default 30s, zero: none.
     pub fan_out: Duration,
+    /// For a script or function; default zero: none.
+    pub script: Duration,
     /// A connection silent this long with requests outstanding is closed; default the larger of
     /// 5 x `request` and 10s.
     pub stall: Duration,
@@ -132,6 +142,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             request: Duration::from_secs(30),
             fan_out: Duration::from_secs(30),
+            script: Duration::ZERO,
             stall: Duration::from_secs(150),
             client_idle: Duration::ZERO,
             idle: Duration::ZERO,

@@ -10,18 +10,72 @@ use std::{collections::HashMap, thread, time::Duration};
 const CLIENTS: u64 = 6;
 
 /// What a client's own keys hold. No other client writes them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     strings: HashMap<String, String>,
 }
 
+/// A request and its one right reply.
+type Exchange = (Vec<String>, Value);
+
 impl Model {
-    /// A random request and its one right reply.
-    fn step(&mut self, client: u64, tag: u64, dice: &mut Dice) -> (Vec<String>, Value) {
+    /// A random request, or a whole transaction.
+    fn next(&mut self, client: u64, tag: &mut u64, dice: &mut Dice) -> Vec<Exchange> {
+        *tag += 1;
+        if dice.percent(12) {
+            return self.transaction(client, tag, dice);
+        }
+        vec![self.step(&format!("c{client}:"), &format!("{client}/{tag}"), dice)]
+    }
+
+    /// Keys of one shard; sometimes watched, sometimes changed after that, sometimes discarded.
+    fn transaction(&mut self, client: u64, tag: &mut u64, dice: &mut Dice) -> Vec<Exchange> {
+        let keys = format!("{{c{client}}}:");
+        let mut asked = Vec::new();
+        let mut ask = |line: &str, reply: Value| {
+            asked.push((line.split(' ').map(str::to_owned).collect(), reply));
+        };
+        let ok = || Value::Simple("OK".to_owned());
+        let mut changed = false;
+        if dice.percent(25) {
+            ask(&format!("WATCH {keys}0 {keys}w"), ok());
+            changed = dice.percent(30);
+            if changed {
+                ask(&format!("SET {keys}w {tag}"), ok());
+            } else if dice.percent(10) {
+                ask("UNWATCH", ok());
+            }
+        }
+        ask("MULTI", ok());
+        let mut after = self.clone();
+        let mut replies = Vec::new();
+        for _ in 0..dice.below(6) {
+            *tag += 1;
+            let (words, reply) = after.step(&keys, &format!("{client}/{tag}"), dice);
+            ask(&words.join(" "), Value::Simple("QUEUED".to_owned()));
+            replies.push(reply);
+        }
+        match dice.below(8) {
+            0 => ask("DISCARD", ok()),
+            1 => {
+                ask("GET", Value::Error("ERR wrong number of arguments for 'get' command".into()));
+                let aborted = "EXECABORT Transaction discarded because of previous errors.";
+                ask("EXEC", Value::Error(aborted.into()));
+            }
+            _ if changed => ask("EXEC", Value::Nil),
+            _ => {
+                ask("EXEC", Value::Array(replies));
+                *self = after;
+            }
+        }
+        asked
+    }
+
+    /// A random request on keys with that prefix, with that text where it writes.
+    fn step(&mut self, prefix: &str, tagged: &str, dice: &mut Dice) -> Exchange {
         let ok = Value::Simple("OK".to_owned());
-        let mut key = || format!("c{client}:{}", dice.below(12));
+        let mut key = || format!("{prefix}{}", dice.below(12));
         let keys = [key(), key(), key(), key()];
-        let tagged = format!("{client}/{tag}");
         let get = |strings: &HashMap<String, String>, key: &String| {
             strings.get(key).map_or(Value::Nil, bulk)
         };
@@ -31,8 +85,8 @@ impl Model {
         let [a, b, c, d] = keys.each_ref().map(String::as_str);
         match dice.below(12) {
             0..=2 => {
-                self.strings.insert(a.to_owned(), tagged.clone());
-                (words("SET", &[a, &tagged]), ok)
+                self.strings.insert(a.to_owned(), tagged.to_owned());
+                (words("SET", &[a, tagged]), ok)
             }
             3..=5 => (words("GET", &[a]), get(&self.strings, &keys[0])),
             6 => {
@@ -52,7 +106,7 @@ impl Model {
                 let found = keys.iter().filter(|key| self.strings.contains_key(*key)).count();
                 (words("EXISTS", &[a, b, c, d]), Value::Int(i64::try_from(found).unwrap()))
             }
-            10 => (words("ECHO", &[&tagged]), bulk(&tagged)),
+            10 => (words("ECHO", &[tagged]), bulk(tagged)),
             _ => {
                 let value = self.strings.entry(a.to_owned()).or_default();
                 value.push('+');
@@ -73,10 +127,10 @@ fn exact(sluice: &Sluice, client: u64, seed: u64, rounds: usize) {
         let mut expected = Vec::new();
         let mut bytes = Vec::new();
         for _ in 0..=dice.below(80) {
-            tag += 1;
-            let (words, reply) = model.step(client, tag, &mut dice);
-            bytes.extend(request(&words));
-            expected.push((words, reply));
+            for (words, reply) in model.next(client, &mut tag, &mut dice) {
+                bytes.extend(request(&words));
+                expected.push((words, reply));
+            }
         }
         // Sometimes cut in two, anywhere.
         let cut = usize::try_from(dice.below(bytes.len() as u64)).unwrap();

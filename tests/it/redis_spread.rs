@@ -37,6 +37,31 @@ fn scan(conn: &mut Conn, options: &[&str]) -> (Vec<String>, usize) {
 }
 
 #[test]
+fn writes_are_not_split_and_errors_embedded_when_the_listener_says_so() {
+    let mut cluster = Cluster::start(2, 0);
+    let (one, two) = (cluster.key_of(0, "a"), cluster.key_of(1, "b"));
+    let sluice = cluster
+        .sluice()
+        .listener("redis: { split_writes: false, mget_partial: embed }")
+        .cluster("timeouts: { request: 1s }")
+        .start();
+    let mut conn = sluice.conn();
+    for words in [vec!["MSET", &one, "1", &two, "2"], vec!["DEL", &one, &two]] {
+        assert_eq!(
+            conn.cmd(&words).error(),
+            "CROSSSLOT Keys in request don't hash to the same slot"
+        );
+    }
+    assert_eq!(conn.cmd(&["MSET", &two, "1"]), "OK");
+    assert_eq!(conn.cmd(&["EXISTS", &one, &two]), 1);
+    sluice.expect_log("backend");
+    cluster.shards[0].primary.kill();
+    let Value::Array(values) = conn.cmd(&["MGET", &one, &two, &one]) else { panic!() };
+    assert!(values[0].is_error() && values[2].is_error(), "{values:?}");
+    assert_eq!(values[1], bulk("1"));
+}
+
+#[test]
 fn scan_walks_over_every_shard_once() {
     let (cluster, _sluice, mut conn, names) = filled(300);
     for options in [vec![], vec!["COUNT", "7"], vec!["COUNT", "1000"], vec!["TYPE", "string"]] {

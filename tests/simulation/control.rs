@@ -185,10 +185,13 @@ impl Control {
             layout: Default::default(),
             slots: even_slots(SHARDS),
             reads: self.from,
+            keyless: 0,
+            shebang_reads: false,
             timeouts: self.timeouts,
             credentials: self.credentials.clone(),
             tls: None,
             queue: None,
+            dedicated: Default::default(),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
         let newest = self.history.last().unwrap();

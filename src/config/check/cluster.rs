@@ -1,12 +1,13 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, http, insight, limits, probe, shard, sticky, tls};
+use super::{balance, dedicated, http, insight, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
-        Backends, Check, Cluster, CustomCommand, Protocol, Reads, default_stall,
+        Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
         file::{self, join},
         keys,
+        nearest::nearest,
         section::{Reader, Section},
         values, words,
     },
@@ -40,9 +41,12 @@ pub(super) fn cluster(
     let reads = reads(reader, &section, &shards);
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
+    let mode = reader.choice(&of_upstream, "mode", words::UPSTREAM_MODE);
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
     let checks = reader.section(&section, "check");
+    let redis = reader.section(&section, "redis");
+    let keyless = keyless(reader, &redis, &shards);
     Some(Cluster {
         name: key.name.clone(),
         protocol: protocol.unwrap_or(by_kind),
@@ -57,8 +61,11 @@ pub(super) fn cluster(
         limits: limits::cluster(reader, &section),
         upstream: upstream(reader, &of_upstream),
         tls: tls::upstream(reader, &of_upstream),
-        commands: commands(reader, &section),
-        redis: insight::cluster(reader, &section),
+        keyless,
+        shebang_reads: reader.switch(&redis, "script_shebang_reads"),
+        commands: commands(reader, &redis),
+        redis: insight::cluster(reader, &section, &redis),
+        dedicated: dedicated::dedicated(reader, &section, mode),
         http: of_http,
     })
 }
@@ -99,17 +106,19 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis" | "coalesce")
+        ("", "redis" | "coalesce" | "dedicated")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
             Some(other)
         }
-        ("timeouts", "fan_out" | "stall" | "client_idle") if own == "backends" => Some(other),
+        ("timeouts", "fan_out" | "script" | "stall" | "client_idle") if own == "backends" => {
+            Some(other)
+        }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
-        ("", "redis" | "coalesce")
-        | ("timeouts", "fan_out" | "stall" | "client_idle")
+        ("", "redis" | "coalesce" | "dedicated")
+        | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>
         {
@@ -154,11 +163,7 @@ fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backen
     cluster.has("backends").then_some(Backends { members, balance, failback, sticky, send_proxy })
 }
 
-fn reads(
-    reader: &mut Reader<'_, '_>,
-    cluster: &Section<'_>,
-    shards: &[crate::config::Shard],
-) -> Reads {
+fn reads(reader: &mut Reader<'_, '_>, cluster: &Section<'_>, shards: &[Shard]) -> Reads {
     let section = reader.section(cluster, "reads");
     let reads = Reads {
         from: reader.choice(&section, "from", words::READ_FROM),
@@ -205,6 +210,7 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
         connect: reader.duration(&section, "connect"),
         request,
         fan_out: reader.duration(&section, "fan_out"),
+        script: reader.duration(&section, "script"),
         stall: stall.unwrap_or_else(|| default_stall(request)),
         client_idle: reader.duration(&section, "client_idle"),
         idle: reader.duration(&section, "idle"),
@@ -213,7 +219,6 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
 }
 
 fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
-    reader.value(section, "mode", values::choice);
     let credentials =
         Credentials { user: reader.text(section, "user"), password: reader.password(section) };
     let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));
@@ -224,11 +229,22 @@ fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
     credentials
 }
 
-fn commands(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<CustomCommand> {
-    let redis = reader.section(cluster, "redis");
+/// The place of the shard that takes what has no key.
+fn keyless(reader: &mut Reader<'_, '_>, redis: &Section<'_>, shards: &[Shard]) -> usize {
+    let place = |text: &str, _: &keys::Kind| {
+        shards.iter().position(|shard| shard.name == text).ok_or_else(|| {
+            let meant = nearest(text, shards.iter().map(|shard| &*shard.name));
+            let message = format!("there is no shard '{}'", file::short(text));
+            values::Wrong::Value(message, meant.map(str::to_owned))
+        })
+    };
+    reader.value(redis, "keyless_shard", place).unwrap_or_default()
+}
+
+fn commands(reader: &mut Reader<'_, '_>, redis: &Section<'_>) -> Vec<CustomCommand> {
     let mut commands = Vec::new();
     let mut names = HashSet::new();
-    for (key, node) in reader.named(&redis, "commands") {
+    for (key, node) in reader.named(redis, "commands") {
         let path = join(&join(&redis.path, "commands"), &key.name);
         let Ok(name) = values::command(&key.name) else {
             reader.notes.error(&key.at, &path, "it is not a command; write MY.GET");

@@ -6,15 +6,18 @@ use crate::config::{
     section::{Reader, Section},
 };
 
-/// Of a cluster.
-pub(super) fn cluster(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> RedisCluster {
-    let redis = reader.section(cluster, "redis");
-    let slowlog = reader.section(&redis, "slowlog");
+/// Of a cluster and its `redis`.
+pub(super) fn cluster(
+    reader: &mut Reader<'_, '_>,
+    cluster: &Section<'_>,
+    redis: &Section<'_>,
+) -> RedisCluster {
+    let slowlog = reader.section(redis, "slowlog");
     RedisCluster {
         slow: reader.duration(&slowlog, "threshold"),
         slow_entries: reader.integer(&slowlog, "entries").unwrap_or_default(),
-        big: reader.size(&redis, "big").unwrap_or_default(),
-        redact: reader.switch(&redis, "redact"),
+        big: reader.size(redis, "big").unwrap_or_default(),
+        redact: reader.switch(redis, "redact"),
         coalesce: reader.switch(cluster, "coalesce"),
     }
 }

@@ -201,9 +201,15 @@ fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
         max_bulk: reader.size(&section, "max_bulk").unwrap_or_default(),
         client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),
         slow_client_grace: reader.duration(&section, "slow_client_grace"),
+        split_writes: reader.switch(&section, "split_writes"),
+        mget_embeds: reader.choice(&section, "mget_partial", words::MGET),
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
         keys_max: reader.integer(&section, "keys_max").unwrap_or_default(),
+        multi: reader.choice(&section, "multi", words::MULTI),
+        multi_max_commands: reader.integer(&section, "multi_max_commands").unwrap_or_default(),
+        multi_max_bytes: reader.size(&section, "multi_max_bytes").unwrap_or_default(),
+        strict_order: reader.switch(&section, "strict_order"),
     };
     if let Some(both) = redis.allow.iter().find(|command| redis.deny.contains(command))
         && let Some(field) = section.field("deny")

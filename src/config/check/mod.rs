@@ -4,6 +4,7 @@
 mod access_log;
 pub(super) mod balance;
 mod cluster;
+mod dedicated;
 mod http;
 mod insight;
 mod limits;

@@ -192,8 +192,8 @@ fn keys_that_are_missing_unknown_or_for_later() {
         (file(LISTENER, "dns: { name: x }"), "clusters.c.dns: `dns` is not supported yet"),
         (cluster("on_shard_down: miss"), "clusters.c.on_shard_down: `miss` is not supported yet"),
         (
-            cluster("upstream: { mode: dedicated }"),
-            "clusters.c.upstream.mode: `dedicated` is not supported yet",
+            cluster("dedicated: { max_per_backend: 0 }"),
+            "clusters.c.dedicated.max_per_backend: 0 is out of range; it is 1 to 1000000",
         ),
         (
             cluster("reads: { overrides: [] }"),

@@ -18,7 +18,7 @@ log: { format: json, level: "info,sluice=debug" }
 limits: { max_connections: 10, memory: 1GiB }
 shutdown: { pre_stop_delay: 1s, drain_timeout: 2s }
 listeners:
-  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", limits: { max_connections: 7 }, redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, slow_client_grace: 2s, allow: [debug, "config|set"], deny: [keys] } }
+  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", limits: { max_connections: 7 }, redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, slow_client_grace: 2s, split_writes: false, mget_partial: embed, allow: [debug, "config|set"], deny: [keys], multi: pinned, multi_max_commands: 9, multi_max_bytes: 1MiB, strict_order: true } }
 clusters:
   other: { shards: [{ primary: a:1 }], redis: { commands: { "A.B": { access: write } } } }
   "null":
@@ -29,7 +29,8 @@ clusters:
     check: { interval: 10ms, fast_interval: 20ms, down_interval: 30ms, timeout: 40ms, rise: 5, fall: 6, startup_grace: 0 }
     timeouts: { connect: 2s, request: 3s, fan_out: 4s, stall: 5s, client_idle: 6s }
     limits: { max_in_flight: 5, max_connections: 1000 }
-    upstream: { user: "u ser", password: "(set)" }
+    upstream: { user: "u ser", password: "(set)", mode: dedicated }
+    dedicated: { max_per_backend: 7, wait_timeout: 2s, max_lease_idle: 3s, idle: 4s, lifetime: 5m, min: 6 }
     redis: { commands: { my.get: { access: read, keys: [1, -1, 2] } } }
 "#;
 

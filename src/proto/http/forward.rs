@@ -3,6 +3,7 @@
 
 use super::{
     choice::Choice,
+    download::Source,
     hub::Hub,
     line::{Line, Reuse},
     parcel::Parcel,
@@ -10,7 +11,7 @@ use super::{
     settings::Settings,
     site::Site,
     trip::Trip,
-    upstream::{Lost, Upstream, told},
+    upstream::Lost,
     watch::Phase,
 };
 use crate::{
@@ -24,8 +25,7 @@ use crate::{
     telemetry::metrics::RetryReason,
     topology::{Backend, Cluster, Lease, Outcome, admission::NotAdmitted},
 };
-use http::Response;
-use hyper::body::Incoming;
+use http::response::Parts;
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 /// A request, and who may take it.
@@ -42,9 +42,9 @@ pub(super) struct Errand {
 /// The head of a reply, and the claims that last until its end.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
-    /// What brings the body, over HTTP/1.1.
-    pub(super) upstream: Option<Box<Upstream>>,
+    pub(super) head: Parts,
+    /// What brings the body.
+    pub(super) source: Source,
     /// Where its backend is among its likes.
     pub(super) place: usize,
     pub(super) lease: Lease,
@@ -65,8 +65,8 @@ impl Miss {
     fn reason(&self) -> RetryReason {
         match self {
             Self::Connect(_) => RetryReason::Connect,
-            Self::Lost { lost: Lost::Unsent(_) | Lost::Refused(_), .. } => RetryReason::Closed,
-            Self::Lost { lost: Lost::Broken(error), used: true } if closed(error) => {
+            Self::Lost { lost: Lost::Unsent | Lost::Refused(_), .. } => RetryReason::Closed,
+            Self::Lost { lost: Lost::Broken(error), used: true } if error.is_close() => {
                 RetryReason::Closed
             }
             Self::Lost { lost: Lost::Broken(_) | Lost::Due, .. } => RetryReason::Lost,
@@ -129,7 +129,7 @@ impl Errand {
         let site = self.hub.site(lease.backend());
         trip.asks(lease.backend());
         let began_us = self.hub.now_us();
-        let reuse = match (self.stale, self.parcel.is_replayable()) {
+        let reuse = match (self.stale, self.parcel.stays_replayable()) {
             (true, _) => Reuse::None,
             (false, true) => Reuse::Any,
             (false, false) => Reuse::Fresh,
@@ -137,35 +137,39 @@ impl Errand {
         // What few requests wait for is kept in boxes, so that the future of each one is small.
         let line = match Line::idle(&self.hub, &site, reuse) {
             Some(line) => line,
-            None => Box::pin(Line::open(&self.hub, self.cluster(), self.is_http2(), &site))
+            None => Box::pin(Line::open(&self.hub, self.cluster(), self.http2(), &site))
                 .await
                 .map_err(Miss::Connect)?,
         };
         trip.connected(began_us);
         let asked_us = self.hub.now_us();
         let left = self.left(trip, asked_us);
-        let request = self.parcel.take(&self.hub, trip.watch(), left);
-        let waiting = site.wait(trip.watch(), self.parcel.is_replayable());
+        let upload = self.parcel.upload(&self.hub, trip.watch(), left);
+        let waiting = site.wait(trip.watch(), self.parcel.is_movable());
         let used = line.is_used();
         let asked = match line {
-            Line::Own { mut upstream, .. } => {
-                let asked = upstream.ask(request, trip.watch()).await;
-                asked.map(|response| (response, Some(upstream)))
+            Line::Own { mut upstream, used } => {
+                if used || upstream.is_quiet() {
+                    let head = self.parcel.head();
+                    let asked = upstream.ask(head, upload, &self.hub, trip.watch()).await;
+                    asked.map(|head| (head, Source::Own(upstream)))
+                } else {
+                    Err(Lost::Unsent)
+                }
             }
             Line::Shared(mut shared) => {
-                Box::pin(shared.ask(request, trip.watch())).await.map(|response| (response, None))
+                let request = self.parcel.copy(upload);
+                Box::pin(shared.ask(request, trip.watch())).await
             }
         };
         drop(waiting);
         let silent = matches!(asked, Err(Lost::Due)) && trip.watch().phase() == Phase::Waiting;
         if silent || matches!(asked, Err(Lost::Refused(_))) {
             // Nothing new is begun on it.
-            site.shared.borrow_mut().take();
+            site.joint.close();
         }
         match asked {
-            Ok((response, upstream)) => {
-                Ok(Answer { response, upstream, place, lease, site, asked_us })
-            }
+            Ok((head, source)) => Ok(Answer { head, source, place, lease, site, asked_us }),
             Err(lost) => Err(Miss::Lost { lost, used }),
         }
     }
@@ -174,8 +178,10 @@ impl Errand {
         self.choice.cluster()
     }
 
-    fn is_http2(&self) -> bool {
-        self.settings.clusters.get(self.cluster().id).is_some_and(|cluster| cluster.http2)
+    /// Where backends are spoken to in HTTP/2, how long such a connection may be idle.
+    fn http2(&self) -> Option<Duration> {
+        let cluster = self.settings.clusters.get(self.cluster().id)?;
+        cluster.http2.then_some(cluster.idle)
     }
 
     /// What is left of the time that covers all tries.
@@ -198,11 +204,11 @@ impl Errand {
             // The client's body broke off or was no HTTP: it must not be able to eject a backend.
             Miss::Lost { lost: Lost::Broken(_), .. } if trip.watch().body_broke() => false,
             // It closed an idle connection just as we took it.
-            Miss::Lost { lost: Lost::Broken(error), used: true } => !closed(error),
+            Miss::Lost { lost: Lost::Broken(error), used: true } => !error.is_close(),
             Miss::Lost { lost: Lost::Broken(_), used: false } => true,
             Miss::Lost { lost: Lost::Due, .. } => trip.watch().phase() == Phase::Waiting,
             // It accepted, and closed or spoke before it was asked anything.
-            Miss::Lost { lost: Lost::Unsent(_), used } => !used,
+            Miss::Lost { lost: Lost::Unsent, used } => !used,
             Miss::Lost { lost: Lost::Refused(_) | Lost::Moved, .. } => false,
         };
         if !faulty {
@@ -223,27 +229,28 @@ impl Errand {
         // Costs no backend anything, so it needs no budget.
         let unbegun = matches!(
             miss,
-            Miss::Lost { lost: Lost::Unsent(_), used: true }
+            Miss::Lost { lost: Lost::Unsent, used: true }
                 | Miss::Lost { lost: Lost::Refused(_), .. }
         );
         let sent = match miss {
             Miss::Connect(_) => false,
             Miss::Lost { lost: Lost::Due, .. } => return false,
             Miss::Lost { lost: Lost::Broken(_), .. } if trip.watch().body_broke() => return false,
-            Miss::Lost { lost: Lost::Unsent(request), used } => {
-                self.parcel.put_back(request);
+            Miss::Lost { lost: Lost::Unsent | Lost::Refused(_), .. } if !self.parcel.is_kept() => {
+                return false;
+            }
+            Miss::Lost { lost: Lost::Unsent, used } => {
                 if used {
                     self.choice.forgive(place);
                 }
                 false
             }
-            Miss::Lost { lost: Lost::Refused(_), .. } if !self.parcel.is_kept() => return false,
             Miss::Lost { lost: Lost::Refused(_), .. } => {
                 self.choice.forgive(place);
                 false
             }
             Miss::Lost { lost: Lost::Broken(error), used } => {
-                if used && closed(&error) {
+                if used && error.is_close() {
                     self.choice.forgive(place);
                     self.stale = true;
                 }
@@ -278,7 +285,7 @@ impl Errand {
                 Refusal::backend_timeout(format!("backend {name}: no reply within {limit}ms"))
             }
             Miss::Lost { lost: Lost::Broken(error), .. } if trip.watch().body_broke() => {
-                if is_malformed(error) {
+                if error.is_malformed_body() {
                     Refusal::malformed("the body of the request is not HTTP")
                 } else {
                     Refusal::unfinished()
@@ -286,11 +293,11 @@ impl Errand {
             }
             Miss::Lost { lost, .. } => {
                 let why = match lost {
-                    Lost::Broken(error) | Lost::Refused(error) => told(error),
+                    Lost::Broken(error) | Lost::Refused(error) => error.to_string(),
                     Lost::Moved => "it was taken out of rotation".to_owned(),
-                    Lost::Unsent(_) | Lost::Due => "the connection was closed".to_owned(),
+                    Lost::Unsent | Lost::Due => "the connection was closed".to_owned(),
                 };
-                let unsent = matches!(lost, Lost::Unsent(_) | Lost::Refused(_));
+                let unsent = matches!(lost, Lost::Unsent | Lost::Refused(_));
                 match decide(!unsent, self.choice.access(), u8::MAX) {
                     Verdict::Fail(Effect::Unknown) => Refusal::result_unknown(format!(
                         "backend {name}: {why}; the request may have been executed or not"
@@ -302,30 +309,6 @@ impl Errand {
             }
         }
     }
-}
-
-/// Whether the other side closed before it said anything.
-fn closed(error: &hyper::Error) -> bool {
-    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || is_reset(error)
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error);
-    let io = source.and_then(|source| source.downcast_ref::<io::Error>());
-    io.is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-    })
-}
-
-/// Whether a body ended because its framing is wrong, not because its client went away.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let first: &dyn std::error::Error = error;
-    let mut sources = std::iter::successors(Some(first), |error| error.source());
-    sources.any(|error| {
-        error.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
-        })
-    })
 }
 
 /// Doubled before each further try, and drawn from the whole range.

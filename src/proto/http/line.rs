@@ -6,7 +6,7 @@ use crate::{
     net::dial::{Opening, dial},
     topology::{Cluster, Connected},
 };
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 /// A connection for one request.
 #[derive(Debug)]
@@ -38,31 +38,30 @@ impl Line {
         };
         let idle = || freshness.and_then(|most_us| site.pool.take(hub.now_us(), most_us));
         while let Some(mut upstream) = idle() {
-            if upstream.settle() {
+            if upstream.is_quiet() {
                 return Some(Self::Own { upstream, used: true });
             }
         }
         None
     }
 
-    /// A connection that is made now, or shared.
+    /// A connection that is made now, or shared; `http2`: how long such a one may be idle.
     ///
     /// # Errors
     /// Why the backend could not be connected to.
     pub(super) async fn open(
         hub: &Hub,
         cluster: &Cluster,
-        http2: bool,
+        http2: Option<Duration>,
         site: &Site,
     ) -> io::Result<Self> {
-        if http2 {
-            return Shared::open(hub, cluster, site).await.map(Self::Shared);
+        if let Some(idle) = http2 {
+            return site.joint.get(hub, cluster, site, idle).await.map(Self::Shared);
         }
         let opening = Opening { alpn: &[b"http/1.1"], ..Opening::tls(cluster.tls.as_ref()) };
         let stream = dial(&site.backend.address, opening, cluster.timeouts.connect).await?;
         let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
-        let upstream = Upstream::new(stream, connected).await.map_err(io::Error::other)?;
-        Ok(Self::Own { upstream: Box::new(upstream), used: false })
+        Ok(Self::Own { upstream: Box::new(Upstream::new(stream, connected)), used: false })
     }
 
     pub(super) fn is_used(&self) -> bool {

@@ -1,6 +1,7 @@
-//! HTTP/1.1 and HTTP/2, on hyper at both sides. A head is written anew from its parsed form and a
+//! HTTP/1.1 and HTTP/2: on hyper, but for HTTP/1.1 to backends, which is ours. A head is written anew from its parsed form and a
 //! body is framed anew, so that a backend counts exactly the requests that we count.
 
+mod broken;
 mod choice;
 mod client;
 mod download;
@@ -15,6 +16,7 @@ pub mod hub;
 mod line;
 mod parcel;
 pub mod probe;
+mod reading;
 mod reply;
 pub mod routes;
 mod service;
@@ -29,5 +31,6 @@ mod tunnel;
 mod upload;
 mod upstream;
 mod watch;
+mod writing;
 
 pub use reply::refused;

@@ -3,7 +3,7 @@
 
 use super::{
     hub::Hub,
-    upload::{Times, Upload},
+    upload::{Source, Times, Upload},
     watch::Watch,
 };
 use http::{Extensions, Request, request::Parts};
@@ -13,33 +13,13 @@ use std::{rc::Rc, time::Duration};
 /// One request to be sent.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    state: State,
-    /// It may be sent again after it was sent.
-    replayable: bool,
-    /// What was handed over does not come back, so one that may be sent again is copied first.
-    kept: bool,
+    /// In a box: it is large, and the request is moved about.
+    head: Box<Parts>,
+    /// `None`: it has no body.
+    source: Option<Rc<Source>>,
+    again: Again,
     body_idle: Duration,
     expects: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Nothing was handed over.
-    Fresh(Box<Whole>),
-    /// It came back as it was.
-    Returned(Box<Request<Upload>>),
-    /// A copy of its head was handed over.
-    Copied(Box<Whole>),
-    /// It was handed over, and is gone.
-    Gone,
-}
-
-/// A request as it came.
-#[derive(Debug)]
-struct Whole {
-    head: Parts,
-    /// Until it was handed over.
-    incoming: Option<Incoming>,
 }
 
 /// When a request may be sent a second time.
@@ -49,89 +29,68 @@ pub(super) struct Again {
     pub(super) after_sent: bool,
     /// When a backend says that it has not begun with it, as HTTP/2 can.
     pub(super) when_refused: bool,
+    /// Bytes may be kept for it.
+    pub(super) room: bool,
 }
 
 impl Parcel {
-    /// `again`: when it may be sent a second time, which it must have no body for.
+    /// `again`: when it may be sent a second time; a body is kept for that as far as it is short.
     pub(super) fn new(
         head: Parts,
         incoming: Incoming,
+        hub: &Rc<Hub>,
         again: Again,
         body_idle: Duration,
         expects: bool,
     ) -> Self {
-        let empty = incoming.is_end_stream();
-        let replayable = again.after_sent && empty;
-        let kept = (again.after_sent || again.when_refused) && empty;
-        let state = State::Fresh(Box::new(Whole { head, incoming: Some(incoming) }));
-        Self { state, replayable, kept, body_idle, expects }
+        let keeps = again.room && (again.after_sent || again.when_refused);
+        let source = (!incoming.is_end_stream()).then(|| Source::new(incoming, keeps, hub));
+        Self { head: Box::new(head), source, again, body_idle, expects }
     }
 
     /// Whether it may be sent again after it was sent.
     pub(super) fn is_replayable(&self) -> bool {
-        self.replayable
+        self.again.after_sent && self.is_kept()
     }
 
-    /// Whether there is something to send again.
+    /// Whether that stays so, however much of it is sent.
+    pub(super) fn stays_replayable(&self) -> bool {
+        self.again.after_sent && self.source.as_ref().is_none_or(|source| source.stays_whole())
+    }
+
+    /// Whether it may go elsewhere while a backend has it: one with a body waits for its answer.
+    pub(super) fn is_movable(&self) -> bool {
+        self.again.after_sent && self.source.is_none()
+    }
+
+    /// Whether all of it is here.
     pub(super) fn is_kept(&self) -> bool {
-        !matches!(self.state, State::Gone)
+        self.source.as_ref().is_none_or(|source| source.is_whole())
     }
 
-    /// The request, to be answered within `reply` of its end.
-    pub(super) fn take(
-        &mut self,
-        hub: &Rc<Hub>,
-        watch: &Rc<Watch>,
-        reply: Duration,
-    ) -> Request<Upload> {
+    /// Its head.
+    pub(super) fn head(&self) -> &Parts {
+        &self.head
+    }
+
+    /// Its body from the beginning, to be answered within `reply` of its end.
+    pub(super) fn upload(&self, hub: &Hub, watch: &Rc<Watch>, reply: Duration) -> Upload {
         let times = Times { body: self.body_idle, reply };
-        let upload = |incoming| Upload::new(incoming, hub, watch, times);
-        match std::mem::replace(&mut self.state, State::Gone) {
-            State::Fresh(mut whole) => {
-                let upload = upload(whole.incoming.take());
-                let head = if self.kept {
-                    let head = copy(&whole.head);
-                    self.state = State::Copied(whole);
-                    head
-                } else {
-                    whole.head
-                };
-                let mut request = Request::from_parts(head, upload);
-                let expected = if self.expects { request.body_mut().expect() } else { None };
-                if let Some(allowed) = expected {
-                    hyper::ext::on_informational(&mut request, move |reply| {
-                        if reply.status() == http::StatusCode::CONTINUE {
-                            allowed.store(true, std::sync::atomic::Ordering::Relaxed);
-                        }
-                    });
-                }
-                request
-            }
-            State::Returned(request) => *request,
-            State::Copied(whole) => {
-                let head = copy(&whole.head);
-                self.state = State::Copied(whole);
-                Request::from_parts(head, upload(None))
-            }
-            State::Gone => unreachable!("what is gone is not sent again"),
+        match &self.source {
+            Some(source) => Upload::of(source, watch, times, self.expects),
+            None => Upload::none(hub, watch, times),
         }
     }
 
-    /// Takes it back: nothing of it was sent. One that is kept has no body, and its head is here.
-    pub(super) fn put_back(&mut self, request: Box<Request<Upload>>) {
-        if !self.kept {
-            self.state = State::Returned(request);
-        }
+    /// A copy to be handed over with `upload`.
+    pub(super) fn copy(&self, upload: Upload) -> Request<Upload> {
+        let (mut copy, upload) = Request::new(upload).into_parts();
+        copy.method = self.head.method.clone();
+        copy.uri = self.head.uri.clone();
+        copy.version = self.head.version;
+        copy.headers = self.head.headers.clone();
+        // They are hyper's notes of the connection that it came on.
+        copy.extensions = Extensions::new();
+        Request::from_parts(copy, upload)
     }
-}
-
-/// All of a head but its extensions, which are hyper's notes of the connection it came on.
-fn copy(head: &Parts) -> Parts {
-    let (mut copy, ()) = Request::new(()).into_parts();
-    copy.method = head.method.clone();
-    copy.uri = head.uri.clone();
-    copy.version = head.version;
-    copy.headers = head.headers.clone();
-    copy.extensions = Extensions::new();
-    copy
 }

@@ -1,7 +1,7 @@
 //! One health request to a web server, on a connection of its own. Not when to ask, nor what
 //! follows from the answer: control decides that.
 
-use super::{exchange::exchange, upstream::told};
+use super::{broken::told, exchange::exchange};
 use crate::{
     net::{
         addr::Address,

@@ -4,7 +4,7 @@
 use super::{
     choice::Choice,
     client::Client,
-    download::{Download, Passage},
+    download::{Download, Source},
     entry::Entry,
     forward::{Answer, Errand},
     head::{self, Hop},
@@ -162,9 +162,11 @@ impl Session {
         let again = Again {
             after_sent: of_cluster.idempotent_writes || repeatable(&head.method),
             when_refused: of_cluster.http2,
+            room: !settings.memory.is_scarce(),
         };
-        let parcel = Parcel::new(head, incoming, again, settings.limits.body_idle, expects);
         let (hub, settings) = (Rc::clone(&self.hub), Rc::clone(&self.settings));
+        let body_idle = settings.limits.body_idle;
+        let parcel = Parcel::new(head, incoming, &hub, again, body_idle, expects);
         let errand = Errand { hub, settings, choice, parcel, stale: false };
         Ok((errand, Promise { upgrade: hop.upgrade, stickiness }))
     }
@@ -185,8 +187,7 @@ impl Session {
 
     /// Makes a backend's reply ours.
     fn reply(&self, answer: Answer, promise: Promise, mut trip: Trip) -> Response<Download> {
-        let Answer { response, upstream, place, lease, site, asked_us } = answer;
-        let (mut head, incoming) = response.into_parts();
+        let Answer { mut head, source, place, lease, site, asked_us } = answer;
         let of_cluster = trip.cluster().and_then(|index| self.settings.clusters.get(index));
         let life_us =
             keep_alive_us(&head, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
@@ -200,7 +201,7 @@ impl Session {
         }
         trip.replied(head.status, lease, site, asked_us, life_us);
         if switches {
-            let (Some(upstream), Some(_)) = (upstream, promise.upgrade) else {
+            let (Source::Own(upstream), Some(_)) = (source, promise.upgrade) else {
                 trip.broken();
                 let text = "the backend changes to a protocol that nobody asked for";
                 return self.refuse(Refusal::reply_lost(text), trip);
@@ -213,16 +214,7 @@ impl Session {
             head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));
             return Response::from_parts(head, Download::Text(Bytes::new()));
         }
-        let body = if incoming.is_end_stream() {
-            trip.complete();
-            if let Some(upstream) = upstream {
-                trip.give_back(upstream);
-            }
-            Download::Text(Bytes::new())
-        } else {
-            Download::Backend(Box::new(Passage::new(incoming, upstream, trip)))
-        };
-        Response::from_parts(head, body)
+        Response::from_parts(head, Download::new(source, trip))
     }
 }
 

@@ -230,7 +230,9 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             return Poll::Ready(Some(ended));
         }
         answered |= written > 0;
-        waits(session, watch, read > 0, written > 0);
+        // Its beginning may have come with the last request; what ends that may be its body.
+        let begun = !counts.ends_with_empty_line() && (read > 0 || watch.received.get() == 0);
+        waits(session, watch, begun, written > 0);
         if leaving && !told && (watch.is_over() || is_answering(watch)) {
             // hyper closes a connection without a request at once, and says `close` with a reply.
             told = true;
@@ -327,11 +329,12 @@ fn is_answering(watch: &Watch) -> bool {
     !matches!(watch.phase(), Phase::Idle | Phase::Head)
 }
 
-/// Begins a wait, or begins it anew for a client that is slow and not idle.
-fn waits(session: &Session, watch: &Watch, read: bool, taken: bool) {
+/// Begins a wait, or begins it anew for a client that is slow and not idle. `begun`: a part of a
+/// head has come.
+fn waits(session: &Session, watch: &Watch, begun: bool, taken: bool) {
     let limits = session.settings.limits;
     match watch.phase() {
-        Phase::Idle if read => {
+        Phase::Idle if begun => {
             session.hub.look_at_clock();
             watch.enter(Phase::Head, Hub::after(session.hub.now_us(), limits.header_time));
         }

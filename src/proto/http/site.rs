@@ -1,7 +1,7 @@
 //! One backend as one worker sees it: its idle connections, who waits for it, and how long its
 //! replies take. Not whether it may be picked: the gate says that.
 
-use super::{upstream::Upstream, watch::Watch};
+use super::{shared::Joint, upstream::Upstream, watch::Watch};
 use crate::{
     net::pool::Pool,
     policy::suspicion::{Recent, is_suspect},
@@ -20,7 +20,7 @@ pub(super) struct Site {
     pub(super) backend: Arc<Backend>,
     pub(super) pool: Pool<Box<Upstream>>,
     /// The one connection of a backend that is spoken to in HTTP/2.
-    pub(super) shared: RefCell<Option<super::shared::Shared>>,
+    pub(super) joint: Joint,
     waiting: RefCell<Slab<Waiter>>,
     /// Whose reply has begun, tunnels included.
     served: RefCell<Slab<Rc<Watch>>>,
@@ -55,7 +55,7 @@ impl Site {
             kills: Cell::new(backend.kills()),
             backend,
             pool: Pool::default(),
-            shared: RefCell::default(),
+            joint: Joint::default(),
             waiting: RefCell::default(),
             served: RefCell::default(),
             recent: RefCell::default(),
@@ -114,7 +114,7 @@ impl Site {
     /// The backend is out: idle connections are closed, and who waits and may goes elsewhere.
     pub(super) fn evict(&self) {
         self.pool.clear();
-        self.shared.borrow_mut().take();
+        self.joint.close();
         let movable: Vec<_> = {
             let waiting = self.waiting.borrow();
             let movable = waiting.iter().filter(|(_, one)| one.movable);
@@ -126,7 +126,7 @@ impl Site {
     /// The backend is to get nothing new: idle connections are closed, what is under way stays.
     pub(super) fn rest(&self) {
         self.pool.clear();
-        self.shared.borrow_mut().take();
+        self.joint.close();
     }
 
     /// A reply has begun; the key is for [`Self::leave`].
@@ -149,7 +149,7 @@ impl Site {
     /// its own connection.
     pub(super) fn kill(&self) {
         self.pool.clear();
-        self.shared.borrow_mut().take();
+        self.joint.close();
         let waiting: Vec<_> =
             self.waiting.borrow().iter().map(|(_, one)| Rc::clone(&one.watch)).collect();
         waiting.iter().for_each(|watch| watch.evict());
@@ -160,6 +160,8 @@ impl Site {
     /// Closes idle connections whose time is over.
     pub(super) fn sweep(&self, now_us: u64) {
         self.pool.sweep(now_us);
+        let used = !self.waiting.borrow().is_empty() || !self.served.borrow().is_empty();
+        self.joint.sweep(now_us, used);
     }
 }
 

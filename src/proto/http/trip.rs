@@ -28,7 +28,7 @@ pub(super) struct Trip {
     settings: Rc<Settings>,
     watch: Rc<Watch>,
     /// Of a stream of HTTP/2, which has a watch of its own.
-    _watched: Option<Watched>,
+    watched: Option<Watched>,
     started_us: u64,
     cluster: Option<usize>,
     access: Access,
@@ -77,7 +77,7 @@ impl Trip {
             hub,
             settings,
             watch,
-            _watched: watched,
+            watched,
             started_us,
             cluster: None,
             access: Access::Write,
@@ -229,6 +229,12 @@ impl Trip {
         stop.site.heard(now_us);
     }
 
+    /// Whether it may end as soon as its reply is handed over: over HTTP/2 the client's window says
+    /// when the reply is taken, and somebody has to wait for that.
+    pub(super) fn ends_with_its_reply(&self) -> bool {
+        self.watched.is_none()
+    }
+
     /// It became a connection of another protocol, on which so much went each way.
     pub(super) fn relayed(&self, received: u64, sent: u64) {
         self.watch.received.set(received);
@@ -261,10 +267,10 @@ impl Trip {
     }
 
     /// Keeps the connection for the next request, if it is fit for one.
-    pub(super) fn give_back(&self, mut upstream: Box<Upstream>) {
+    pub(super) fn give_back(&self, upstream: Box<Upstream>) {
         let Some(stop) = &self.at else { return };
         let wanted = stop.site.backend.gate().open() && stop.life_us > 0;
-        if wanted && upstream.settle() {
+        if wanted && upstream.is_free() {
             stop.site.pool.give(upstream, self.hub.now_us(), stop.life_us);
         }
     }

@@ -1,68 +1,58 @@
 //! One HTTP/1.1 connection to a backend, for one request at a time. It is driven by whoever has it,
-//! in that task: no task of its own is woken between the backend's reply and the client's.
+//! in that task: no task of its own is woken between the backend's reply and the client's. Not the
+//! bytes of a request or a reply: see [`super::writing`] and [`super::reading`].
 
-use super::{upload::Upload, watch::Watch};
-use crate::{
-    net::{
-        early::{Counts, Early},
-        stream::Stream,
-    },
-    topology::Connected,
+use super::{
+    broken::Broken,
+    hub::Hub,
+    reading::{self, Body},
+    upload::Upload,
+    watch::Watch,
+    writing::Writing,
 };
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{self, Connection, SendRequest},
-    },
-};
-use hyper_util::rt::TokioIo;
+use crate::{net::stream::Stream, topology::Connected};
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, request, response};
+use http_body::{Frame, SizeHint};
 use std::{
-    error::Error,
     fmt,
     future::{Future, poll_fn},
-    pin::pin,
-    rc::Rc,
-    task::{Context, Poll, Waker},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
 };
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 /// An open connection.
 pub(super) struct Upstream {
-    send: SendRequest<Upload>,
-    connection: Connection<TokioIo<Early>, Upload>,
-    open: bool,
-    counts: Rc<Counts>,
+    stream: Stream,
     connected: Connected,
+    /// Of the request under way.
+    method: Method,
+    writing: Writing,
+    /// What was read and not passed on.
+    unread: Bytes,
+    /// What is left of the reply.
+    body: Body,
+    /// The backend takes another request afterwards.
+    keep: bool,
+    /// Why the request was not written to its end. A reply may be there nevertheless.
+    unwritten: Option<Broken>,
 }
 
 /// Why there is no reply.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The connection was over before anything was sent: here is the request again.
-    Unsent(Box<Request<Upload>>),
+    /// The connection was over before anything was sent.
+    Unsent,
     /// The backend says that it has not begun with it (RFC 9113, 8.7).
-    Refused(hyper::Error),
+    Refused(Broken),
     /// It broke, or the backend does not speak HTTP.
-    Broken(hyper::Error),
+    Broken(Broken),
     /// The time is over.
     Due,
     /// The backend is out, and the request may go to another one.
     Moved,
-}
-
-impl Lost {
-    /// What hyper could not send comes back; `sent` says what has become of all else.
-    pub(super) fn of(
-        mut error: TrySendError<Request<Upload>>,
-        sent: impl FnOnce(hyper::Error) -> Self,
-    ) -> Self {
-        match error.take_message() {
-            Some(request) => Self::Unsent(Box::new(request)),
-            None => sent(error.into_error()),
-        }
-    }
 }
 
 /// Why nobody waits for a reply any longer; while somebody does, `watch` wakes the task of `cx`.
@@ -77,105 +67,188 @@ pub(super) fn given_up(watch: &Watch, cx: &Context<'_>) -> Poll<Lost> {
     Poll::Pending
 }
 
-/// An error with its cause, which says more.
-pub(super) fn told(error: &hyper::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
 impl Upstream {
-    /// Begins to speak HTTP on a fresh connection.
-    ///
-    /// # Errors
-    /// When hyper refuses, which it has no reason to.
-    pub(super) async fn new(stream: Stream, connected: Connected) -> hyper::Result<Self> {
-        let stream = Early::new(stream, Bytes::new());
-        let counts = stream.counts();
-        let (send, connection) = http1::Builder::new()
-            .max_headers(MAX_HEADERS)
-            .max_header_size(BUFFER)
-            .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        Ok(Self { send, connection, open: true, counts, connected })
-    }
-
-    /// Sends one request and waits for the head of its reply. The request is handed over before the
-    /// wait begins: kept in the future it would make every one of them half a kilobyte larger.
-    pub(super) fn ask<'a>(
-        &'a mut self,
-        request: Request<Upload>,
-        watch: &'a Watch,
-    ) -> impl Future<Output = Result<Response<Incoming>, Lost>> + use<'a> {
-        let reply = self.send.try_send_request(request);
-        self.wait(reply, watch)
-    }
-
-    async fn wait(
-        &mut self,
-        reply: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
-        watch: &Watch,
-    ) -> Result<Response<Incoming>, Lost> {
-        let mut reply = pin!(reply);
-        // Only the connection, which is polled here, can bring the reply: nobody else need wake us.
-        let mut quiet = Context::from_waker(Waker::noop());
-        let (connection, open) = (&mut self.connection, &mut self.open);
-        let (counts, cell) = (&*self.counts, self.connected.cell());
-        poll_fn(|cx| {
-            if *open {
-                *open = connection.poll_without_shutdown(cx).is_pending();
-                counts.settle(&cell.bytes_in, &cell.bytes_out);
-            }
-            match reply.as_mut().poll(&mut quiet) {
-                Poll::Ready(Ok(response)) => {
-                    // Its body will be asked for in this very turn. A connection that waits with
-                    // our waker would wake us for that, for nothing.
-                    if *open {
-                        *open = connection.poll_without_shutdown(&mut quiet).is_pending();
-                    }
-                    return Poll::Ready(Ok(response));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::of(error, Lost::Broken))),
-                Poll::Pending => {}
-            }
-            given_up(watch, cx).map(Err)
-        })
-        .await
-    }
-
-    /// Lets the connection go on: a reply's body moves by this alone.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if self.open {
-            self.open = self.connection.poll_without_shutdown(cx).is_pending();
-            let cell = self.connected.cell();
-            self.counts.settle(&cell.bytes_in, &cell.bytes_out);
+    /// Speaks HTTP on a fresh connection.
+    pub(super) fn new(stream: Stream, connected: Connected) -> Self {
+        Self {
+            stream,
+            connected,
+            method: Method::GET,
+            writing: Writing::default(),
+            unread: Bytes::new(),
+            body: Body::Length(0),
+            keep: true,
+            unwritten: None,
         }
     }
 
-    /// Whether it can take another request now: open, and done with the last one.
-    pub(super) fn settle(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.open && self.send.is_ready()
+    /// Sends one request and waits for the head of its reply. The request is written before the
+    /// wait begins: nothing of it is kept in the future.
+    pub(super) fn ask<'a>(
+        &'a mut self,
+        head: &request::Parts,
+        upload: Upload,
+        hub: &'a Hub,
+        watch: &'a Watch,
+    ) -> impl Future<Output = Result<response::Parts, Lost>> + use<'a> {
+        self.begin(head, upload, hub);
+        poll_fn(move |cx| match self.poll_head(cx, hub) {
+            Poll::Ready(head) => Poll::Ready(head.map_err(Lost::Broken)),
+            Poll::Pending => given_up(watch, cx).map(Err),
+        })
+    }
+
+    fn begin(&mut self, head: &request::Parts, upload: Upload, hub: &Hub) {
+        let mut out = hub.stock.buffer();
+        self.method = head.method.clone();
+        self.writing = Writing::new(head, upload, &mut out);
+        // Most requests are a head that goes at once; a body goes with its head.
+        let sent =
+            if self.writing.is_over() { self.stream.try_write(&out).unwrap_or(0) } else { 0 };
+        self.connected.cell().bytes_out.add(sent as u64);
+        self.writing.keep(out.get(sent..).unwrap_or_default());
+        hub.stock.give(out);
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+    ) -> Poll<Result<response::Parts, Broken>> {
+        loop {
+            self.send(cx)?;
+            while !self.unread.is_empty() {
+                let Some(head) = reading::head(&mut self.unread, &self.method)? else { break };
+                let status = head.parts.status;
+                if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                    (self.body, self.keep) = (head.body, head.keep);
+                    return Poll::Ready(Ok(head.parts));
+                }
+                if status == StatusCode::CONTINUE {
+                    self.writing.go_on();
+                    self.send(cx)?;
+                }
+            }
+            ready!(self.stream.poll_read_ready(cx)).map_err(Broken::Io)?;
+            let mut buffer = hub.stock.buffer();
+            let read = self.read(cx, &mut buffer);
+            if let Poll::Ready(Ok(1..)) = read {
+                self.take_in(&buffer);
+            }
+            hub.stock.give(buffer);
+            match ready!(read) {
+                Ok(0) => return Poll::Ready(Err(self.unwritten.take().unwrap_or(Broken::Closed))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// The next part of the reply's body.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.send(cx)?;
+        loop {
+            let frame = self.body.next(&mut self.unread)?;
+            if frame.is_some() || self.body.is_over() {
+                return Poll::Ready(frame.map(Ok));
+            }
+            ready!(self.stream.poll_read_ready(cx)).map_err(Broken::Io)?;
+            let mut buffer = BytesMut::with_capacity(self.body.room());
+            match ready!(self.read(cx, &mut buffer))? {
+                0 => self.body.close()?,
+                // What waits for a slow client is not to hold much more than it counts for.
+                read if !self.unread.is_empty() || read < buffer.capacity() / 2 => {
+                    self.take_in(&buffer);
+                }
+                _ => self.unread = buffer.freeze(),
+            }
+        }
+    }
+
+    /// All of the reply's body, when it has come with its head and has no end of its own.
+    pub(super) fn take_whole_body(&mut self) -> Option<Bytes> {
+        let Body::Length(length) = self.body else { return None };
+        let length = usize::try_from(length).ok().filter(|length| *length <= self.unread.len())?;
+        self.body = Body::Length(0);
+        Some(self.unread.split_to(length))
+    }
+
+    /// Whether all of the reply was passed on.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_over()
+    }
+
+    /// How much of it is left.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    /// Goes on with the request. That it cannot be written is remembered: the reply may be there.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let over = self.writing.is_over() && self.stream.unsent() == 0;
+        if over || self.unwritten.is_some() {
+            return Ok(());
+        }
+        let bytes_out = &self.connected.cell().bytes_out;
+        match self.writing.poll(cx, &mut self.stream, |sent| bytes_out.add(sent as u64)) {
+            Poll::Ready(Err(error @ Broken::Body(_))) => return Err(error),
+            Poll::Ready(Err(error)) => self.unwritten = Some(error),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut impl bytes::BufMut,
+    ) -> Poll<Result<usize, Broken>> {
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, buffer));
+        let read = read.map_err(Broken::Io)?;
+        self.connected.cell().bytes_in.add(read as u64);
+        Poll::Ready(Ok(read))
+    }
+
+    fn take_in(&mut self, read: &[u8]) {
+        self.unread = if self.unread.is_empty() {
+            Bytes::copy_from_slice(read)
+        } else {
+            Bytes::from([&*self.unread, read].concat())
+        };
+    }
+
+    /// Whether it is done with its request and may take another.
+    pub(super) fn is_free(&self) -> bool {
+        self.keep
+            && self.body.is_over()
+            && self.unread.is_empty()
+            && self.unwritten.is_none()
+            && self.writing.is_over()
+            && self.stream.unsent() == 0
+    }
+
+    /// Whether it can take a request now: the backend has neither closed it nor said what nobody
+    /// asked for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        // A task whose turn is over would be told that there is nothing.
+        let read = poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+        let read = pin!(tokio::task::unconstrained(read));
+        read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// The bare connection after a reply that says so (101), with what of it was read already.
     pub(super) fn into_stream(self) -> (Stream, Bytes, Connected) {
-        let parts = self.connection.into_parts();
-        let (stream, _) = parts.io.into_inner().into_parts();
-        (stream, parts.read_buf, self.connected)
+        (self.stream, self.unread, self.connected)
     }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Upstream").field("free", &self.is_free()).finish_non_exhaustive()
     }
 }
-
-/// Of a reply; hyper's own default is 100.
-const MAX_HEADERS: usize = 256;
-/// Bytes of the head of a reply, and of a body in either direction that wait at one connection; as
-/// much as a client may send in a head. hyper's own default is 408 KiB.
-const BUFFER: usize = 64 * 1024;

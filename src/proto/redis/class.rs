@@ -7,6 +7,16 @@
 pub struct Class {
     pub db: u8,
     pub resp: Resp,
+    pub lane: Lane,
+}
+
+/// Who may keep whom waiting: a server reads nothing more of a connection on which a script runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Lane {
+    #[default]
+    Usual,
+    /// For what must be heard meanwhile: SCRIPT KILL.
+    Aside,
 }
 
 /// The version of the protocol in which a server answers.
@@ -18,7 +28,18 @@ pub enum Resp {
 }
 
 impl Class {
-    /// Its place among the connections to one backend, dense from 0.
+    /// Whether it is one of the few that a worker always has at hand; the others are closed when
+    /// nobody has wanted them for a while.
+    pub(super) fn is_usual(self) -> bool {
+        self.lane == Lane::Usual
+    }
+
+    /// The same beside the usual one.
+    pub(super) fn aside(self) -> Self {
+        Self { lane: Lane::Aside, ..self }
+    }
+
+    /// Its place among the usual connections to one backend, dense from 0.
     pub(super) fn index(self) -> usize {
         2 * usize::from(self.db) + usize::from(self.resp == Resp::Three)
     }

@@ -40,16 +40,18 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
-    /// A request of it has begun that is neither in its input nor in its line.
-    busy: bool,
     /// The session is to look around, whatever it waits for.
     resumed: bool,
     /// How to end when all replies are written.
     closing: Option<End>,
     /// How it ended.
     end: Option<End>,
+    /// In the middle of a transaction, which a drain lets come to its end.
+    unfinished: bool,
     /// Nothing more is sent before everything is answered.
     barrier: bool,
+    /// It is read only to see whether it leaves: its next requests wait.
+    ahead: bool,
     /// Bytes of the requests sent since nothing was under way.
     asked: usize,
     window: usize,
@@ -121,11 +123,12 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
-                busy: false,
                 resumed: false,
                 closing: None,
                 end: None,
+                unfinished: false,
                 barrier: false,
+                ahead: false,
                 asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
                 window_hit: false,
@@ -180,11 +183,17 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() && !inner.busy {
+            if hub.is_draining() && read && input.is_empty() && !inner.unfinished {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
-        if !read || inner.closing.is_some() || inner.stalled || inner.held_back {
+        if !read || inner.closing.is_some() {
+            return Poll::Pending;
+        }
+        if inner.ahead {
+            return inner.poll_ahead(cx, hub, self, input);
+        }
+        if inner.stalled || inner.held_back {
             return Poll::Pending;
         }
         let Some(stream) = &mut inner.stream else {
@@ -275,6 +284,18 @@ impl Client {
         inner.line.answer(seq, part, from, bytes);
     }
 
+    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
+    /// turn's list of touched ones, as for [`Self::answer`].
+    pub(super) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_gone() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.push_out(bytes);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();
@@ -326,9 +347,25 @@ impl Client {
         inner.wake();
     }
 
-    /// Something of it is under way that neither its input nor its line shows, or no longer.
-    pub(super) fn set_busy(&self, busy: bool) {
-        self.inner.borrow_mut().busy = busy;
+    /// Something of it is under way that neither its input nor its line shows, a transaction or a
+    /// request that is passed on while it comes; or no longer.
+    pub(super) fn set_unfinished(&self, unfinished: bool) {
+        self.inner.borrow_mut().unfinished = unfinished;
+    }
+
+    /// From here on it is read only to see whether it leaves, and no further than [`AHEAD`].
+    pub(super) fn look_ahead(&self) {
+        self.inner.borrow_mut().ahead = true;
+    }
+
+    /// Its requests are taken again.
+    pub(super) fn look_up(&self) {
+        self.inner.borrow_mut().ahead = false;
+    }
+
+    /// Whether it sends no more, whatever lies unread.
+    pub(super) fn has_finished(&self) -> bool {
+        self.inner.borrow().stream.as_ref().is_none_or(Stream::is_finished)
     }
 
     /// Ends the session once every reply is written; nothing more is read.
@@ -433,6 +470,33 @@ impl Inner {
         self.line.out.len() + self.unsent()
     }
 
+    fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+        client: &Client,
+        input: &mut Vec<u8>,
+    ) -> Poll<Event> {
+        while input.len() < AHEAD {
+            let Some(stream) = &mut self.stream else {
+                return Poll::Ready(Event::End(End::Client));
+            };
+            input.reserve(MIN_READ);
+            match tokio_util::io::poll_read_buf(Pin::new(stream), cx, input) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Event::Eof),
+                Poll::Ready(Ok(n)) => {
+                    let listener = hub.metrics.listeners.get(client.listener);
+                    listener.iter().for_each(|metrics| metrics.bytes_in.add(n as u64));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Client)),
+            }
+        }
+        self.input_held = input.capacity();
+        self.charge(hub);
+        Poll::Pending
+    }
+
     /// Bytes that are encrypted and have not left.
     fn unsent(&self) -> usize {
         self.stream.as_ref().map_or(0, Stream::unsent)
@@ -524,6 +588,9 @@ const SOFT_BACKLOG: usize = 8 * 1024 * 1024;
 const MOST_ASKED: usize = 8 * 1024 * 1024;
 /// A paused upstream goes on below this.
 const RESUME_BACKLOG: usize = 512 * 1024;
+/// What is read of a client whose next requests wait: beyond it the kernel is asked now and then
+/// whether the client is still there.
+pub(super) const AHEAD: usize = 1024 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 

@@ -5,15 +5,17 @@ use super::{
     args::Args,
     client::{Client, End},
     entry::{Entry, Owner, Reach},
-    fan_out, flight,
+    fan_out,
+    flags::flag,
+    flight, forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     hub::Hub,
     inline, insight,
     keys::{self, KeyIndexes, Keys},
-    local, options, reply, route,
+    local, options, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split,
-    table::{Command, Commands, FanOut, Kind, Local},
+    table::{Command, Commands, FanOut, Kind, Local, Step},
     tally::requests,
     upstream::Upstream,
 };
@@ -21,7 +23,7 @@ use crate::{
     policy::{access::Access, reads::ReadFrom, slot::hash_tag},
     topology::{Backend, Cluster, admission::is_full, pick},
 };
-use std::{fmt::Display, rc::Rc, sync::Arc};
+use std::{cell::RefCell, fmt::Display, rc::Rc, sync::Arc};
 
 /// What a request meets: its session, its cluster and the time its batch was read.
 pub(super) struct Scene<'a> {
@@ -41,6 +43,8 @@ pub(super) struct Scene<'a> {
     pub command: u16,
     /// A big request on its way: the session hands its bytes over without copying them.
     pub big: Option<Big>,
+    /// Our own answers go here while it is there.
+    pub aside: Option<RefCell<Vec<u8>>>,
 }
 
 /// Where a big request goes.
@@ -115,22 +119,27 @@ impl<'a> Scene<'a> {
         flow
     }
 
-    fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
+    /// Does what the command says.
+    pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
+        if self.state.transaction.is_some() {
+            return self.queue(command, args);
+        }
         if !self.state.authenticated && !before_auth(command) {
             self.reply(reply::NO_AUTH);
             return self.cross_protocol(command);
         }
         if !command.arity_ok(args.len()) {
-            return self.say(|out| reply::wrong_arity(out, command.name));
+            return self.say(|out| match command.kind {
+                Kind::Transaction(Step::Exec) => reply::exec_arity(out),
+                _ => reply::wrong_arity(out, command.name),
+            });
         }
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        match effective(self.settings, command, args) {
-            Kind::Keyed if command.blocking && command.blocks(args) => {
-                self.say(|out| reply::not_yet(out, command.name))
-            }
+        match self.kind_of(command, args) {
+            Kind::Keyed if command.blocking && command.blocks(args) => self.block(command, args),
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
             Kind::Watch => {
@@ -139,13 +148,26 @@ impl<'a> Scene<'a> {
                     None => self.cross_slot(),
                 }
             }
+            Kind::Transaction(step) => self.step(step, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
+            Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
             Kind::CrossProtocol => self.cross_protocol(command),
         }
+    }
+
+    /// What is done with a command here: the listener may allow and deny.
+    pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
+        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+            return Kind::Disabled;
+        }
+        if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
+            return allowed(command, args);
+        }
+        command.kind
     }
 
     /// Forwards to the shard that owns all keys.
@@ -167,27 +189,36 @@ impl<'a> Scene<'a> {
             Some(shard) if self.has_foreign_pattern(shard, command, args) => {
                 self.say(|out| reply::foreign_pattern(out, command.name))
             }
+            Some(shard) if command.flags & flag::HAS_RO != 0 => {
+                forms::forward(self, shard, command, args)
+            }
             Some(shard) => self.forward(shard, command, args.frame),
             None => self.cross_slot(),
         }
     }
 
-    fn cross_slot(&self) -> Flow {
+    /// Keys lie on several shards.
+    pub(super) fn cross_slot(&self) -> Flow {
         self.reply(reply::CROSS_SLOT);
         Flow::Continue
     }
 
-    /// The one shard of all keys; the first shard when there are none.
-    fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
+    /// The one shard of all keys; `redis.keyless_shard` when there are none.
+    pub(super) fn shard_of_all(&self, found: KeyIndexes, args: Args<'_>) -> Option<usize> {
         let mut shards =
             found.filter_map(|at| args.get(at)).map(|key| route::shard_of(self.cluster, key));
-        let Some(first) = shards.next() else { return Some(0) };
+        let Some(first) = shards.next() else { return Some(self.cluster.keyless) };
         shards.all(|shard| shard == first).then_some(first)
     }
 
     /// SORT with a BY or GET pattern reads keys that may lie on any shard, unless a hash tag
     /// without a wildcard says that they lie on this one.
-    fn has_foreign_pattern(&self, shard: usize, command: &Command, args: Args<'_>) -> bool {
+    pub(super) fn has_foreign_pattern(
+        &self,
+        shard: usize,
+        command: &Command,
+        args: Args<'_>,
+    ) -> bool {
         let here = |pattern: &[u8]| {
             let tag = hash_tag(pattern);
             tag.len() < pattern.len()
@@ -214,10 +245,30 @@ impl<'a> Scene<'a> {
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
+        self.send_over(upstream, access, at_primary, frame)
+    }
+
+    /// Forwards a request unchanged over that connection.
+    pub(super) fn send_over(
+        &mut self,
+        upstream: Rc<Upstream>,
+        access: Access,
+        at_primary: bool,
+        frame: &[u8],
+    ) -> Flow {
+        let entry = self.entry(access, at_primary, frame.len());
+        self.send_on(upstream, entry, frame)
+    }
+
+    /// A request of the client's to one backend, in its place in the client's line.
+    pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, self.client.open(frame.len()), access, self.now_us)
-            .at_primary(at_primary)
-            .command(self.command);
+        let seq = self.client.open(bytes);
+        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).command(self.command)
+    }
+
+    /// Sends a request unchanged over that connection.
+    pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         if frame.len() >= BIG {
             self.big = Some(Big { upstream, entry });
         } else {
@@ -228,7 +279,12 @@ impl<'a> Scene<'a> {
 
     /// The connection that takes a request for `shard` now: the session's own, when it has one to
     /// that shard, else the shared one to the backend that is picked.
-    fn upstream(&mut self, shard: usize, access: Access, at_primary: bool) -> Option<Rc<Upstream>> {
+    pub(super) fn upstream(
+        &mut self,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+    ) -> Option<Rc<Upstream>> {
         self.sends();
         if self.state.pinned.is_some()
             && let Some(own) = self.own(shard)
@@ -249,6 +305,19 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
+        self.send_part_as(part, shard, access, at_primary, |entry| entry, write);
+    }
+
+    /// [`Self::send_part`] of a request that is remembered as `shape` says.
+    pub(super) fn send_part_as(
+        &mut self,
+        part: Part,
+        shard: usize,
+        access: Access,
+        at_primary: bool,
+        shape: impl FnOnce(Entry) -> Entry,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Part { seq, index, reach } = part;
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             let mut error = Vec::new();
@@ -260,7 +329,7 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        upstream.send(self.hub, entry.command(self.command), write);
+        upstream.send(self.hub, shape(entry.command(self.command)), write);
     }
 
     /// Something of this session leaves now: it joins no flight that began before.
@@ -320,17 +389,24 @@ impl<'a> Scene<'a> {
             return Flow::Continue;
         }
         let denied = |word: &String| word.as_bytes().eq_ignore_ascii_case(name);
+        let mut refused = Vec::new();
         if self.settings.deny.iter().any(denied) {
-            return self.say(|out| reply::disabled(out, &reply::printable(name)));
+            reply::disabled(&mut refused, &reply::printable(name));
+        } else if self.cluster.shards.len() > 1 {
+            reply::unknown_command(&mut refused, name);
         }
-        if self.cluster.shards.len() == 1 {
-            return self.send(0, Access::Write, true, args.frame);
+        let refused = Some(refused).filter(|text| !text.is_empty());
+        if self.state.transaction.is_some() {
+            return self.queue_unknown(refused, args);
         }
-        self.say(|out| reply::unknown_command(out, name))
+        match refused {
+            Some(text) => self.say(|out| out.extend_from_slice(&text)),
+            None => self.send(0, Access::Write, true, args.frame),
+        }
     }
 
     /// A browser was made to send HTTP here: close, as Redis does (T30).
-    fn cross_protocol(&self, command: &Command) -> Flow {
+    pub(super) fn cross_protocol(&self, command: &Command) -> Flow {
         if command.kind != Kind::CrossProtocol {
             return Flow::Continue;
         }
@@ -383,15 +459,13 @@ impl<'a> Scene<'a> {
 
     /// Answers here.
     pub(super) fn reply(&self, bytes: &[u8]) {
+        if let Some(aside) = &self.aside {
+            return aside.borrow_mut().extend_from_slice(bytes);
+        }
         if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
             metrics.local.add(1);
         }
         self.client.reply(self.hub, bytes);
-    }
-
-    /// Whether this listener refuses it.
-    pub(super) fn is_denied(&self, command: &Command) -> bool {
-        is_denied(self.settings, command)
     }
 
     pub(super) fn count(&self, index: usize) {
@@ -400,21 +474,6 @@ impl<'a> Scene<'a> {
             counter.add(1);
         }
     }
-}
-
-/// What is done with a command at this listener.
-pub(super) fn effective(settings: &Settings, command: &Command, args: Args<'_>) -> Kind {
-    if is_denied(settings, command) {
-        Kind::Disabled
-    } else if !settings.allow.is_empty() && named(&settings.allow, command.name) {
-        allowed(command, args)
-    } else {
-        command.kind
-    }
-}
-
-fn is_denied(settings: &Settings, command: &Command) -> bool {
-    !settings.deny.is_empty() && named(&settings.deny, command.name)
 }
 
 /// What an allowed command becomes.

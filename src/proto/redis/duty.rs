@@ -34,6 +34,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
         hub.rested.sweep(now_us);
+        hub.sweep_rare(now_us);
         ask_commands(hub, now_us);
         hub.insight.decay(hub.worker());
     }
@@ -137,6 +138,7 @@ mod tests {
     use super::{
         super::{
             client::{Client, Limits},
+            multi::Rules,
             session::{self, Settings},
             testing,
         },
@@ -160,9 +162,12 @@ mod tests {
             password: None,
             max_bulk: 64,
             limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,
+            multi: Rules::default(),
             tls: None,
         })
     }

@@ -1,7 +1,7 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::{client::Client, flight::Flight};
+use super::{block::Block, client::Client, flight::Flight};
 use crate::policy::access::Access;
 use std::rc::Rc;
 
@@ -20,6 +20,9 @@ pub struct Entry {
     /// The command's place in the table; beyond it for one that nobody knows.
     pub command: u16,
     pub patience: Patience,
+    /// Its bytes stay until it is answered, although it is a write: it has a script's body or name,
+    /// and the server may not know it.
+    pub keeps: bool,
     /// Microseconds on the worker's clock when its batch was read.
     pub start_us: u64,
     /// Where its bytes begin in the connection's stream, and how many they are.
@@ -29,6 +32,8 @@ pub struct Entry {
     pub streamed: bool,
     /// Where it has been before.
     pub tried: Option<Box<Tried>>,
+    /// It is several requests, of which the last one's reply is the client's.
+    pub(super) block: Option<Box<Block>>,
 }
 
 /// Who waits for a reply.
@@ -41,6 +46,8 @@ pub enum Owner {
     Tombstone,
     /// The worker itself asked `COMMAND`.
     Commands,
+    /// The connection asked for its `CLIENT ID`.
+    Number,
 }
 
 /// How a request counts.
@@ -59,6 +66,9 @@ pub enum Reach {
 pub enum Patience {
     /// What the cluster's timeouts say of its reach.
     Usual,
+    /// A script runs as long as it runs: `timeouts.script`. Its errors say nothing of the server,
+    /// for a script can answer with any text after it has written.
+    Script,
     /// The command waits in the server as long as its arguments say: it has a connection of its
     /// own, and silence there says nothing.
     Own,
@@ -78,7 +88,7 @@ impl Owner {
         match self {
             Self::Client(client) => vec![Rc::clone(client)],
             Self::Flight(flight) => flight.clients(),
-            Self::Tombstone | Self::Commands => Vec::new(),
+            Self::Tombstone | Self::Commands | Self::Number => Vec::new(),
         }
     }
 }
@@ -95,11 +105,13 @@ impl Entry {
             reach: Reach::One,
             command: u16::MAX,
             patience: Patience::Usual,
+            keeps: false,
             start_us,
             offset: 0,
             len: 0,
             streamed: false,
             tried: None,
+            block: None,
         }
     }
 
@@ -128,6 +140,28 @@ impl Entry {
         self
     }
 
+    /// A call of a script or function.
+    pub fn script(mut self) -> Self {
+        self.patience = Patience::Script;
+        self
+    }
+
+    /// Keeps its bytes.
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
+    }
+
+    /// Since when its latency counts; [`UNTIMED`] where that says nothing of the server.
+    pub fn counted_us(&self) -> u64 {
+        if self.is_work() { self.start_us } else { UNTIMED }
+    }
+
+    /// Whether it is work for the server; who waits there costs it nothing.
+    pub fn is_work(&self) -> bool {
+        self.patience != Patience::Own
+    }
+
     /// Whether it may be sent to another backend after its bytes left.
     pub fn is_movable(&self) -> bool {
         self.access == Access::Read
@@ -135,3 +169,6 @@ impl Entry {
             && matches!(self.owner, Owner::Client(_) | Owner::Flight(_))
     }
 }
+
+/// A beginning that is never reached: of requests whose latency is not counted.
+pub(super) const UNTIMED: u64 = u64::MAX;

@@ -3,7 +3,7 @@
 
 use super::{
     args::Args,
-    dispatch::{Scene, effective},
+    dispatch::Scene,
     keys, reply, route,
     table::{Command, Kind},
     wire,
@@ -27,14 +27,14 @@ pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     if !command.arity_ok(asked.len()) {
         return reply::wrong_arity(out, command.name);
     }
-    let kind = effective(scene.settings, command, asked);
+    let kind = scene.kind_of(command, asked);
     let mut lines = vec![
         ("command", command.name.to_owned()),
         ("access", command.access.as_str().to_owned()),
         ("what", what(command, kind, asked).to_owned()),
     ];
     let mut shards: Vec<usize> = Vec::new();
-    if matches!(kind, Kind::Keyed | Kind::Split(_) | Kind::Watch) {
+    if matches!(kind, Kind::Keyed | Kind::Split(_) | Kind::Watch | Kind::Script(_)) {
         let found = keys::keys(command, asked).unwrap_or_default();
         for key in found.filter_map(|at| asked.get(at)).take(MOST_KEYS) {
             let shard = route::shard_of(scene.cluster, key);
@@ -46,7 +46,7 @@ pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
             }
         }
         if shards.is_empty() {
-            shards.push(0);
+            shards.push(scene.cluster.keyless);
         }
         if !matches!(kind, Kind::Split(_)) && shards.len() > 1 {
             lines.push(("refused", "CROSSSLOT: its keys are in several shards".to_owned()));
@@ -75,6 +75,8 @@ fn what(command: &Command, kind: Kind, args: Args<'_>) -> &'static str {
         Kind::Keyed => "forwarded to the shard of its keys",
         Kind::Split(_) => "split over the shards of its keys",
         Kind::Watch => "the session gets a connection of its own to the shard of its keys",
+        Kind::Transaction(_) => "a part of a transaction",
+        Kind::Script(_) => "a script: sent to the shard of its keys, or to all that must know it",
         Kind::Local(_) => "answered by Sluice",
         Kind::FanOut(_) => "asked of every shard",
         Kind::Container => "its subcommand is unknown",

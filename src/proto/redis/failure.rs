@@ -8,7 +8,7 @@ use super::{
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
-    reply,
+    reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -39,10 +39,12 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     if let Some(cell) = hub.cell(&upstream.backend) {
         let lost = fifo.len() as u64;
         let reads = fifo.iter().filter(|entry| entry.access == Access::Read).count() as u64;
-        cell.in_flight.sub(lost);
+        cell.in_flight.sub(fifo.iter().filter(|entry| entry.is_work()).count() as u64);
         cell.reads.add(reads);
         cell.writes.add(lost - reads);
-        cell.failures.add(lost);
+        if error.phase != Phase::Released {
+            cell.failures.add(lost);
+        }
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
@@ -56,7 +58,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
     let mut touched = Vec::new();
-    for entry in fifo {
+    // Of what was released nobody wants to hear any more.
+    let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
+    for entry in heard {
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
@@ -78,6 +82,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             .map(|entry| Entry {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
+                block: entry.block.take(),
                 ..*entry
             })
             .collect()
@@ -102,9 +107,10 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let mut inner = upstream.inner();
     let mut fifo = std::mem::take(&mut inner.fifo);
     for entry in &mut fifo {
-        let timeout = match entry.reach {
-            Reach::All => timeouts.fan_out,
-            Reach::One | Reach::Part => timeouts.request,
+        let timeout = match (entry.patience, entry.reach) {
+            (Patience::Script, _) => timeouts.script,
+            (_, Reach::All) => timeouts.fan_out,
+            (_, Reach::One | Reach::Part) => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
         let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
@@ -138,7 +144,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 }
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
-            Owner::Tombstone => {}
+            Owner::Tombstone | Owner::Number => {}
         }
     }
     inner.fifo = fifo;
@@ -164,28 +170,31 @@ pub(super) fn error_reply(
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) -> Settled {
-    let code = error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default();
-    let outcome = match code {
-        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Some(Outcome::Error),
-        b"-READONLY" => Some(Outcome::RoleMismatch),
-        _ => None,
+    let entry = match entry.keeps {
+        true => match scripts::failed(hub, upstream, entry, error) {
+            Some(entry) => entry,
+            None => return Settled::No,
+        },
+        false => entry,
     };
-    let entry = match outcome {
-        Some(outcome) => {
-            hub.reporter.report(&upstream.backend, outcome);
-            upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
-            hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
-            match retry(hub, upstream, entry, false) {
-                Ok(()) => return Settled::No,
-                Err(entry) => entry,
-            }
-        }
-        None => entry,
+    if code(error) == b"-UNBLOCKED" {
+        // The server closes it, if it did that by itself.
+        upstream.spoil();
+    }
+    let scripted = entry.patience == Patience::Script;
+    // A write's bytes may be here for the slow log alone: what was sent is not sent again.
+    let is_read = entry.access == Access::Read;
+    let entry = match !scripted && blame(hub, upstream, error) && is_read {
+        true => match retry(hub, upstream, entry, false) {
+            Ok(()) => return Settled::No,
+            Err(entry) => entry,
+        },
+        false => entry,
     };
     let client = match entry.owner {
         Owner::Client(client) => client,
         Owner::Flight(flight) => return flight::settle(hub, upstream, &flight, error, touched),
-        Owner::Tombstone | Owner::Commands => return Settled::No,
+        Owner::Tombstone | Owner::Commands | Owner::Number => return Settled::No,
     };
     let shard = &upstream.backend.shard;
     let Some(answered) = client.answer(hub, entry.seq, entry.part, shard, error) else {
@@ -195,6 +204,25 @@ pub(super) fn error_reply(
         touched.push(client);
     }
     if answered.progress == Progress::Waiting { Settled::No } else { Settled::Failed }
+}
+
+/// Reports a backend whose error says that it is not fit to execute what it was sent. Whether that
+/// is what the error says.
+pub(super) fn blame(hub: &Hub, upstream: &Upstream, error: &[u8]) -> bool {
+    let outcome = match code(error) {
+        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Outcome::Error,
+        b"-READONLY" => Outcome::RoleMismatch,
+        _ => return false,
+    };
+    hub.reporter.report(&upstream.backend, outcome);
+    upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
+    hub.cell(&upstream.backend).iter().for_each(|c| c.failures.add(1));
+    true
+}
+
+/// The first word of an error, its `-` included.
+pub(super) fn code(error: &[u8]) -> &[u8] {
+    error.split(|b| *b == b' ' || *b == b'\r').next().unwrap_or_default()
 }
 
 fn lost(
@@ -209,7 +237,7 @@ fn lost(
         match entry.owner {
             Owner::Client(client) => client.kill(End::ReplyCut),
             Owner::Flight(flight) => flight.cut(),
-            Owner::Tombstone | Owner::Commands => {}
+            Owner::Tombstone | Owner::Commands | Owner::Number => {}
         }
         return;
     }
@@ -223,7 +251,7 @@ fn lost(
         Owner::Flight(flight) => {
             flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
         }
-        Owner::Tombstone | Owner::Commands => return,
+        Owner::Tombstone | Owner::Commands | Owner::Number => return,
     };
     let mut text = Vec::new();
     match decide(sent, entry.access, attempts) {
@@ -240,7 +268,7 @@ fn lost(
 
 /// Sends the request to another backend of its shard, or to the same one over a new connection
 /// when there is no other. Gives the entry back when that is not allowed or nobody is ready.
-fn retry(
+pub(super) fn retry(
     hub: &Rc<Hub>,
     upstream: &Rc<Upstream>,
     mut entry: Entry,
@@ -255,7 +283,7 @@ fn retry(
             hub.set_asked_commands(upstream.cluster, false);
             return Err(entry);
         }
-        Owner::Tombstone => return Err(entry),
+        Owner::Tombstone | Owner::Number => return Err(entry),
     }
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =
@@ -273,11 +301,7 @@ fn retry(
     tried.attempts += 1;
     let attempts = tried.attempts;
     entry.tried = Some(Box::new(Tried { ..tried }));
-    // The slow log keeps the bytes of writes too; those that have left are not sent again.
-    let has_left = entry.offset < upstream.inner().outbox.written();
-    if decide(sent, entry.access, attempts) != Verdict::Retry
-        || (entry.access == Access::Write && has_left)
-    {
+    if decide(sent, entry.access, attempts) != Verdict::Retry {
         return Err(entry);
     }
     let Some(bytes) =
@@ -297,6 +321,9 @@ fn retry(
     let target = another(tried.members)
         .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
     let Some(target) = target else { return Err(entry) };
+    if entry.block.is_some() && !hub.is_proven(target.id) {
+        return Err(entry);
+    }
     if !hub.try_retry(upstream.cluster) {
         return Err(entry);
     }

@@ -36,6 +36,8 @@ pub(super) fn fan_out(
         FanOut::Tree(how) => Merge::Tree(how),
         FanOut::Xor => Merge::Xor,
         FanOut::First => Merge::First,
+        FanOut::AllSucceed => Merge::AllSucceed,
+        FanOut::And => Merge::And,
         FanOut::Scan => return scan(scene, command, args),
         FanOut::RandomKey => return random_key(scene, command),
     };

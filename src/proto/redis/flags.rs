@@ -1,5 +1,5 @@
 //! The words of `COMMAND` as bits: flags, ACL categories, and what is done to keys. Their meaning is
-//! the server's; two flags are ours.
+//! the server's; three flags are ours.
 
 /// What the server's `COMMAND` calls flags, as bits.
 pub mod flag {
@@ -21,6 +21,8 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: u32 = 1 << 15;
     pub const NO_MULTI: u32 = 1 << 16;
     pub const ALLOW_BUSY: u32 = 1 << 17;
+    /// Ours: it has a form, its name with `_RO`, that a replica takes, for arguments that only read.
+    pub const HAS_RO: u32 = 1 << 29;
     /// Ours: a read only the primary may answer.
     pub const AT_PRIMARY: u32 = 1 << 30;
     /// Ours: it blocks although the server's flags do not say so (WAIT).

@@ -26,8 +26,9 @@ pub(super) struct Gather {
 /// How the parts become one reply.
 #[derive(Debug)]
 pub(super) enum Merge {
-    /// MGET: `order[i]` is the part that has the i-th element next.
-    ByPosition { order: Vec<u16> },
+    /// MGET: `order[i]` is the part that has the i-th element next. With `embeds` a part that
+    /// failed is told in the places of its elements.
+    ByPosition { order: Vec<u16>, embeds: bool },
     /// EXISTS, TOUCH, DBSIZE: reads that are added up; any error is the reply.
     Sum,
     /// DEL, UNLINK: writes that are added up.
@@ -55,6 +56,12 @@ pub(super) enum Merge {
     Xor,
     /// The first part's reply when no part failed.
     First,
+    /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
+    AllSucceed,
+    /// SCRIPT EXISTS: arrays of 0 and 1, 1 where all say so.
+    And,
+    /// SCRIPT KILL: the reply of one that did it; the others had nothing to do.
+    OneSucceeds,
 }
 
 impl Gather {
@@ -89,7 +96,14 @@ impl Gather {
         };
         if let Some(error) = error {
             self.failed += 1;
-            if self.error.is_none() {
+            if let (Merge::ByPosition { embeds: true, .. }, Some(kept)) =
+                (&self.merge, self.kept.get_mut(usize::from(part)))
+            {
+                self.kept_bytes += error.len();
+                reply::raw_error(kept, error.trim_ascii_end());
+            }
+            let idle = |error: &[u8]| error.starts_with(b"NOTBUSY");
+            if self.error.as_ref().is_none_or(|(_, kept)| idle(kept) && !idle(error)) {
                 self.error = Some((from.to_owned(), error.trim_ascii_end().to_vec()));
             }
         } else if let Some(kept) = self.kept.get_mut(usize::from(part)) {
@@ -112,13 +126,14 @@ impl Gather {
     /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
-            Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(_) => {
+            Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(_) | Merge::And => {
                 bytes.starts_with(b"*")
             }
             Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
             Merge::Info(_) | Merge::Texts { .. } => bytes.starts_with(b"$"),
             Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
+            Merge::AllSucceed | Merge::OneSucceeds => true,
         }
     }
 
@@ -141,12 +156,15 @@ impl Gather {
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
-        let partial = matches!(self.merge, Merge::Info(_)) && self.failed < self.parts;
+        let partial = matches!(
+            self.merge,
+            Merge::Info(_) | Merge::OneSucceeds | Merge::ByPosition { embeds: true, .. }
+        ) && self.failed < self.parts;
         if self.failed > 0 && !partial {
             return self.fail(out);
         }
         match &self.merge {
-            Merge::ByPosition { order } => by_position(order, &self.kept, out),
+            Merge::ByPosition { order, .. } => by_position(order, &self.kept, out),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat { .. } => concat(&self.kept, out),
@@ -156,7 +174,11 @@ impl Gather {
             Merge::Texts { shards } => texts(shards, &self.kept, out),
             Merge::Tree(how) => tree_merge::merge(*how, &self.kept, out),
             Merge::Xor => digest::xor(&self.kept, out),
-            Merge::First => out.extend_from_slice(self.kept.first().map_or(&b""[..], |k| k)),
+            Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
+                let told = self.kept.iter().find(|kept| !kept.is_empty());
+                out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
+            }
+            Merge::And => and(&self.kept, out),
         }
     }
 
@@ -171,8 +193,29 @@ impl Gather {
                 shard,
                 &String::from_utf8_lossy(error),
             ),
+            Merge::AllSucceed if self.failed < self.parts => reply::partly_done(
+                out,
+                self.command,
+                self.failed,
+                self.parts,
+                shard,
+                &String::from_utf8_lossy(error),
+            ),
             _ => reply::raw_error(out, error),
         }
+    }
+}
+
+/// 1 in each place where every part has it.
+fn and(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let mut parts: Vec<Elements<'_>> = parts.iter().map(|part| Elements::new(part)).collect();
+    let count = parts.iter().map(|part| part.count).min().unwrap_or(0);
+    wire::array(out, count);
+    for _ in 0..count {
+        let others =
+            parts.iter_mut().filter_map(|part| part.next().filter(|one| *one != b":1\r\n"));
+        let all = others.count() == 0;
+        wire::integer(out, i64::from(all));
     }
 }
 
@@ -181,7 +224,11 @@ fn by_position(order: &[u16], parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let mut cursors: Vec<Elements<'_>> = parts.iter().map(|part| Elements::new(part)).collect();
     wire::array(out, order.len());
     for part in order {
-        let element = cursors.get_mut(usize::from(*part)).and_then(Iterator::next);
+        let error = parts.get(usize::from(*part)).filter(|part| part.starts_with(b"-"));
+        let element = match error {
+            Some(error) => Some(error.as_slice()),
+            None => cursors.get_mut(usize::from(*part)).and_then(Iterator::next),
+        };
         out.extend_from_slice(element.unwrap_or(reply::NULL));
     }
 }
@@ -279,7 +326,7 @@ mod tests {
         let order = vec![1, 0, 1];
         let parts: [&[u8]; 2] = [b"*1\r\n$1\r\nb\r\n", b"*2\r\n$-1\r\n$1\r\nc\r\n"];
         assert_eq!(
-            gathered(Merge::ByPosition { order }, &parts),
+            gathered(Merge::ByPosition { order, embeds: false }, &parts),
             "*3\r\n$-1\r\n$1\r\nb\r\n$1\r\nc\r\n"
         );
         assert_eq!(
@@ -291,6 +338,25 @@ mod tests {
     }
 
     #[test]
+    fn scripts_are_there_when_all_have_them_and_killed_when_one_was() {
+        let parts: [&[u8]; 3] =
+            [b"*3\r\n:1\r\n:0\r\n:1\r\n", b"*3\r\n:1\r\n:1\r\n:0\r\n", b"-NOTBUSY idle\r\n"];
+        assert_eq!(gathered(Merge::And, &parts[..2]), "*3\r\n:1\r\n:0\r\n:0\r\n");
+        assert_eq!(gathered(Merge::And, &parts), "-NOTBUSY idle\r\n");
+        assert_eq!(gathered(Merge::OneSucceeds, &[parts[2], b"+OK\r\n"]), "+OK\r\n");
+        assert_eq!(
+            gathered(Merge::OneSucceeds, &[parts[2], b"-UNKILLABLE\r\n"]),
+            "-UNKILLABLE\r\n"
+        );
+        assert_eq!(gathered(Merge::AllSucceed, &[b"$1\r\nf\r\n", b"$1\r\nf\r\n"]), "$1\r\nf\r\n");
+        assert_eq!(gathered(Merge::AllSucceed, &[parts[2], parts[2]]), "-NOTBUSY idle\r\n");
+        assert_eq!(
+            gathered(Merge::AllSucceed, &[parts[2], b"$1\r\nf\r\n"]),
+            "-ERR sluice: MSET failed on 1 of 2 shards (shard s0: NOTBUSY idle); the others have done it\r\n"
+        );
+    }
+
+    #[test]
     fn a_read_gets_the_error_and_a_write_hears_what_was_written() {
         let parts: [&[u8]; 2] = [b"+OK\r\n", b"-OOM no memory\r\n"];
         assert_eq!(gathered(Merge::Sum, &[b":1\r\n", parts[1]]), "-OOM no memory\r\n");
@@ -298,6 +364,15 @@ mod tests {
             gathered(Merge::AllOk, &parts),
             "-ERR sluice: MSET failed on 1 of 2 shards (shard s1: OOM no memory); other keys were written\r\n"
         );
+    }
+
+    #[test]
+    fn an_error_stands_in_the_places_of_its_keys_when_asked_for() {
+        let parts: [&[u8]; 2] = [b"-ERR gone\r\n", b"*1\r\n$1\r\nc\r\n"];
+        let merge = |embeds| Merge::ByPosition { order: vec![0, 1, 0], embeds };
+        assert_eq!(gathered(merge(false), &parts), "-ERR gone\r\n");
+        let told = "*3\r\n-ERR gone\r\n$1\r\nc\r\n-ERR gone\r\n";
+        assert_eq!(gathered(merge(true), &parts), told);
     }
 
     #[test]
@@ -314,7 +389,8 @@ mod tests {
     fn a_reply_of_another_kind_becomes_an_error() {
         let order = vec![0, 0];
         for reply in [&b":5\r\n"[..], b"$5\r\nhello\r\n", b"+OK\r\n"] {
-            for merge in [Merge::Concat { most: 9 }, Merge::ByPosition { order: order.clone() }] {
+            let order = order.clone();
+            for merge in [Merge::Concat { most: 9 }, Merge::ByPosition { order, embeds: false }] {
                 assert!(gathered(merge, &[reply]).starts_with("-ERR sluice: "));
             }
         }

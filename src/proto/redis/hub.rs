@@ -7,8 +7,10 @@ use super::{
     flight::Stamps,
     insight::{Insight, SAMPLED},
     lease::Rested,
+    library::Library,
+    scripts::Scripts,
     table::Commands,
-    upstream::{Purpose, Upstream},
+    upstream::{Phase, Purpose, Upstream},
 };
 use crate::{
     net::{buffer::Buffers, memory::Memory, spawn::Spawn},
@@ -16,7 +18,7 @@ use crate::{
     telemetry::metrics::{BackendMetrics, WorkerMetrics},
     topology::{Backend, Cluster, Reader, Reporter},
 };
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -40,15 +42,20 @@ pub struct Hub {
     topology: RefCell<Reader>,
     /// The shared ones, by backend id, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
+    /// Shared too, of the classes that are seldom wanted, by backend id.
+    rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
     /// Those that one session has for itself, or the next one will, and shared ones on which nothing
     /// new is sent.
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) scripts: Scripts,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
     /// By cluster.
     commands: RefCell<Vec<Rc<Commands>>>,
+    /// Backends, by id, whose MULTI and EXEC are known to be ours to use.
+    proven: RefCell<HashSet<u32>>,
     /// By cluster: `COMMAND` was asked.
     asked: RefCell<Vec<bool>>,
     draining: Cell<bool>,
@@ -74,6 +81,7 @@ pub struct Shared {
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
     pub insight: Arc<Insight>,
+    pub library: Arc<Library>,
 }
 
 /// What a worker is made of.
@@ -87,6 +95,8 @@ pub struct Parts {
     pub topology: Reader,
     /// The commands of each cluster.
     pub commands: Vec<Commands>,
+    /// The scripts that clients have shown, of the whole process.
+    pub library: Arc<Library>,
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
@@ -105,11 +115,14 @@ impl Hub {
             spawn: parts.spawn,
             topology: RefCell::new(parts.topology),
             upstreams: RefCell::default(),
+            rare: RefCell::default(),
             apart: RefCell::default(),
             rested: Rested::default(),
+            scripts: Scripts::new(parts.library),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
+            proven: RefCell::default(),
             asked: RefCell::new(vec![false; clusters]),
             draining: Cell::new(false),
             holds_back: Cell::new(false),
@@ -221,6 +234,22 @@ impl Hub {
         }
     }
 
+    /// Whether a backend has taken a transaction already: where EXEC is refused a shared connection
+    /// would stay in MULTI for everybody.
+    pub(super) fn is_proven(&self, backend: u32) -> bool {
+        self.proven.borrow().contains(&backend)
+    }
+
+    /// Remembers that it takes them.
+    pub(super) fn prove(&self, backend: u32) {
+        self.proven.borrow_mut().insert(backend);
+    }
+
+    /// It refuses them, or has begun to.
+    pub(super) fn doubt(&self, backend: u32) {
+        self.proven.borrow_mut().remove(&backend);
+    }
+
     /// Runs `with` on the shared connection to a backend, opening one when there is none.
     pub fn upstream<T>(
         self: &Rc<Self>,
@@ -229,6 +258,9 @@ impl Hub {
         class: Class,
         with: impl FnOnce(&Rc<Upstream>) -> T,
     ) -> T {
+        if !class.is_usual() {
+            return with(&self.rare_upstream(cluster, backend, class));
+        }
         let (id, place) = (backend.id as usize, class.index());
         let table = self.upstreams.borrow();
         if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
@@ -250,6 +282,37 @@ impl Hub {
         }
         drop(table);
         with(&upstream)
+    }
+
+    #[cold]
+    fn rare_upstream(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let key = (backend.id, class);
+        if let Some(open) = self.rare.borrow().get(&key) {
+            return Rc::clone(open);
+        }
+        let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
+        self.rare.borrow_mut().insert(key, Rc::clone(&upstream));
+        upstream
+    }
+
+    /// Closes the connections of rare classes that nobody has wanted for a while.
+    pub(super) fn sweep_rare(&self, now_us: u64) {
+        let mut idle = Vec::new();
+        self.rare.borrow_mut().retain(|_, upstream| {
+            let goes = upstream.is_idle(now_us, RARE_US);
+            if goes {
+                idle.push(Rc::clone(upstream));
+            }
+            !goes
+        });
+        for upstream in idle {
+            upstream.end(Phase::Released, "not wanted for a while");
+        }
     }
 
     /// A connection for one session.
@@ -280,6 +343,9 @@ impl Hub {
     }
 
     fn unshare(&self, upstream: &Rc<Upstream>) {
+        if !upstream.class.is_usual() {
+            return self.rare.borrow_mut().retain(|_, open| !Rc::ptr_eq(open, upstream));
+        }
         for slot in self.upstreams.borrow_mut().iter_mut().flatten() {
             if slot.as_ref().is_some_and(|open| Rc::ptr_eq(open, upstream)) {
                 *slot = None;
@@ -289,8 +355,10 @@ impl Hub {
 
     /// The connections that are open or being opened.
     pub fn upstreams(&self) -> Vec<Rc<Upstream>> {
-        let (shared, apart) = (self.upstreams.borrow(), self.apart.borrow());
-        shared.iter().flatten().flatten().chain(apart.iter()).map(Rc::clone).collect()
+        let (shared, rare) = (self.upstreams.borrow(), self.rare.borrow());
+        let apart = self.apart.borrow();
+        let shared = shared.iter().flatten().flatten().chain(rare.values());
+        shared.chain(apart.iter()).map(Rc::clone).collect()
     }
 
     pub fn register(&self, client: &Rc<Client>) {
@@ -345,6 +413,8 @@ impl Hub {
 }
 
 const SECOND_US: u64 = 1_000_000;
+/// How long an idle connection of a rare class is kept.
+const RARE_US: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,15 @@
 //! An upstream connection that one session has for itself, for what it does there would change a
 //! shared one for everybody or keep everybody waiting. Not when a session needs one: that is
-//! [`super::pin`].
+//! [`super::pin`] and [`super::blocking`].
 
 use super::{class::Class, hub::Hub, upstream::Phase, upstream::Upstream};
 use crate::{
     net::pool::Pool,
-    topology::{Backend, Cluster},
+    topology::{Backend, Cluster, Dedicated},
 };
 use foldhash::HashMap;
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A connection that is nobody else's until it is dropped; then the next session may have it,
 /// unless its state is not known to be clean (redis.md, T5).
@@ -16,27 +17,39 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 pub(super) struct Lease {
     hub: Rc<Hub>,
     upstream: Rc<Upstream>,
+    rules: Dedicated,
     /// Keys are watched on it: the server must be told to forget them.
     pub(super) watches: bool,
     /// What was done on it cannot be undone: it is not for others.
     pub(super) is_spoilt: bool,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
     /// One that has been used before, or a new one: requests may be sent at once and wait until it
-    /// is there.
+    /// is there. `permit` is one of the backend's.
     pub(super) fn take(
         hub: &Rc<Hub>,
         cluster: &Cluster,
         backend: &Arc<Backend>,
         class: Class,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let upstream = hub
             .rested
             .take(hub, backend.id, class)
             .unwrap_or_else(|| hub.open_leased(cluster, backend, class));
         upstream.set_leased(true);
-        Self { hub: Rc::clone(hub), upstream, watches: false, is_spoilt: false }
+        upstream.heard_now(hub.now_us());
+        hub.cell(backend).iter().for_each(|cell| cell.leased.add(1));
+        Self {
+            hub: Rc::clone(hub),
+            upstream,
+            rules: cluster.dedicated,
+            watches: false,
+            is_spoilt: false,
+            _permit: permit,
+        }
     }
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
@@ -48,23 +61,36 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let upstream = &self.upstream;
         upstream.set_leased(false);
+        upstream.set_tenant(None);
+        self.hub.cell(&upstream.backend).iter().for_each(|cell| cell.leased.sub(1));
         if upstream.has_ended() {
             return;
         }
-        if self.is_spoilt || !upstream.is_quiet() {
+        if self.is_spoilt || upstream.is_spoilt() || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
+        }
+        let age_us = self.hub.now_us().saturating_sub(upstream.opened_us);
+        if !self.rules.lifetime.is_zero() && age_us >= micros(self.rules.lifetime) {
+            return upstream.end(Phase::Released, "older than dedicated.lifetime");
         }
         if self.watches {
             upstream.send_unheard(&self.hub, b"*1\r\n$7\r\nUNWATCH\r\n");
         }
-        self.hub.rested.give(&self.hub, Rc::clone(upstream));
+        self.hub.rested.give(&self.hub, Rc::clone(upstream), self.rules);
     }
 }
 
 /// The leased connections of one worker that no session has now.
 #[derive(Debug, Default)]
 pub(super) struct Rested {
-    pools: RefCell<HashMap<(u32, Class), Pool<Idle>>>,
+    pools: RefCell<HashMap<(u32, Class), Resting>>,
+}
+
+/// Those of one kind, and how many of them are kept in any case.
+#[derive(Debug, Default)]
+struct Resting {
+    pool: Pool<Idle>,
+    min: usize,
 }
 
 /// A connection in a pool: it is closed when the pool lets it go.
@@ -74,25 +100,28 @@ struct Idle(Option<Rc<Upstream>>);
 impl Rested {
     fn take(&self, hub: &Hub, backend: u32, class: Class) -> Option<Rc<Upstream>> {
         let pools = self.pools.borrow();
-        let pool = pools.get(&(backend, class))?;
+        let resting = pools.get(&(backend, class))?;
         loop {
-            let upstream = pool.take(hub.now_us(), u64::MAX)?.0.take()?;
-            if !upstream.has_ended() && !upstream.is_killed() {
+            let upstream = resting.pool.take(hub.now_us(), u64::MAX)?.0.take()?;
+            if !upstream.has_ended() && !upstream.is_killed() && !upstream.is_doomed() {
                 return Some(upstream);
             }
         }
     }
 
-    fn give(&self, hub: &Hub, upstream: Rc<Upstream>) {
+    fn give(&self, hub: &Hub, upstream: Rc<Upstream>, rules: Dedicated) {
         let key = (upstream.backend.id, upstream.class);
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.entry(key).or_default();
-        pool.give(Idle(Some(upstream)), hub.now_us(), REST_US);
+        let resting = pools.entry(key).or_default();
+        resting.min = rules.min;
+        resting.pool.give(Idle(Some(upstream)), hub.now_us(), micros(rules.idle));
     }
 
     /// Closes those that nobody has wanted for a while.
     pub(super) fn sweep(&self, now_us: u64) {
-        self.pools.borrow().values().for_each(|pool| pool.sweep(now_us));
+        for resting in self.pools.borrow().values() {
+            resting.pool.sweep_beyond(now_us, resting.min);
+        }
     }
 }
 
@@ -104,5 +133,81 @@ impl Drop for Idle {
     }
 }
 
-/// How long an idle connection is kept.
-const REST_US: u64 = 30_000_000;
+/// On the worker's clock.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage, topology::Dedicated};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_none_free_waits_in_turn_and_is_told_when_it_takes_too_long() {
+        let mut stage = Stage::new(1, ReadFrom::Primary);
+        stage.limit_leases(1, Dedicated { wait: Duration::from_secs(2), ..Dedicated::default() });
+        let (mut first, mut second, mut third) = (stage.client(), stage.client(), stage.client());
+        first.say("WATCH a\r\n");
+        stage.settle().await;
+        let mut own = stage.accept(0);
+        own.heard();
+        own.say("+OK\r\n");
+        second.say("WATCH b\r\nGET b\r\n");
+        stage.settle().await;
+        third.say("WATCH c\r\n");
+        stage.pass(Duration::from_secs(1)).await;
+        assert_eq!((first.heard().as_str(), second.heard().as_str()), ("+OK\r\n", ""));
+        assert_eq!(stage.hub.cell(&stage.backends[0]).unwrap().leased.get(), 1);
+        drop(first);
+        stage.settle().await;
+        assert!(own.heard().starts_with("*1\r\n$7\r\nUNWATCH\r\n"));
+        own.say("+OK\r\n+OK\r\n$-1\r\n");
+        stage.settle().await;
+        assert_eq!(second.heard(), "+OK\r\n$-1\r\n");
+        stage.pass(Duration::from_secs(2)).await;
+        assert_eq!(third.heard(), "-ERR sluice: no dedicated connection free\r\n");
+        let cell = stage.hub.cell(&stage.backends[0]).unwrap();
+        assert_eq!((cell.lease_waits.get(), cell.lease_refusals.get()), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn for_who_leaves_while_it_waits_nothing_is_asked() {
+        let mut stage = Stage::new(1, ReadFrom::Primary);
+        stage.limit_leases(1, Dedicated { wait: Duration::from_secs(9), ..Dedicated::default() });
+        let (mut first, mut second, mut third) = (stage.client(), stage.client(), stage.client());
+        first.say("WATCH a\r\n");
+        stage.settle().await;
+        let mut own = stage.accept(0);
+        second.say("BLPOP b 0\r\n");
+        stage.settle().await;
+        third.say("BLPOP c 0\r\n");
+        stage.settle().await;
+        drop(second);
+        stage.settle().await;
+        own.heard();
+        own.say("+OK\r\n");
+        stage.settle().await;
+        drop(first);
+        stage.settle().await;
+        let heard = own.heard();
+        assert!(heard.contains("\r\nc\r\n") && !heard.contains("\r\nb\r\n"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_session_loses_its_connection_and_others_get_it() {
+        let mut stage = Stage::new(1, ReadFrom::Primary);
+        let mut silent = stage.client();
+        silent.say("WATCH a\r\n");
+        stage.settle().await;
+        let mut own = stage.accept(0);
+        own.heard();
+        own.say("+OK\r\n");
+        stage.pass(Duration::from_secs(29)).await;
+        assert!(!own.is_closed());
+        silent.say("PING\r\n");
+        stage.pass(Duration::from_secs(2)).await;
+        assert!(own.is_closed());
+        assert_eq!(silent.heard(), "+OK\r\n+PONG\r\n");
+    }
+}

@@ -20,6 +20,10 @@ pub(super) struct Line {
     kept: usize,
     /// Bytes held by gathers under way.
     gathered: usize,
+    /// A part of the front's reply has been passed on: nothing may come between.
+    is_begun: bool,
+    /// Pushes that came meanwhile.
+    late: Vec<u8>,
 }
 
 /// How far a request is after one more reply.
@@ -84,6 +88,16 @@ impl Line {
     /// Passes on the first bytes of the front's reply; [`Self::answer`] with the rest ends it.
     pub(super) fn stream(&mut self, bytes: &[u8]) {
         self.out.extend(bytes);
+        self.is_begun = true;
+    }
+
+    /// What nobody asked for: it takes no place, and leaves before every reply that is still to come.
+    pub(super) fn push_out(&mut self, bytes: &[u8]) {
+        if self.is_begun {
+            self.late.extend_from_slice(bytes);
+        } else {
+            self.out.extend(bytes);
+        }
     }
 
     /// Answers the place `seq`.
@@ -117,12 +131,12 @@ impl Line {
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        self.out.held() + self.parked.capacity() + self.kept + self.gathered
+        self.out.held() + self.parked.capacity() + self.kept + self.gathered + self.late.capacity()
     }
 
     /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
     pub(super) fn pending(&self) -> usize {
-        self.out.len() + self.parked.len() + self.kept
+        self.out.len() + self.parked.len() + self.kept + self.late.len()
     }
 
     /// Gives back what an idle line does not need.
@@ -174,6 +188,9 @@ impl Line {
     fn pop_front(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
+        if std::mem::take(&mut self.is_begun) {
+            self.out.extend(&std::mem::take(&mut self.late));
+        }
         loop {
             match self.places.front() {
                 Some(Place::Parked { start, len }) => {
@@ -234,6 +251,20 @@ mod tests {
             prop_assert!(line.is_empty());
             prop_assert_eq!(line.parked.len(), 0);
         }
+    }
+
+    #[test]
+    fn a_push_does_not_cut_a_reply_in_two() {
+        let mut line = Line::default();
+        let (long, next) = (line.open(), line.open());
+        line.push_out(b">1\r\n+a\r\n");
+        line.stream(b"$4\r\nab");
+        line.push_out(b">1\r\n+b\r\n");
+        line.answer(next, 0, "s0", b"+next\r\n");
+        line.answer(long, 0, "s0", b"cd\r\n");
+        line.push_out(b">1\r\n+c\r\n");
+        let out = String::from_utf8(line.out.bytes()).unwrap();
+        assert_eq!(out, ">1\r\n+a\r\n$4\r\nabcd\r\n>1\r\n+b\r\n+next\r\n>1\r\n+c\r\n");
     }
 
     /// A client that sends without a pause always has an early reply waiting; all of them were kept.

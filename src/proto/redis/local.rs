@@ -53,6 +53,7 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         Local::ClientId => {
             scene.say(|out| wire::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX)))
         }
+        Local::ClientUnblock => scene.unblock(args),
         Local::ClusterKeySlot => {
             let slot = slot(args.get(2).unwrap_or_default());
             scene.say(|out| wire::integer(out, i64::from(slot)))
@@ -69,20 +70,30 @@ fn fixed(scene: &Scene<'_>, bytes: &[u8]) -> Flow {
 
 /// Each database has its own upstream connections, so the choice stays the session's own.
 fn select(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
-    let text = std::str::from_utf8(args.get(1).unwrap_or_default()).unwrap_or_default();
-    let Ok(db) = text.parse::<i64>() else {
-        return fixed(scene, reply::INVALID_DB);
-    };
-    match u8::try_from(db) {
-        Ok(db) if db < DATABASES => {
+    let text = args.get(1).unwrap_or_default();
+    match database(text) {
+        Some(db) => {
             if scene.state.class.db != db {
                 scene.client.wait_for_all();
                 scene.state.class.db = db;
+                if let Some(own) = scene.move_own() {
+                    return scene.send_over(own, Access::Read, true, args.frame);
+                }
             }
             fixed(scene, reply::OK)
         }
-        _ => fixed(scene, reply::DB_RANGE),
+        None if integer(text).is_some() => fixed(scene, reply::DB_RANGE),
+        None => fixed(scene, reply::INVALID_DB),
     }
+}
+
+/// The database that SELECT names, if there is one of that number.
+pub(super) fn database(text: &[u8]) -> Option<u8> {
+    integer(text).and_then(|db| u8::try_from(db).ok()).filter(|db| *db < DATABASES)
+}
+
+fn integer(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn auth(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {

@@ -1,6 +1,8 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+mod block;
+mod blocking;
 mod class;
 pub mod client;
 mod commands_entry;
@@ -16,6 +18,7 @@ mod fan_out;
 mod feed;
 pub mod flags;
 mod flight;
+mod forms;
 pub mod frame;
 mod fuzz_replies;
 mod fuzz_requests;
@@ -30,8 +33,10 @@ pub mod insight;
 pub mod keys;
 mod learn;
 mod lease;
+pub mod library;
 mod line;
 mod local;
+pub mod multi;
 mod names;
 mod options;
 mod outbox;
@@ -41,6 +46,7 @@ pub mod probe;
 mod reply;
 mod route;
 pub mod scan;
+mod scripts;
 pub mod session;
 mod sluice;
 pub mod spec;
@@ -57,6 +63,7 @@ mod tree_merge;
 mod turn;
 mod upload;
 pub mod upstream;
+mod waiting;
 mod wire;
 
 pub use reply::refused;

@@ -120,13 +120,18 @@ pub(super) fn debug(args: Args<'_>) -> Result<KeyIndexes, KeysError> {
 /// Whether an XREAD or XREADGROUP has the option `BLOCK`: as an option, not as the name of a
 /// group or consumer, and before `STREAMS`.
 pub(super) fn has_block(args: Args<'_>) -> bool {
+    block(args).is_some()
+}
+
+/// Where that option is.
+pub(super) fn block(args: Args<'_>) -> Option<usize> {
     let mut at = 1;
     while at < args.len() {
         if is(args, at, "BLOCK") {
-            return true;
+            return Some(at);
         }
         at += if is(args, at, "STREAMS") {
-            return false;
+            return None;
         } else if is(args, at, "GROUP") {
             3
         } else if is(args, at, "NOACK") {
@@ -135,7 +140,7 @@ pub(super) fn has_block(args: Args<'_>) -> bool {
             2
         };
     }
-    false
+    None
 }
 
 /// Whether the argument at `at` is that word, in any case.

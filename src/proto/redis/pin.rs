@@ -12,19 +12,25 @@ use super::{
     upstream::Upstream,
 };
 use crate::policy::access::Access;
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 /// A session's own connection, and for what it is held.
 #[derive(Debug)]
 pub(super) struct Pinned {
     pub lease: Lease,
     pub shard: usize,
+    /// MULTI is open on it.
+    pub in_multi: bool,
+    /// It is in another database than those who come after expect.
+    pub moved: bool,
+    /// The database in which a transaction has left it, once that is known.
+    pub selected: Option<Rc<Cell<Option<u8>>>>,
 }
 
 impl Pinned {
     /// Whether the session has no more need of it.
     pub(super) fn is_done(&self) -> bool {
-        let keeps = self.lease.watches;
+        let keeps = self.lease.watches || self.in_multi;
         !keeps && (self.lease.upstream().is_quiet() || self.lease.upstream().has_ended())
     }
 }
@@ -37,11 +43,14 @@ impl Scene<'_> {
     pub(super) fn pin(&mut self, shard: usize) -> Result<(), Flow> {
         self.state.sent = None;
         if let Some(pinned) = &self.state.pinned {
-            if pinned.shard == shard {
+            let keeps = pinned.lease.watches || pinned.in_multi;
+            if pinned.shard == shard && (keeps || !pinned.lease.upstream().has_ended()) {
                 return Ok(());
             }
-            self.reply(reply::CROSS_SLOT);
-            return Err(Flow::Continue);
+            if keeps {
+                self.reply(reply::CROSS_SLOT);
+                return Err(Flow::Continue);
+            }
         }
         if !self.client.is_settled() {
             self.client.wait_for_all();
@@ -52,8 +61,10 @@ impl Scene<'_> {
                 self.unserved(shard, Access::Write, true, out);
             }));
         };
-        let lease = Lease::take(self.hub, self.cluster, backend, self.state.class);
-        self.state.pinned = Some(Box::new(Pinned { lease, shard }));
+        let lease = self.lease(backend)?;
+        lease.upstream().set_tenant(Some(self.client));
+        self.state.pinned =
+            Some(Box::new(Pinned { lease, shard, in_multi: false, moved: false, selected: None }));
         Ok(())
     }
 
@@ -62,6 +73,16 @@ impl Scene<'_> {
         let pinned = self.state.pinned.as_deref()?;
         let upstream = pinned.lease.upstream();
         (pinned.shard == shard && !upstream.has_ended()).then(|| Rc::clone(upstream))
+    }
+
+    /// The session's own connection, which SELECT is to take to another database as well: then it
+    /// is nobody else's any more.
+    pub(super) fn move_own(&mut self) -> Option<Rc<Upstream>> {
+        let pinned = self.state.pinned.as_mut()?;
+        pinned.moved = true;
+        pinned.lease.is_spoilt = true;
+        let shard = pinned.shard;
+        self.own(shard)
     }
 
     /// WATCH: from here to EXEC, DISCARD or UNWATCH the session's requests for that shard go over a
@@ -73,7 +94,12 @@ impl Scene<'_> {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.lease.watches = true;
         }
-        self.send(shard, Access::Write, true, args.frame)
+        let Some(own) = self.own(shard) else {
+            // Lost, and with it what was watched before: EXEC will say so.
+            self.reply(reply::OK);
+            return Flow::Continue;
+        };
+        self.send_over(own, Access::Write, true, args.frame)
     }
 
     /// UNWATCH: forgets what is watched; the connection goes when it has answered.
@@ -84,8 +110,12 @@ impl Scene<'_> {
         };
         pinned.lease.watches = false;
         let shard = pinned.shard;
+        let Some(own) = self.own(shard) else {
+            self.reply(reply::OK);
+            return Flow::Continue;
+        };
         self.client.wait_for_all();
-        self.send(shard, Access::Write, true, args.frame)
+        self.send_over(own, Access::Write, true, args.frame)
     }
 }
 

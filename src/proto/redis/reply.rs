@@ -6,6 +6,16 @@ use crate::topology::door::{Reason, Refusal};
 
 pub(super) const OK: &[u8] = b"+OK\r\n";
 pub(super) const PONG: &[u8] = b"+PONG\r\n";
+pub(super) const QUEUED: &[u8] = b"+QUEUED\r\n";
+pub(super) const EXEC_WITHOUT_MULTI: &[u8] = b"-ERR EXEC without MULTI\r\n";
+pub(super) const DISCARD_WITHOUT_MULTI: &[u8] = b"-ERR DISCARD without MULTI\r\n";
+pub(super) const NESTED_MULTI: &[u8] = b"-ERR MULTI calls can not be nested\r\n";
+pub(super) const WATCH_IN_MULTI: &[u8] = b"-ERR WATCH inside MULTI is not allowed\r\n";
+pub(super) const NO_MULTI: &[u8] = b"-ERR Command not allowed inside a transaction\r\n";
+pub(super) const EXEC_ABORT: &[u8] =
+    b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+pub(super) const NULL_ARRAY: &[u8] = b"*-1\r\n";
+pub(super) const NULL_THREE: &[u8] = b"_\r\n";
 pub(super) const NULL: &[u8] = b"$-1\r\n";
 pub(super) const EMPTY_ARRAY: &[u8] = b"*0\r\n";
 pub(super) const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
@@ -47,6 +57,12 @@ pub(super) const TOO_MANY_KEYS: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
+pub(super) const ZERO: &[u8] = b":0\r\n";
+pub(super) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+pub(super) const UNBLOCK_REASON: &[u8] =
+    b"-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n";
+pub(super) const NO_DEDICATED: &[u8] = b"-ERR sluice: no dedicated connection free\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
 
 /// `-ERR text`; control characters in it cannot break the line.
@@ -115,6 +131,25 @@ pub(super) fn partial_write(
     );
 }
 
+/// What every shard must do, and some have not.
+pub(super) fn partly_done(
+    out: &mut Vec<u8>,
+    command: &str,
+    failed: u16,
+    parts: u16,
+    shard: &str,
+    text: &str,
+) {
+    let command = command.replace('|', " ");
+    error(
+        out,
+        &format!(
+            "sluice: {command} failed on {failed} of {parts} shards (shard {shard}: {text}); \
+             the others have done it"
+        ),
+    );
+}
+
 /// The connection ended after the request's bytes left.
 pub(super) fn unknown_result(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: connection to shard {shard} lost, result unknown"));
@@ -133,6 +168,58 @@ pub(super) fn upload_lost(out: &mut Vec<u8>, shard: &str) {
 /// The request's time is over; whether it was executed is not known.
 pub(super) fn timed_out(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: shard {shard}: {TIMED_OUT}"));
+}
+
+/// A transaction that was not executed, and why.
+pub(super) fn exec_aborted(out: &mut Vec<u8>, cause: &[u8]) {
+    let text = [b"EXECABORT Transaction discarded because of: ", cause].concat();
+    raw_error(out, &text);
+}
+
+/// Redis's words for EXEC with arguments, which ends the transaction.
+pub(super) fn exec_arity(out: &mut Vec<u8>) {
+    exec_aborted(out, b"wrong number of arguments for 'exec' command");
+}
+
+/// A server that does not let us use MULTI; whether the queued requests were executed without it.
+pub(super) fn multi_refused(out: &mut Vec<u8>, shard: &str, cause: &[u8], ran: bool) {
+    let cause = String::from_utf8_lossy(cause.get(1..).unwrap_or_default());
+    let rest = match ran {
+        true => "the requests were executed one by one",
+        false => "nothing was executed",
+    };
+    error(out, &format!("sluice: shard {shard} refuses MULTI ({cause}); {rest}"));
+}
+
+/// A command whose reply or effect would not stay inside EXEC's.
+pub(super) fn not_in_multi(out: &mut Vec<u8>, command: &str) {
+    error(out, &format!("sluice: '{command}' is not allowed inside MULTI"));
+}
+
+/// A command that concerns all shards, in a transaction, which has one.
+pub(super) fn spans_shards(out: &mut Vec<u8>, command: &str) {
+    error(out, &format!("sluice: '{command}' concerns every shard: not allowed inside MULTI"));
+}
+
+/// A transaction over a limit of the listener.
+pub(super) fn multi_limit(out: &mut Vec<u8>, key: &str, limit: u64) {
+    error(out, &format!("sluice: transaction over redis.{key} ({limit})"));
+}
+
+/// Redis's words for a command that it does not know (server.c, processCommand).
+pub(super) fn no_such_command(out: &mut Vec<u8>, args: super::args::Args<'_>) {
+    let cut = |bytes: &[u8], most: usize| {
+        String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned()
+    };
+    let mut told = String::new();
+    for arg in args.iter().skip(1) {
+        if told.len() >= 128 {
+            break;
+        }
+        told.push_str(&format!("'{}' ", cut(arg, 128 - told.len())));
+    }
+    let name = cut(args.get(0).unwrap_or_default(), 128);
+    error(out, &format!("unknown command '{name}', with args beginning with: {told}"));
 }
 
 /// A command that a later version has.

@@ -1,6 +1,7 @@
-//! Measures replies where they lie: how many bytes the next one has. Nothing is decoded. It is
-//! resumable, and a hostile server can neither make it recurse nor allocate.
+//! Measures replies of RESP2 and RESP3 where they lie: how many bytes the next one has. Nothing is
+//! decoded. It is resumable, and a hostile server can neither make it recurse nor allocate.
 
+use super::class::Resp;
 use memchr::memchr;
 
 /// How far into a reply we are; one per upstream connection.
@@ -10,12 +11,14 @@ pub struct Scanner {
     pos: usize,
     /// Whether `pos` is the end of a string whose CRLF has not been looked at yet.
     open_string: bool,
+    /// What may come: in RESP2 the types of RESP3 are garbage.
+    resp: Resp,
     depth: usize,
     /// Elements still to come on each level; the outermost level is the reply itself.
     missing: [u64; MAX_DEPTH],
 }
 
-/// Bytes of a server that are not a RESP2 reply: its connection can no longer be trusted.
+/// Bytes of a server that are not a reply: its connection can no longer be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
     #[error("reply of unknown type '{}'", .0.escape_ascii())]
@@ -31,21 +34,27 @@ pub enum ScanError {
 }
 
 impl Default for Scanner {
+    /// One that takes the types of RESP3 too.
     fn default() -> Self {
-        let mut missing = [0; MAX_DEPTH];
-        if let Some(first) = missing.first_mut() {
-            *first = 1;
-        }
-        Self { pos: 0, open_string: false, depth: 0, missing }
+        Self::new(Resp::Three)
     }
 }
 
 impl Scanner {
+    /// One that takes replies of that version, and the older one's.
+    pub fn new(resp: Resp) -> Self {
+        let mut missing = [0; MAX_DEPTH];
+        if let Some(first) = missing.first_mut() {
+            *first = 1;
+        }
+        Self { pos: 0, open_string: false, resp, depth: 0, missing }
+    }
+
     /// The length of the reply at the front of `bytes`, or `None` when more is needed: then call
     /// again with more of the same bytes. A length given out starts the next reply.
     ///
     /// # Errors
-    /// The bytes are not RESP2.
+    /// The bytes are not RESP of that version.
     pub fn measure(&mut self, bytes: &[u8]) -> Result<Option<usize>, ScanError> {
         loop {
             if self.pos > bytes.len() {
@@ -65,9 +74,11 @@ impl Scanner {
             let Some(kind) = rest.first() else { return Ok(None) };
             let Some(end) = line_end(rest)? else { return Ok(None) };
             let line = rest.get(1..end).unwrap_or_default();
+            let three = self.resp == Resp::Three;
             match kind {
                 b'+' | b'-' | b':' => self.pos += end + 2,
-                b'$' => {
+                b'_' | b'#' | b',' | b'(' if three => self.pos += end + 2,
+                b'$' | b'!' | b'=' if three || *kind == b'$' => {
                     let len = length(line, MAX_BULK)?;
                     let Some(len) = len else {
                         self.pos += end + 2;
@@ -80,13 +91,20 @@ impl Scanner {
                     self.open_string = true;
                     continue;
                 }
-                b'*' => {
-                    let count = length(line, MAX_ELEMENTS)?.unwrap_or(0);
+                b'*' | b'~' | b'>' | b'%' | b'|' if three || *kind == b'*' => {
+                    let count = length(line, MAX_ELEMENTS)?.unwrap_or(0) as u64;
+                    let count = match kind {
+                        b'%' => 2 * count,
+                        // An attribute is told before the value that it belongs to: together they
+                        // are one.
+                        b'|' => 2 * count + 1,
+                        _ => count,
+                    };
                     self.pos += end + 2;
                     if count > 0 {
                         self.depth += 1;
                         let level = self.missing.get_mut(self.depth).ok_or(ScanError::Depth)?;
-                        *level = count as u64;
+                        *level = count;
                         continue;
                     }
                 }
@@ -196,6 +214,19 @@ mod tests {
             b"*0\r\n",
             b"*2\r\n$1\r\na\r\n*2\r\n:1\r\n*0\r\n",
             b"*1\r\n*1\r\n*1\r\n+x\r\n",
+            b"_\r\n",
+            b"#t\r\n",
+            b",-inf\r\n",
+            b",3.5e-7\r\n",
+            b"(-3492890328409238509324850943850943825024385\r\n",
+            b"!5\r\nERR x\r\n",
+            b"=7\r\ntxt:a\r\n\r\n",
+            b"%0\r\n",
+            b"%2\r\n+a\r\n:1\r\n+b\r\n%1\r\n_\r\n~1\r\n#f\r\n",
+            b"~2\r\n,1\r\n*0\r\n",
+            b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n",
+            b"|1\r\n+ttl\r\n:3\r\n+value\r\n",
+            b"*2\r\n|0\r\n:1\r\n|1\r\n+a\r\n*1\r\n_\r\n%1\r\n:2\r\n:3\r\n",
         ] {
             let followed = [reply, b":1\r\n"].concat();
             assert_eq!(measure(&followed), Ok(Some(reply.len())), "{}", reply.escape_ascii());
@@ -221,7 +252,18 @@ mod tests {
             assert_eq!(measure(bytes), Err(error), "{}", bytes.escape_ascii());
         }
         assert_eq!(measure(&b"*1\r\n".repeat(100_000)), Err(ScanError::Depth));
+        assert_eq!(measure(&b"|0\r\n".repeat(100_000)), Err(ScanError::Depth));
         assert_eq!(measure(&[b"+", &vec![b'a'; MAX_LINE][..]].concat()), Err(ScanError::Line));
+    }
+
+    #[test]
+    fn the_types_of_resp3_are_garbage_in_resp2() {
+        for kind in b"_#,(!=%~>|" {
+            let reply = [&[*kind][..], b"1\r\n"].concat();
+            let error = Err(ScanError::Type(*kind));
+            assert_eq!(Scanner::new(Resp::Two).measure(&reply), error);
+        }
+        assert_eq!(Scanner::new(Resp::Two).measure(b"*1\r\n$-1\r\n"), Ok(Some(9)));
     }
 
     #[test]
@@ -246,7 +288,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_split_anywhere_measure_alike(
-            bytes in proptest::collection::vec(proptest::sample::select(&b"*$-+:012\r\nab"[..]), 0..200),
+            bytes in proptest::collection::vec(proptest::sample::select(&b"*$-+:_#,(!=%~>|012\r\nab"[..]), 0..200),
             cut in 0usize..200,
         ) {
             let whole = measure(&bytes);

@@ -3,21 +3,33 @@
 
 use super::{
     args::Args,
+    blocking::Blocked,
     class::Class,
-    client::{Client, End, Event},
+    client::{AHEAD, Client, End, Event},
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    multi::{Rules, Transaction},
     pin::Pinned,
     reply,
     upload::{STREAM_FROM, Upload},
+    waiting::Waiting,
 };
 use crate::{
     net::{stream::Stream, tls},
     telemetry::metrics::ListenerMetrics,
     topology::pick::Picker,
 };
-use std::{hash::BuildHasher, net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    hash::BuildHasher,
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Sleep;
 
 /// What a listener asks of its clients and gives them.
 #[derive(Clone, Debug)]
@@ -30,12 +42,17 @@ pub struct Settings {
     pub password: Option<String>,
     pub max_bulk: u64,
     pub limits: super::client::Limits,
+    /// Whether writes to several shards are split.
+    pub split_writes: bool,
+    /// Whether MGET tells the error of a shard in its keys' places.
+    pub mget_embeds: bool,
     /// Commands allowed although refused by default, upper case, `CONFIG|SET` for a subcommand.
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
     /// The most keys that KEYS tells of several shards.
     pub keys_max: usize,
+    pub multi: Rules,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
 }
@@ -56,6 +73,14 @@ pub(super) struct State {
     pub pinned: Option<Box<Pinned>>,
     /// A request that is passed on while it comes.
     pub upload: Option<Box<Upload>>,
+    /// MULTI was sent, EXEC and DISCARD were not.
+    pub transaction: Option<Box<Transaction>>,
+    /// One on which it waits in the server.
+    pub blocked: Option<Box<Blocked>>,
+    /// Its turn to have one.
+    pub waiting: Waiting,
+    /// The client sends no more.
+    pub eof: bool,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -89,17 +114,23 @@ pub async fn serve(
             sent: Some(0),
             pinned: None,
             upload: None,
+            transaction: None,
+            blocked: None,
+            waiting: Waiting::Not,
+            eof: false,
         },
         settings,
         decoder: Decoder::default(),
         input: Vec::new(),
         start: 0,
-        eof: false,
         full: false,
+        look: None,
     };
     loop {
         match session.next_event().await {
             Event::End(end) => return end,
+            // Nothing is to be popped for nobody.
+            Event::Eof if session.state.blocked.is_some() => return End::Client,
             Event::Eof => session.end_of_input(),
             Event::Bytes | Event::Room => session.batch(),
         }
@@ -114,9 +145,18 @@ struct Session {
     input: Vec<u8>,
     /// Bytes of `input` already dispatched.
     start: usize,
-    eof: bool,
     /// Nothing more is read until more of an upload is written.
     full: bool,
+    /// When to ask the kernel whether a client that is not read is still there.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+impl State {
+    /// The connection of its own goes, and what it has left the session with is taken over.
+    fn let_go(&mut self) {
+        let selected = self.pinned.take().and_then(|pinned| pinned.selected?.take());
+        self.class.db = selected.unwrap_or(self.class.db);
+    }
 }
 
 /// Whatever ends a session, its socket is closed and nothing of it stays behind.
@@ -128,24 +168,54 @@ struct Guard {
 impl Session {
     async fn next_event(&mut self) -> Event {
         std::future::poll_fn(|cx| {
-            self.guard.client.poll(cx, &self.guard.hub, &mut self.input, !self.eof && !self.full)
+            if self.state.waiting.poll(cx).is_ready() {
+                return Poll::Ready(Event::Room);
+            }
+            let Guard { hub, client } = &self.guard;
+            let reads = !self.state.eof && !self.full;
+            let event = client.poll(cx, hub, &mut self.input, reads);
+            if event.is_pending() && self.state.blocked.is_some() && self.input.len() >= AHEAD {
+                return self.poll_gone(cx);
+            }
+            event
         })
         .await
     }
 
+    /// What lies unread hides the end of a client that has sent much behind a command that waits.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            if self.guard.client.has_finished() {
+                return Poll::Ready(Event::End(End::Client));
+            }
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_AGAIN)));
+            std::task::ready!(look.as_mut().poll(cx));
+            self.look = None;
+        }
+    }
+
     /// The client sends no more: what was sent is answered, then the session ends (T51).
     fn end_of_input(&mut self) {
-        self.eof = true;
-        self.guard.client.close_after_replies(End::Client);
+        self.state.eof = true;
+        if !self.state.waiting.is_pending() {
+            self.guard.client.close_after_replies(End::Client);
+        }
     }
 
     /// Dispatches every complete request of the input, as far as there is room for its reply.
     fn batch(&mut self) {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
+        if self.state.waiting.is_pending() {
+            return;
+        }
+        client.look_up();
+        if self.state.blocked.as_ref().is_some_and(|blocked| blocked.is_done()) {
+            self.state.blocked = None;
+        }
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
-            self.state.pinned = None;
+            self.state.let_go();
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
@@ -167,6 +237,7 @@ impl Session {
             coalesce: hub.insight.options(cluster.id).coalesce,
             command: u16::MAX,
             big: None,
+            aside: None,
         };
         let mut requests = 0;
         let mut flow = Flow::Continue;
@@ -232,13 +303,18 @@ impl Session {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
         }
-        if flow == Flow::Hold || self.state.pinned.is_some() {
+        if self.state.eof && !self.state.waiting.is_pending() {
+            client.close_after_replies(End::Client);
+        }
+        let apart = self.state.pinned.is_some() || self.state.blocked.is_some();
+        if flow == Flow::Hold || apart {
             // The session is to be told when nothing is under way.
             client.has_room();
         }
         client.flush(hub);
         self.compact();
-        self.guard.client.charge(&self.guard.hub, self.input.capacity(), now_us);
+        let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
+        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
     }
 
     /// Gives the buffer back when all of it is dispatched, else keeps what is left.
@@ -283,6 +359,8 @@ fn key_of(peer: IpAddr) -> u64 {
 pub(super) const PICKERS: usize = 8;
 /// Redis takes INT_MAX arguments; nobody sends more than a million.
 const MAX_ARGS: u32 = 1024 * 1024;
+/// As often as the event loop's own clock ticks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What an unfinished request may hold when the memory limit is reached.
 const BIG_INPUT: usize = 64 * 1024;
 

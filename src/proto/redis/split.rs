@@ -46,11 +46,17 @@ pub(super) fn split(
     if let [only] = parts.as_slice() {
         return scene.forward(only.shard, command, args.frame);
     }
+    if command.access == Access::Write && !scene.settings.split_writes {
+        return scene.cross_slot();
+    }
     if let Some(metrics) = scene.hub.metrics.clusters.get(scene.cluster.id) {
         metrics.split.add(1);
     }
     let merge = match (merge, command.access) {
-        (Merge::InOrder, _) => gather::Merge::ByPosition { order: part_of.to_vec() },
+        (Merge::InOrder, _) => gather::Merge::ByPosition {
+            order: part_of.to_vec(),
+            embeds: scene.settings.mget_embeds,
+        },
         (Merge::AllOk, _) => gather::Merge::AllOk,
         (Merge::Sum, Access::Read) => gather::Merge::Sum,
         (Merge::Sum, Access::Write) => gather::Merge::SumOfWrites,

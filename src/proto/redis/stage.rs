@@ -6,6 +6,7 @@ use super::{
     duty,
     hub::{Hub, Parts},
     insight::{Insight, Options},
+    multi::Rules,
     session::{self, Settings},
     table::Commands,
 };
@@ -19,8 +20,8 @@ use crate::{
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
-        Backend, Cluster, Credentials, Publisher, Report, Reporter, Shard, Timeouts, Topology,
-        channel,
+        Backend, Cluster, Credentials, Dedicated, Publisher, Report, Reporter, Shard, Timeouts,
+        Topology, channel,
     },
 };
 use std::{
@@ -44,8 +45,11 @@ pub(super) struct Stage {
     pub(super) hub: Rc<Hub>,
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) limits: Limits,
+    /// Of clients that come from now on.
+    pub(super) rules: Rules,
     publisher: Publisher,
     timeouts: Timeouts,
+    dedicated: Dedicated,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
     tasks: Rc<RefCell<Vec<Task>>>,
@@ -114,6 +118,7 @@ impl Stage {
             spawn: Spawn::new(move |task| started.borrow_mut().push(task)),
             topology,
             commands: vec![commands],
+            library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
             insight: Arc::new(insight),
@@ -126,8 +131,10 @@ impl Stage {
                 idle: Duration::ZERO,
                 grace: Duration::from_secs(1),
             },
+            rules: Rules::default(),
             publisher,
             timeouts,
+            dedicated: Dedicated::default(),
             reports,
             listeners: (0..members).map(listener).collect(),
             tasks,
@@ -141,6 +148,17 @@ impl Stage {
         }
         stage.publish(from);
         stage
+    }
+
+    /// Leaves so many leases at every backend, under these rules.
+    pub(super) fn limit_leases(&mut self, most: u32, dedicated: Dedicated) {
+        for backend in &self.backends {
+            (most..self.dedicated.max_per_backend)
+                .filter_map(|_| backend.leases.try_permit())
+                .for_each(std::mem::forget);
+        }
+        self.dedicated = Dedicated { max_per_backend: most, ..dedicated };
+        self.publish(ReadFrom::Primary);
     }
 
     /// Publishes what control would of a backend in this state; a half-open one gets one permit.
@@ -179,10 +197,13 @@ impl Stage {
             layout: Default::default(),
             slots: even_slots(1),
             reads: from,
+            keyless: 0,
+            shebang_reads: false,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
             tls: None,
             queue: None,
+            dedicated: self.dedicated,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }
@@ -199,9 +220,12 @@ impl Stage {
             password: None,
             max_bulk: 1024 * 1024,
             limits: self.limits,
+            split_writes: true,
+            mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,
+            multi: self.rules,
             tls: None,
         };
         let hub = Rc::clone(&self.hub);

@@ -7,7 +7,7 @@
 
 use super::{
     args::Args,
-    flags::flag,
+    flags::{flag, group},
     keys::Keys,
     names, options,
     perfect::{Perfect, same_folded},
@@ -67,8 +67,12 @@ pub enum Kind {
     Local(Local),
     /// Needs a connection of the session's own from here on.
     Watch,
+    /// Begins or ends a transaction.
+    Transaction(Step),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
+    /// Runs a script or function, or looks after them.
+    Script(Script),
     /// Only its subcommands mean anything, and there was none or none that we know.
     Container,
     /// Ours to do in a later version.
@@ -89,6 +93,14 @@ pub enum Merge {
     AllOk,
     /// DEL, UNLINK, EXISTS, TOUCH: the integers added up.
     Sum,
+}
+
+/// The commands of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Multi,
+    Exec,
+    Discard,
 }
 
 /// How the shards' answers become one.
@@ -114,6 +126,28 @@ pub enum FanOut {
     Xor,
     /// Allowed administration: asked of all, the first shard's answer is told.
     First,
+    /// FUNCTION LOAD and its like: every shard must do it, the first one's answer is told.
+    AllSucceed,
+    /// SCRIPT EXISTS: 1 where all say so.
+    And,
+}
+
+/// What is done with a script or function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// EVAL, EVAL_RO.
+    Eval,
+    /// EVALSHA, EVALSHA_RO.
+    EvalSha,
+    /// FCALL, FCALL_RO.
+    Function,
+    Load,
+    Flush,
+    /// SCRIPT KILL, FUNCTION KILL.
+    Kill,
+    /// FUNCTION STATS, which must be heard while a function runs.
+    Stats,
+    Debug,
 }
 
 /// How nested replies become one.
@@ -145,6 +179,7 @@ pub enum Local {
     ClientGetName,
     ClientSetInfo,
     ClientId,
+    ClientUnblock,
     ClusterKeySlot,
     /// We are a primary without replicas, whatever is behind us.
     Role,
@@ -165,9 +200,10 @@ impl Command {
         if self.arity < 0 { argc >= wanted } else { argc == wanted }
     }
 
-    /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for XREAD and XREADGROUP.
+    /// Whether it can wait in the server: always for BLPOP, with `BLOCK` for those of streams, XREAD
+    /// and XREADGROUP.
     pub fn blocks(&self, args: Args<'_>) -> bool {
-        self.blocking && (self.kind != Kind::Keyed || options::has_block(args))
+        self.blocking && (self.groups & group::STREAM == 0 || options::has_block(args))
     }
 
     /// A row of the table; what follows from the others is derived here.

@@ -1,7 +1,7 @@
 //! What one read of an upstream connection counts: replies by backend, completed requests and
 //! their latency by cluster. Not where counters live: that is telemetry.
 
-use super::{hub::Hub, line::Progress, upstream::Upstream};
+use super::{entry::UNTIMED, hub::Hub, line::Progress, upstream::Upstream};
 use crate::{
     policy::access::Access,
     telemetry::metrics::{ClusterMetrics, RequestMetrics},
@@ -68,8 +68,11 @@ impl Tally {
             return;
         }
         let us = self.now_us.saturating_sub(start_us);
-        upstream.observe(us);
-        upstream.backend.observe(hub.worker(), self.now_us, us, false);
+        let timed = start_us != UNTIMED;
+        if timed {
+            upstream.observe(us);
+            upstream.backend.observe(hub.worker(), self.now_us, us, false);
+        }
         let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) else { return };
         let metrics = requests(metrics, access);
         match settled {
@@ -77,7 +80,9 @@ impl Tally {
             Settled::Ok => metrics.ok.add(n),
             Settled::Failed => metrics.backend_errors.add(n),
         }
-        metrics.duration.observe(us, n);
+        if timed {
+            metrics.duration.observe(us, n);
+        }
     }
 
     pub(super) fn write(&mut self, hub: &Hub, upstream: &Upstream) {

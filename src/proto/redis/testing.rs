@@ -48,6 +48,7 @@ pub(super) fn hub() -> Rc<Hub> {
         spawn: Spawn::new(drop),
         topology: topology::channel(Topology::default()).1,
         commands: Vec::new(),
+        library: Arc::default(),
         seed: 1,
         ids: Arc::default(),
         insight: Arc::default(),
@@ -73,9 +74,12 @@ pub(super) fn cluster() -> Cluster {
         layout: Default::default(),
         slots: Vec::new(),
         reads: ReadFrom::Primary,
+        keyless: 0,
+        shebang_reads: false,
         timeouts: Timeouts::default(),
         credentials: Credentials::default(),
         tls: None,
         queue: None,
+        dedicated: Default::default(),
     }
 }

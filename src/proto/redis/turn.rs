@@ -3,8 +3,10 @@
 //! [`super::upstream`].
 
 use super::{
+    block,
+    class::Resp,
     client::Client,
-    entry::{Entry, Owner, Patience, Reach},
+    entry::{Entry, Owner, Reach},
     failure,
     flight::{self, Flight},
     hub::Hub,
@@ -25,7 +27,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 impl Upstream {
     pub(super) async fn serve(self: &Rc<Self>, hub: &Rc<Hub>, mut stream: Stream) -> UpstreamError {
-        let mut turn = Turn::default();
+        let mut turn = Turn::new(self.hears_pushes());
         std::future::poll_fn(|cx| self.poll_turn(cx, hub, &mut stream, &mut turn)).await
     }
 
@@ -41,7 +43,11 @@ impl Upstream {
         if let Some(error) = self.begin_turn() {
             return Poll::Ready(error);
         }
-        if let Poll::Ready(error) = self.poll_quiet(cx, hub, stream) {
+        let quiet = match self.hears_pushes() {
+            true => self.poll_pushes(cx, hub, stream, turn),
+            false => self.poll_quiet(cx, hub, stream),
+        };
+        if let Poll::Ready(error) = quiet {
             return Poll::Ready(error);
         }
         if let Err(error) = self.flush(cx, hub, stream) {
@@ -51,25 +57,54 @@ impl Upstream {
             if self.is_held_up(cx, hub) {
                 return Poll::Pending;
             }
-            turn.make_room();
-            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(self.error(Phase::Read, CLOSED));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(self.error(Phase::Read, error)),
-                Poll::Ready(Ok(n)) => {
-                    hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
-                    let result = self.take_replies(hub, turn);
-                    for client in turn.touched.drain(..) {
-                        client.flush(hub);
-                    }
-                    if let Err(error) = result {
-                        return Poll::Ready(error);
-                    }
-                }
+            if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
+                return Poll::Ready(error);
             }
         }
+    }
+
+    /// Reads once and hands out what came.
+    fn poll_read(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<Result<(), UpstreamError>> {
+        turn.make_room();
+        let read = tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut turn.input);
+        Poll::Ready(match ready!(read) {
+            Ok(0) => Err(self.error(Phase::Read, CLOSED)),
+            Err(error) => Err(self.error(Phase::Read, error)),
+            Ok(n) => {
+                hub.cell(&self.backend).iter().for_each(|c| c.bytes_in.add(n as u64));
+                let result = self.take_replies(hub, turn);
+                for client in turn.touched.drain(..) {
+                    client.flush(hub);
+                }
+                result
+            }
+        })
+    }
+
+    /// The same as [`Self::poll_quiet`] where the server may speak unasked: that is heard, and
+    /// nothing else.
+    fn poll_pushes(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        hub: &Rc<Hub>,
+        stream: &mut Stream,
+        turn: &mut Turn,
+    ) -> Poll<UpstreamError> {
+        while self.inner().is_quiet() {
+            if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
+                return Poll::Ready(error);
+            }
+            if !turn.rest().is_empty() && !turn.is_push() {
+                return Poll::Ready(self.stray(hub, turn.rest()));
+            }
+        }
+        Poll::Pending
     }
 
     /// While no reply is due, looks before anything is sent: what has come must not be taken for
@@ -153,7 +188,7 @@ impl Upstream {
                 match &entry.owner {
                     Owner::Client(client) => client.wait_for_all(),
                     Owner::Flight(flight) => flight.wait_for_all(),
-                    Owner::Tombstone | Owner::Commands => {}
+                    Owner::Tombstone | Owner::Commands | Owner::Number => {}
                 }
             }
             hub.retire(self);
@@ -171,20 +206,36 @@ impl Upstream {
             match turn.scanner.measure(bytes) {
                 Err(error) => break Err(self.error(Phase::Protocol, error)),
                 Ok(None) => break Ok(()),
+                Ok(Some(len)) if turn.is_push() => {
+                    let push = bytes.get(..len).unwrap_or_default();
+                    self.hand_out_push(hub, push, &mut turn.touched);
+                    turn.start += len;
+                }
                 Ok(Some(len)) => {
-                    let Some(entry) = self.pop(hub) else {
-                        break Err(self.stray(hub, bytes));
-                    };
                     let reply = bytes.get(..len).unwrap_or_default();
                     turn.start += len;
-                    let (access, start_us) = (entry.access, entry.start_us);
+                    turn.is_begun = false;
+                    let mut entry = match self.pop(hub, reply) {
+                        Due::Entry(entry) => entry,
+                        Due::More => continue,
+                        Due::Nothing => break Err(self.stray(hub, bytes)),
+                    };
+                    let (access, start_us) = (entry.access, entry.counted_us());
                     let bytes = len as u64 + std::mem::take(&mut turn.passed);
-                    let waits = entry.patience == Patience::Own;
-                    let us = if waits { 0 } else { now_us.saturating_sub(start_us) };
-                    let minds = self.watch.minds(us, bytes);
+                    let us = if entry.is_work() { now_us.saturating_sub(start_us) } else { 0 };
                     let moment = Moment { now_us, before_us, bytes, timed_out: false };
+                    let minds = self.watch.minds(us, bytes);
                     let note = minds.then(|| slow::note(hub, self, &self.inner(), &entry, moment));
-                    let settled = self.settle(hub, entry, reply, &mut turn.touched);
+                    let settled = match entry.block.take() {
+                        Some(block) if !entry.streamed => {
+                            match block::settle(hub, self, entry, *block, reply, &mut turn.touched)
+                            {
+                                Ok(settled) => settled,
+                                Err(error) => break Err(error),
+                            }
+                        }
+                        _ => self.settle(hub, entry, reply, &mut turn.touched),
+                    };
                     turn.replied_us = now_us;
                     if let Some(note) = note {
                         note.settled(hub, self.cluster, settled);
@@ -198,7 +249,7 @@ impl Upstream {
         let mut inner = self.inner();
         let inner = &mut *inner;
         inner.partial = turn.input.len() - turn.start;
-        if inner.partial > 0 && inner.fifo.is_empty() {
+        if inner.partial > 0 && inner.fifo.is_empty() && !turn.is_push() {
             return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
         }
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);
@@ -208,6 +259,22 @@ impl Upstream {
             return Err(self.error(Phase::Released, "its replies are read"));
         }
         Ok(())
+    }
+
+    /// What the server says unasked is for the session whose own connection this is; on a connection
+    /// that many share it is for nobody.
+    fn hand_out_push(&self, hub: &Hub, push: &[u8], touched: &mut Vec<Rc<Client>>) {
+        match self.tenant() {
+            Some(client) => {
+                if client.push(hub, push) {
+                    touched.push(client);
+                }
+            }
+            None => {
+                let metrics = hub.metrics.clusters.get(self.cluster);
+                metrics.iter().for_each(|m| m.stray_pushes.add(1));
+            }
+        }
     }
 
     /// The end of a connection that sent what nobody asked for: from here on nobody could tell
@@ -221,14 +288,24 @@ impl Upstream {
 
     /// The entry that the next reply belongs to. A reply to a request that was not written whole
     /// yet belongs to nobody.
-    fn pop(&self, hub: &Hub) -> Option<Entry> {
+    fn pop(&self, hub: &Hub, reply: &[u8]) -> Due {
         let mut inner = self.inner();
-        let front = inner.fifo.front()?;
-        if front.offset + u64::from(front.len) > inner.outbox.written() {
-            return None;
+        let written = inner.outbox.written();
+        let Some(front) = inner.fifo.front_mut() else { return Due::Nothing };
+        // The server answers the first requests of a block while the others are being written.
+        if let Some(block) = &mut front.block
+            && front.offset < written
+            && block.takes(reply)
+        {
+            return Due::More;
         }
-        hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
-        inner.fifo.pop_front()
+        if front.offset + u64::from(front.len) > written {
+            return Due::Nothing;
+        }
+        if front.is_work() {
+            hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+        }
+        inner.fifo.pop_front().map_or(Due::Nothing, Due::Entry)
     }
 
     fn settle(
@@ -256,6 +333,10 @@ impl Upstream {
             }
             Owner::Flight(shared) => flight::settle(hub, self, &shared, reply, touched),
             Owner::Tombstone => Settled::No,
+            Owner::Number => {
+                self.learn_number(reply);
+                Settled::No
+            }
             Owner::Commands => {
                 hub.learn_commands(self.cluster, reply);
                 Settled::No
@@ -266,16 +347,17 @@ impl Upstream {
     /// A long reply at the head of its client's line is passed on while it arrives.
     fn pass_on_piece(&self, hub: &Hub, turn: &mut Turn) -> Result<(), UpstreamError> {
         let available = turn.input.len() - turn.start;
-        if available < PIECE {
+        if available < PIECE || turn.is_push() {
             return Ok(());
         }
         let whom = {
             let mut inner = self.inner();
             let inner = &mut *inner;
             let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
+            let passable = front.block.as_ref().is_none_or(|block| block.is_passable());
             match &front.owner {
                 Owner::Client(client)
-                    if front.reach == Reach::One && client.takes_pieces(front.seq) =>
+                    if front.reach == Reach::One && passable && client.takes_pieces(front.seq) =>
                 {
                     let client = Rc::clone(client);
                     front.streamed = true;
@@ -288,7 +370,9 @@ impl Upstream {
                     Whom::Flight(flight)
                 }
                 Owner::Tombstone => Whom::Nobody,
-                Owner::Client(_) | Owner::Flight(_) | Owner::Commands => return Ok(()),
+                Owner::Client(_) | Owner::Flight(_) | Owner::Commands | Owner::Number => {
+                    return Ok(());
+                }
             }
         };
         let n = turn.scanner.passable(available);
@@ -300,9 +384,19 @@ impl Upstream {
         }
         turn.passed += n as u64;
         turn.start += n;
+        turn.is_begun |= n > 0;
         turn.scanner.consumed(n);
         Ok(())
     }
+}
+
+/// What a reply is for.
+enum Due {
+    /// It ends this one.
+    Entry(Entry),
+    /// One that has more replies to come.
+    More,
+    Nothing,
 }
 
 impl Inner {
@@ -313,7 +407,7 @@ impl Inner {
 }
 
 /// What one connection's task keeps between reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Turn {
     input: Vec<u8>,
     /// Bytes of `input` already taken.
@@ -323,10 +417,35 @@ struct Turn {
     passed: u64,
     /// When the newest reply was complete.
     replied_us: u64,
+    /// A part of the reply whose rest stands at `start` has been passed on.
+    is_begun: bool,
     touched: Vec<Rc<Client>>,
 }
 
 impl Turn {
+    fn new(hears_pushes: bool) -> Self {
+        let resp = if hears_pushes { Resp::Three } else { Resp::Two };
+        Self {
+            input: Vec::new(),
+            start: 0,
+            scanner: Scanner::new(resp),
+            passed: 0,
+            replied_us: 0,
+            is_begun: false,
+            touched: Vec::new(),
+        }
+    }
+
+    /// Bytes that came and are not taken.
+    fn rest(&self) -> &[u8] {
+        self.input.get(self.start..).unwrap_or_default()
+    }
+
+    /// Whether what comes next was not asked for: it answers no request (redis.md, T9).
+    fn is_push(&self) -> bool {
+        !self.is_begun && self.input.get(self.start) == Some(&b'>')
+    }
+
     fn make_room(&mut self) {
         if self.start == self.input.len() {
             self.input.clear();

@@ -40,7 +40,8 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        if !fits || self.is_denied(command) {
+        let queued = self.state.transaction.is_some();
+        if !fits || queued || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
@@ -52,7 +53,7 @@ impl Scene<'_> {
             pinned.lease.is_spoilt = true;
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
-        self.client.set_busy(true);
+        self.client.set_unfinished(true);
         let (access, command) = (command.access, command.index);
         let feed = Feed::new(missing, self.settings.max_bulk);
         self.state.upload = Some(Box::new(Upload {
@@ -82,7 +83,7 @@ impl Scene<'_> {
             self.state.upload = Some(upload);
             return Ok(taken);
         }
-        self.client.set_busy(false);
+        self.client.set_unfinished(false);
         self.count(usize::from(upload.command));
         insight::big_upload(self, upload.command, upload.bytes);
         match own {

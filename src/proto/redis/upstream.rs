@@ -7,7 +7,7 @@
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
 use super::{
-    class::Class,
+    class::{Class, Resp},
     client::{Client, End},
     entry::{Entry, Owner, Patience},
     failure,
@@ -15,7 +15,9 @@ use super::{
     handshake,
     hub::Hub,
     insight::slow::{Delays, Watch},
+    lease::micros,
     outbox::Outbox,
+    scripts::Told,
     turn::PAUSE_BACKLOG,
 };
 use crate::{
@@ -29,14 +31,15 @@ use crate::{
         access::Access,
         suspicion::{Recent, is_suspect},
     },
-    topology::{Backend, Cluster, Outcome, Timeouts},
+    topology::{Backend, Cluster, Outcome, Standing, Timeouts},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Waker,
+    time::Duration,
 };
 
 /// One connection; its task runs until it ends.
@@ -57,7 +60,22 @@ pub struct Upstream {
     kills: u32,
     /// A session has it for itself now.
     leased: Cell<bool>,
+    /// Who hears what the server says unasked.
+    tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
+    /// Scripts that the server was told here.
+    pub(super) told: Told,
+    /// What was said on it makes it of no use to others.
+    spoilt: Cell<bool>,
+    /// When the command that waits in the server must have been answered, on the worker's clock; 0:
+    /// whenever.
+    deadline_us: Cell<u64>,
+    /// A session's silence on it ends it; 0: never.
+    silence_us: u64,
+    pub(super) opened_us: u64,
+    /// How others know it.
+    standing: Arc<Standing>,
+    asked_number: Cell<bool>,
 }
 
 /// Whose a connection is.
@@ -141,7 +159,7 @@ impl Upstream {
         class: Class,
         purpose: Purpose,
     ) -> Rc<Self> {
-        let kills = backend.kills();
+        let (kills, now_us) = (backend.kills(), hub.now_us());
         let upstream = Rc::new(Self {
             backend,
             cluster: cluster.id,
@@ -149,16 +167,20 @@ impl Upstream {
             purpose,
             timeouts: cluster.timeouts,
             watch: Watch::new(hub, cluster.id),
-            inner: RefCell::new(Inner {
-                last_byte_us: hub.now_us(),
-                blocked: true,
-                ..Inner::default()
-            }),
+            inner: RefCell::new(Inner { last_byte_us: now_us, blocked: true, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
             leased: Cell::new(false),
+            tenant: RefCell::default(),
             ended: Cell::new(false),
+            told: Told::default(),
+            spoilt: Cell::new(false),
+            deadline_us: Cell::new(0),
+            silence_us: micros(cluster.dedicated.max_lease_idle),
+            opened_us: now_us,
+            standing: Arc::default(),
+            asked_number: Cell::new(false),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -189,7 +211,7 @@ impl Upstream {
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
         // The slow log tells what was asked.
-        let keep = entry.access == Access::Read || self.watch.is_on();
+        let keep = entry.access == Access::Read || entry.keeps || self.watch.is_on();
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -205,6 +227,7 @@ impl Upstream {
             .borrow_mut()
             .outbox
             .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        self.heard_now(hub.now_us());
         self.schedule();
     }
 
@@ -218,13 +241,65 @@ impl Upstream {
         full
     }
 
+    /// Asks the server for its number of this connection, once.
+    pub(super) fn ask_number(&self, hub: &Hub) {
+        if !self.asked_number.replace(true) {
+            let entry = Entry::new(Owner::Number, 0, Access::Write, hub.now_us());
+            let request = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+            self.send(hub, entry, |out| out.extend_from_slice(request));
+        }
+    }
+
+    /// The answer to that; an error says nothing.
+    pub(super) fn learn_number(&self, reply: &[u8]) {
+        let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+        self.standing.number.store(number.unwrap_or(0), Ordering::Release);
+    }
+
+    /// How others know this connection.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// What is sent next waits in the server until then at the latest, on the worker's clock; 0: for
+    /// as long as it likes.
+    pub(super) fn set_deadline(&self, at_us: u64) {
+        self.deadline_us.set(at_us);
+    }
+
+    /// Its state is not known any more, or somebody may still aim at its number.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt.get() || self.standing.is_targeted()
+    }
+
+    /// Keeps it from others.
+    pub(super) fn spoil(&self) {
+        self.spoilt.set(true);
+    }
+
+    /// Whether it was asked to end.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doomed.borrow().is_some()
+    }
+
+    /// Silence counts from now.
+    pub(super) fn heard_now(&self, now_us: u64) {
+        self.inner.borrow_mut().last_byte_us = now_us;
+    }
+
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
-        let keep = entry.access == Access::Read;
+        let keep = entry.access == Access::Read || entry.keeps;
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
-    fn push(&self, hub: &Hub, mut entry: Entry, append: impl FnOnce(&mut Outbox) -> (u64, usize)) {
+    pub(super) fn push(
+        &self,
+        hub: &Hub,
+        mut entry: Entry,
+        append: impl FnOnce(&mut Outbox) -> (u64, usize),
+    ) {
         let mut inner = self.inner.borrow_mut();
         let (offset, len) = append(&mut inner.outbox);
         entry.offset = offset;
@@ -234,8 +309,9 @@ impl Upstream {
             let moved = entry.tried.is_some();
             inner.last_byte_us = if moved { hub.now_us() } else { entry.start_us };
         }
+        let is_work = entry.is_work();
         inner.fifo.push_back(entry);
-        if let Some(cell) = hub.cell(&self.backend) {
+        if is_work && let Some(cell) = hub.cell(&self.backend) {
             cell.in_flight.add(1);
         }
         drop(inner);
@@ -274,6 +350,22 @@ impl Upstream {
         self.leased.get()
     }
 
+    /// Who hears what the server says unasked.
+    pub(super) fn tenant(&self) -> Option<Rc<Client>> {
+        self.tenant.borrow().clone()
+    }
+
+    /// From now on `client` hears what the server says unasked; `None`: nobody.
+    pub(super) fn set_tenant(&self, client: Option<&Rc<Client>>) {
+        *self.tenant.borrow_mut() = client.map(Rc::clone);
+    }
+
+    /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
+    /// say so.
+    pub(super) fn hears_pushes(&self) -> bool {
+        self.class.resp == Resp::Three || self.purpose != Purpose::Shared
+    }
+
     /// Whether the connection is over, and whatever is sent is lost.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
@@ -282,6 +374,21 @@ impl Upstream {
     /// The connection is over.
     pub(super) fn set_ended(&self) {
         self.ended.set(true);
+    }
+
+    /// Whether another request of `client` is under way on it.
+    pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
+        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
+            Owner::Client(owner) => Rc::ptr_eq(owner, client),
+            Owner::Flight(flight) => flight.has(client),
+            Owner::Tombstone | Owner::Commands | Owner::Number => false,
+        })
+    }
+
+    /// Whether nothing is under way on it, and nothing was for so long.
+    pub(super) fn is_idle(&self, now_us: u64, us: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
     }
 
     /// Whether nothing is under way on it.
@@ -296,7 +403,7 @@ impl Upstream {
             inner.fifo.iter().any(|entry| match &entry.owner {
                 Owner::Client(owner) => Rc::ptr_eq(owner, client),
                 Owner::Flight(flight) => flight.has(client),
-                Owner::Tombstone | Owner::Commands => false,
+                Owner::Tombstone | Owner::Commands | Owner::Number => false,
             })
         });
         if owned {
@@ -333,18 +440,37 @@ impl Upstream {
             inner.last_byte_us = now_us;
             return inner.end_patience(now_us.saturating_sub(since_us));
         }
-        let Some(oldest) = inner.fifo.front() else { return };
-        if oldest.patience == Patience::Own {
-            return;
-        }
-        let oldest_us = now_us.saturating_sub(oldest.start_us);
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
+        let Some(oldest) = inner.fifo.front() else {
+            drop(inner);
+            if self.leased.get() && self.silence_us > 0 && silent_us >= self.silence_us {
+                self.end(Phase::Released, "its client is silent for dedicated.max_lease_idle");
+            }
+            return;
+        };
+        let allowed = match oldest.patience {
+            Patience::Own => {
+                drop(inner);
+                if (1..=now_us).contains(&self.deadline_us.get()) {
+                    self.end(
+                        Phase::Read,
+                        "no answer 5s after the time that the command gave itself",
+                    );
+                }
+                return;
+            }
+            // A server that runs a script is silent, and no less well for it.
+            Patience::Script if self.timeouts.script.is_zero() => return,
+            Patience::Script => self.timeouts.script,
+            Patience::Usual => Duration::ZERO,
+        };
+        let oldest_us = now_us.saturating_sub(oldest.start_us);
         let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
-        if due && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
+        if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
             inner.suspected_us = now_us;
             hub.reporter.report(&self.backend, Outcome::Suspect);
         }
-        let stalled = u128::from(silent_us) >= self.timeouts.stall.as_micros();
+        let stalled = u128::from(silent_us) >= (self.timeouts.stall + allowed).as_micros();
         drop(inner);
         if stalled {
             self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");

@@ -27,8 +27,8 @@ pub struct HotKey {
 
 /// Looks at the keys of one request in [`SAMPLED`].
 pub(in super::super) fn sample(scene: &Scene<'_>, command: &Command, args: Args<'_>) {
-    let has_keys = matches!(command.kind, Kind::Keyed | Kind::Split(_));
-    if !has_keys || !scene.state.authenticated || scene.is_denied(command) {
+    let has_keys = matches!(command.kind, Kind::Keyed | Kind::Split(_) | Kind::Script(_));
+    if !has_keys || !scene.state.authenticated || scene.kind_of(command, args) == Kind::Disabled {
         return;
     }
     let (cluster, worker) = (scene.cluster.id, scene.hub.worker());

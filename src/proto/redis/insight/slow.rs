@@ -108,6 +108,8 @@ pub(in super::super) fn note(
     let mut decoder = Decoder::default();
     let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
     let whole = matches!(decoder.decode(frame, &limits), Ok(Frame::Request(_)));
+    // Of a transaction it would be MULTI, whatever came behind.
+    let whole = whole && entry.block.is_none();
     let args = Args { frame, spans: if whole { decoder.spans() } else { &[] } };
     if moment.bytes >= watch.big {
         let commands = hub.commands(upstream.cluster);

@@ -109,3 +109,29 @@ async fn a_hung_backend_is_suspect_before_it_is_stalled() {
     assert_eq!(client.heard(), "-ERR sluice: connection to shard s0 lost, result unknown\r\n");
     drop(primary);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_push_on_a_sessions_own_connection_is_its_clients_and_answers_no_request() {
+    let stage = Stage::new(1, ReadFrom::Primary);
+    let mut client = stage.client();
+    client.say("WATCH a\r\n");
+    stage.settle().await;
+    let mut own = stage.accept(0);
+    own.say("+OK\r\n");
+    stage.settle().await;
+    client.say("GET a\r\nGET b\r\n");
+    stage.settle().await;
+    own.say("+a\r\n>2\r\n+invalidate\r\n*1\r\n+a\r\n");
+    stage.settle().await;
+    own.say("+b\r\n>1\r\n+la");
+    stage.settle().await;
+    own.say("te\r\n");
+    stage.settle().await;
+    let expected = "+OK\r\n+a\r\n>2\r\n+invalidate\r\n*1\r\n+a\r\n+b\r\n>1\r\n+late\r\n";
+    assert_eq!(client.heard(), expected);
+    own.heard();
+    own.say("+surplus\r\n");
+    stage.settle().await;
+    assert!(own.is_closed());
+    assert_eq!(stage.hub.metrics.clusters[0].stray_replies.get(), 1);
+}

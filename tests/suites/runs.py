@@ -1,0 +1,68 @@
+"""What can be run: each run's suite, servers and Sluice. Not how; that is stack.py and one.py."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Run:
+    suite: str  # "tcl" or "py"
+    front: str  # "direct" or "cluster" (a server answers), or Sluice's upstream mode
+    shards: int = 1
+    sliced: bool = False  # the first bytes of every read cut into 1 to 3, before and behind Sluice
+    protocol: int = 2  # of redis-py
+    baseline: str = ""  # the run that says which names pass at all
+
+    @property
+    def cluster_mode(self):
+        """Whether Redis's tests keep to what a cluster allows: one database, keys of one slot."""
+        return self.shards > 1 or self.front == "cluster"
+
+
+RUNS = {
+    "direct": Run("tcl", "direct"),
+    "direct-cluster": Run("tcl", "cluster"),
+    "direct-sliced": Run("tcl", "direct", sliced=True),
+    "direct-py2": Run("py", "direct"),
+    "direct-py3": Run("py", "direct", protocol=3),
+    "tcl-dedicated": Run("tcl", "dedicated", baseline="direct"),
+    "tcl-shared": Run("tcl", "shared", baseline="direct"),
+    "tcl-cluster": Run("tcl", "shared", shards=3, baseline="direct-cluster"),
+    "tcl-sliced": Run("tcl", "shared", sliced=True, baseline="direct-sliced"),
+    "py2": Run("py", "shared", baseline="direct-py2"),
+    "py3": Run("py", "shared", protocol=3, baseline="direct-py3"),
+}
+ALL = ["tcl-dedicated", "tcl-shared", "tcl-cluster", "py2", "py3"]
+
+# Commands refused by default that the suites need even to start, or test.
+ALLOW = """DEBUG MONITOR CONFIG|SET CONFIG|RESETSTAT CONFIG|REWRITE ACL SAVE BGSAVE BGREWRITEAOF SWAPDB
+    REPLICAOF SLAVEOF FAILOVER MODULE MIGRATE PFDEBUG PFSELFTEST SHUTDOWN RESTORE-ASKING CLUSTER LATENCY SCRIPT FUNCTION
+    CLIENT SYNC PSYNC REPLCONF""".split()
+
+
+def config(run, listen, servers):
+    """Sluice's file. Timeouts are wide: the suites hold servers still for seconds on purpose."""
+    shards = ", ".join(f"{{ primary: '127.0.0.1:{port}' }}" for port in servers)
+    allow = ", ".join(f'"{name}"' for name in ALLOW)
+    mode = f"upstream: {{ mode: {run.front} }}" if run.front != "shared" else ""
+    return f"""
+workers: 1
+listeners:
+  - name: suite
+    bind: 127.0.0.1:{listen}
+    protocol: redis
+    cluster: suite
+    redis: {{ allow: [{allow}], client_output_limit: 1GiB }}
+clusters:
+  suite:
+    shards: [{shards}]
+    check: {{ interval: 5s, timeout: 4s, fall: 10 }}
+    {mode}
+"""
+
+
+# What `quick` runs: units that take seconds, of every family.
+QUICK_TCL = """unit/printver unit/protocol unit/keyspace unit/info unit/type/string unit/type/incr
+    unit/type/list-2 unit/type/set unit/type/hash unit/type/stream-cgroups unit/multi unit/quit
+    unit/pubsub unit/scripting unit/bitfield unit/bitops""".split()
+QUICK_PY = ["tests/test_pipeline.py", "tests/test_pubsub.py", "tests/test_scripting.py"]
+QUICK = {"tcl-shared": QUICK_TCL, "py2": QUICK_PY}
