@@ -12,7 +12,7 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 18] = [
+const PARSERS: [(&str, Check); 19] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("config", |data| with_text(data, sluice::config::fuzz)),
     ("cookie", sluice::policy::cookie::fuzz),
@@ -26,6 +26,7 @@ const PARSERS: [(&str, Check); 18] = [
     ("inline", fuzzing::inline),
     ("keys", fuzzing::keys),
     ("learn", fuzzing::learn),
+    ("messages", fuzzing::messages),
     ("probe", fuzzing::probe),
     ("proxy_protocol", sluice::net::proxy_protocol::fuzz),
     ("replies", fuzzing::replies),
@@ -73,7 +74,7 @@ macro_rules! parsers {
 
 parsers!(
     address config cookie cursor gather handshake http_client http_head http_keep_alive
-    http_routes inline keys learn probe proxy_protocol replies
+    http_routes inline keys learn messages probe proxy_protocol replies
     requests sticky
 );
 

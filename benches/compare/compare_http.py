@@ -230,8 +230,8 @@ def requests(port, scenario, secs):
     return {
         "n": int(count[1]),
         "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1]),
-        "p50": milliseconds(re.search(r"50%\s+(\S+)", said)[1]),
-        "p99": milliseconds(re.search(r"99%\s+(\S+)", said)[1]),
+        "p50": milliseconds(re.search(r"\s50%\s+(\S+)", said)[1]),
+        "p99": milliseconds(re.search(r"\s99%\s+(\S+)", said)[1]),
     }
 
 

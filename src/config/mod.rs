@@ -261,13 +261,13 @@ pub struct RedisListener {
     pub deny: Vec<String>,
     /// The most keys that KEYS tells of several shards; default 1,000,000.
     pub keys_max: usize,
+    /// A request for another shard waits for the replies before it; default false.
+    pub strict_order: bool,
     pub multi: Multi,
     /// Requests in one transaction; default 1,000,000.
     pub multi_max_commands: u32,
     /// Bytes of requests in one transaction; default 1 GiB.
     pub multi_max_bytes: u64,
-    /// A request for another shard waits for the replies before it; default false.
-    pub strict_order: bool,
 }
 
 /// Where a transaction is kept until EXEC.

@@ -158,10 +158,10 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny)
         .text("keys_max", listener.redis.keys_max)
+        .text("strict_order", listener.redis.strict_order)
         .text("multi", word(words::MULTI, &listener.redis.multi))
         .text("multi_max_commands", listener.redis.multi_max_commands)
-        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes))
-        .text("strict_order", listener.redis.strict_order);
+        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes));
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));

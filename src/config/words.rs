@@ -57,11 +57,12 @@ pub(super) const FAIL_OPEN: Words<FailOpen> =
     &[("never", FailOpen::Never), ("all_down", FailOpen::AllDown)];
 pub(super) const FAIL_OPEN_WORDS: &[&str] = &names::<2, _>(FAIL_OPEN);
 
-pub(super) const MULTI: Words<Multi> = &[("buffered", Multi::Buffered), ("pinned", Multi::Pinned)];
-pub(super) const MULTI_WORDS: &[&str] = &names::<2, _>(MULTI);
 /// Whether every client has connections of its own.
 pub(super) const UPSTREAM_MODE: Words<bool> = &[("shared", false), ("dedicated", true)];
 pub(super) const UPSTREAM_MODE_WORDS: &[&str] = &names::<2, _>(UPSTREAM_MODE);
+
+pub(super) const MULTI: Words<Multi> = &[("buffered", Multi::Buffered), ("pinned", Multi::Pinned)];
+pub(super) const MULTI_WORDS: &[&str] = &names::<2, _>(MULTI);
 
 pub(super) const SEND_PROXY: Words<Version> = &[("v1", Version::V1), ("v2", Version::V2)];
 pub(super) const SEND_PROXY_WORDS: &[&str] = &names::<2, _>(SEND_PROXY);

@@ -19,6 +19,7 @@ mod sessions;
 mod sheet;
 pub mod socket;
 mod status;
+mod subscriptions;
 mod table;
 mod usage;
 mod warming;

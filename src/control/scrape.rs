@@ -8,6 +8,7 @@ use super::{
     sessions,
     sheet::Sheet,
     status::HOT_KEYS,
+    subscriptions::Subscriptions,
     usage,
     watch::{Watch, serves},
 };
@@ -172,6 +173,9 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
             sheet.count(names::REDIS_HOT, &labels, key.per_second);
         }
         sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
+        if matches!(cluster.layout, Layout::Shards) {
+            Subscriptions::of(plane, i).write(sheet, name);
+        }
         if plane.web.contains(&*cluster.name) {
             for (class, word) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
                 let count = sum(plane, |worker| worker.clusters.get(i)?.responses.get(class));

@@ -5,12 +5,13 @@ use super::{
     events::{Event, millis},
     plane::Plane,
     sessions::Sessions,
+    subscriptions::Subscriptions,
     watch::{Probed, Watch},
 };
 use crate::{
     policy::{admin::Source, slot::SLOTS},
     telemetry::metrics::{BackendMetrics, ListenerMetrics},
-    topology::{Cluster, door::Reason},
+    topology::{Cluster, Layout, door::Reason},
 };
 use serde::Serialize;
 
@@ -53,6 +54,8 @@ struct Listener<'a> {
 struct ClusterStatus<'a> {
     name: &'a str,
     requests: Requests,
+    /// Of a cluster of Redis.
+    subscriptions: Option<Subscriptions>,
     shards: Vec<ShardStatus<'a>>,
     /// Of Redis: the ten keys that are asked for most, the hottest first.
     hot_keys: Vec<HotKeyStatus>,
@@ -253,9 +256,12 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
         per_second: one.per_second,
         error: one.error,
     });
+    let is_redis = matches!(cluster.layout, Layout::Shards);
+    let subscriptions = is_redis.then(|| Subscriptions::of(plane, cluster.id));
     ClusterStatus {
         name: &cluster.name,
         requests,
+        subscriptions,
         shards: shards.collect(),
         hot_keys: hot.collect(),
     }

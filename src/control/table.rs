@@ -21,7 +21,10 @@ use crate::{
         outlier::{self, Cause, may_eject},
         reads::ReadFrom,
     },
-    proto::redis::probe::{Code, ProbeError, Report},
+    proto::redis::{
+        probe::{Code, ProbeError, Report},
+        wait::stream_number,
+    },
     topology::{Outcome, Report as Told, Topology},
 };
 pub(super) use operate::Wish;
@@ -343,6 +346,9 @@ impl Table {
             _ => watch.lag = None,
         }
         watch.backend.publish_lag(watch.lag.map(|lag| lag.bytes));
+        if let Some(id) = id {
+            watch.backend.publish_stream(stream_number(id));
+        }
         if let Some(version) = watch.redis_version() {
             watch.backend.publish_version(version);
         }

@@ -23,6 +23,11 @@ impl Origin {
         Self { ends: ends(client), address: peer, early: Vec::new() }
     }
 
+    /// As the caller knows it; the ends of the socket are not asked for.
+    pub fn known(peer: Option<IpAddr>) -> Self {
+        Self { ends: None, address: peer, early: Vec::new() }
+    }
+
     /// Reads the header that a proxy begins with into `buffer`; the own ends stand when it speaks
     /// for itself.
     ///

@@ -11,6 +11,7 @@ use rustix::{
 };
 use std::{
     io::{self, IoSlice},
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -63,18 +64,27 @@ pub async fn connect(address: &Address, timeout: Duration) -> io::Result<Stream>
     }
 }
 
+/// Sets what every TCP socket of ours has: no delay, keepalive (idle 30s, then every 10s, 3 times).
+///
+/// # Errors
+/// When the socket is already broken.
+pub fn configure(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
 impl Stream {
-    /// Takes a TCP socket in and sets what every one of ours has: no delay, keepalive (idle 30s,
-    /// then every 10s, 3 times).
+    /// Takes a TCP socket in and sets what every one of ours has.
     ///
     /// # Errors
     /// When the socket is already broken.
     pub fn from_tcp(socket: TcpStream) -> io::Result<Self> {
-        socket.set_nodelay(true)?;
-        sockopt::set_socket_keepalive(&socket, true)?;
-        sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
-        sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
-        sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
+        configure(&socket)?;
         Ok(Self::Tcp(socket))
     }
 

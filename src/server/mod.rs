@@ -14,7 +14,9 @@ use crate::{
     proto::{
         http::{session::PROTOCOLS, settings::ClusterSettings},
         redis::{
-            self, client,
+            self,
+            audience::Audience,
+            client,
             hub::Shared,
             insight::{self, Insight},
             multi::Rules,
@@ -111,6 +113,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             commands: config.clusters.iter().map(commands).collect(),
             ids: Arc::new(AtomicU64::new(0)),
             insight: Arc::clone(&insight),
+            audience: Arc::new(Audience::new(config.clusters.len())),
             library: Arc::default(),
         },
         metrics: metrics.clone(),
@@ -254,6 +257,7 @@ fn redis_settings(
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
         keys_max: redis.keys_max,
+        strict_order: redis.strict_order,
         multi: Rules {
             pinned: redis.multi == Multi::Pinned,
             max_commands: redis.multi_max_commands,

@@ -347,6 +347,7 @@ impl Worker {
             seed: seed.hash_one(self.index),
             ids: self.redis.ids,
             insight: self.redis.insight,
+            audience: self.redis.audience,
         });
         let desk = Rc::new(Desk {
             index: self.index,

@@ -125,6 +125,22 @@ pub struct ClusterMetrics {
     pub coalesced: Counter,
     pub stray_replies: Counter,
     pub stray_pushes: Counter,
+    /// Clients that have subscribed to something (a gauge).
+    pub subscribers: Counter,
+    /// What they have subscribed to, each client's counted (gauges).
+    pub subscribed_channels: Counter,
+    pub subscribed_patterns: Counter,
+    pub subscribed_shard_channels: Counter,
+    /// What this worker is subscribed to at the servers (a gauge).
+    pub topics: Counter,
+    /// Messages passed on, by client.
+    pub messages: Counter,
+    /// Subscribers closed because they read too slowly.
+    pub subscribers_dropped: Counter,
+    /// Topics subscribed to again after a connection was lost.
+    pub resubscriptions: Counter,
+    /// How long messages may have been missed.
+    pub subscriber_gap_us: Counter,
     /// Refused because every backend was at its limit.
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.

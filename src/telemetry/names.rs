@@ -90,6 +90,20 @@ metrics! {
         "Replies that nobody asked for; each closed its connection.";
     REDIS_PUSHES Counter "sluice_redis_stray_pushes_total"
         "Pushes of RESP3 on shared connections, which are for nobody; dropped.";
+    REDIS_SUBSCRIBERS Gauge "sluice_redis_subscribers"
+        "Clients that have subscribed to something.";
+    REDIS_SUBSCRIPTIONS Gauge "sluice_redis_subscriptions"
+        "What clients have subscribed to, by kind; each client's is counted.";
+    REDIS_TOPICS Gauge "sluice_redis_topics"
+        "Channels and patterns that workers have subscribed to at the servers.";
+    REDIS_MESSAGES Counter "sluice_redis_messages_total"
+        "Messages passed on to subscribers; each client's is counted.";
+    REDIS_SUBSCRIBERS_DROPPED Counter "sluice_redis_subscribers_dropped_total"
+        "Subscribers closed because they did not read what they were sent.";
+    REDIS_RESUBSCRIPTIONS Counter "sluice_redis_resubscriptions_total"
+        "Channels and patterns subscribed to again after a connection was lost.";
+    REDIS_SUBSCRIBER_GAP Counter "sluice_redis_subscriber_gap_seconds_total"
+        "How long messages may have been missed, from a lost connection to the last confirmation.";
     REDIS_COMMANDS Counter "sluice_redis_commands_total"
         "Requests by command, as named by our table; unknown ones together.";
     REDIS_COALESCED Counter "sluice_redis_coalesced_requests_total"

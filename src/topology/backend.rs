@@ -44,6 +44,8 @@ pub struct Backend {
     permits: AtomicU32,
     /// Bytes behind the primary; `u64::MAX` when not known.
     lag_bytes: AtomicU64,
+    /// Which replication stream it writes or follows, as a number; 0 when not known.
+    stream: AtomicU64,
     /// What it calls its version, once a probe has asked.
     version: ArcSwapOption<String>,
     /// Made only where a limit is configured.
@@ -82,6 +84,7 @@ impl Backend {
             kills: AtomicU32::new(0),
             permits: AtomicU32::new(0),
             lag_bytes: AtomicU64::new(u64::MAX),
+            stream: AtomicU64::new(0),
             version: ArcSwapOption::empty(),
             room: None,
             leases: Leases::new(Dedicated::default().max_per_backend),
@@ -99,6 +102,16 @@ impl Backend {
     pub fn with_leases(mut self, most: u32) -> Self {
         self.leases = Leases::new(most);
         self
+    }
+
+    /// Which replication stream it writes or follows, as the newest probe said; 0 when not known.
+    pub fn stream(&self) -> u64 {
+        self.stream.load(Ordering::Relaxed)
+    }
+
+    /// Publishes that. Control alone calls this.
+    pub fn publish_stream(&self, stream: u64) {
+        self.stream.store(stream, Ordering::Relaxed);
     }
 
     /// Whether one more request may be under way.

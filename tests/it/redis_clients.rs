@@ -12,10 +12,25 @@ fn run(command: &mut Command) -> Output {
 }
 
 #[test]
-fn redis_benchmark_runs_its_default_tests() {
+fn redis_benchmark_with_one_client() {
+    benchmark("1", [("1", "200"), ("16", "1000")]);
+}
+
+#[test]
+fn redis_benchmark_with_fifty_clients() {
+    benchmark("50", [("1", "1000"), ("16", "2000")]);
+}
+
+#[test]
+fn redis_benchmark_with_a_thousand_clients() {
+    benchmark("1000", [("1", "1000"), ("16", "2000")]);
+}
+
+/// All its default tests, at these depths of pipelines with so many requests.
+fn benchmark(clients: &str, runs: [(&str, &str); 2]) {
     let cluster = Cluster::start(2, 1);
     let sluice = cluster.sluice().workers(2).cluster("reads: { from: prefer_replica }").start();
-    for pipeline in ["1", "16"] {
+    for (pipeline, requests) in runs {
         let port = sluice.port().to_string();
         let mut command = Command::new("redis-benchmark");
         command.args([
@@ -25,9 +40,9 @@ fn redis_benchmark_runs_its_default_tests() {
             &port,
             "-q",
             "-n",
-            "1000",
+            requests,
             "-c",
-            "20",
+            clients,
             "-r",
             "1000",
         ]);
@@ -76,4 +91,27 @@ fn redis_py_uses_its_pipeline() {
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.trim() == "ok", "{said}\n{errors}");
+}
+
+/// What serving takes for a moment is there before the first count.
+#[test]
+fn ten_thousand_idle_clients_cost_little() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let served = |count: usize| -> Vec<_> {
+        (0..count)
+            .map(|n| {
+                let mut conn = sluice.conn();
+                assert_eq!(conn.cmd(&["SET", &format!("k{n}"), "v"]), "OK");
+                assert_eq!(conn.cmd(&["MGET", "k1", &format!("k{n}")]).items().len(), 2);
+                conn
+            })
+            .collect()
+    };
+    let first = served(1_000);
+    let before = sluice.process().rss_kb();
+    let rest = served(9_000);
+    let each = (sluice.process().rss_kb() - before) as f64 / rest.len() as f64;
+    assert!(each <= 4.0, "{each:.2} KiB for each idle client");
+    drop(first);
 }

@@ -155,6 +155,7 @@ impl World {
             seed: dice.next(),
             ids: Arc::default(),
             insight: Arc::new(insight),
+            audience: Arc::default(),
         });
         let settings = Settings {
             listener: 0,
@@ -173,6 +174,7 @@ impl World {
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         };

@@ -206,10 +206,10 @@ fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
         keys_max: reader.integer(&section, "keys_max").unwrap_or_default(),
+        strict_order: reader.switch(&section, "strict_order"),
         multi: reader.choice(&section, "multi", words::MULTI),
         multi_max_commands: reader.integer(&section, "multi_max_commands").unwrap_or_default(),
         multi_max_bytes: reader.size(&section, "multi_max_bytes").unwrap_or_default(),
-        strict_order: reader.switch(&section, "strict_order"),
     };
     if let Some(both) = redis.allow.iter().find(|command| redis.deny.contains(command))
         && let Some(field) = section.field("deny")

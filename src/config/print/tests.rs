@@ -18,7 +18,7 @@ log: { format: json, level: "info,sluice=debug" }
 limits: { max_connections: 10, memory: 1GiB }
 shutdown: { pre_stop_delay: 1s, drain_timeout: 2s }
 listeners:
-  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", limits: { max_connections: 7 }, redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, slow_client_grace: 2s, split_writes: false, mget_partial: embed, allow: [debug, "config|set"], deny: [keys], multi: pinned, multi_max_commands: 9, multi_max_bytes: 1MiB, strict_order: true } }
+  - { name: x, bind: "unix:/a b", protocol: redis, cluster: "null", limits: { max_connections: 7 }, redis: { password: "$${p", max_pipeline: 9, max_bulk: 1MiB, client_output_limit: 1MiB, slow_client_grace: 2s, split_writes: false, mget_partial: embed, allow: [debug, "config|set"], deny: [keys], strict_order: true, multi: pinned, multi_max_commands: 9, multi_max_bytes: 1MiB } }
 clusters:
   other: { shards: [{ primary: a:1 }], redis: { commands: { "A.B": { access: write } } } }
   "null":

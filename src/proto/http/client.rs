@@ -2,6 +2,7 @@
 //! the connection itself.
 
 use super::settings::Settings;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use std::{
     cell::RefCell,
@@ -58,19 +59,21 @@ impl Client {
     }
 
     fn element(&self, host: Option<&HeaderValue>) -> HeaderValue {
-        let by = match self.address {
-            Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
-            Some(IpAddr::V4(address)) => format!("for={address}"),
-            None => "for=unknown".to_owned(),
+        let (before, after): (&[u8], &[u8]) = match self.address {
+            Some(IpAddr::V6(_)) => (b"for=\"[", b"]\""),
+            Some(IpAddr::V4(_)) | None => (b"for=", b""),
         };
+        let mut text = [before, self.shown.as_bytes(), after].concat();
         // What is in quotes may be anything but a quote or a backslash.
-        let host = host.and_then(|host| host.to_str().ok());
-        let host = match host.filter(|host| !host.contains(['"', '\\'])) {
-            Some(host) => format!(";host=\"{host}\""),
-            None => String::new(),
-        };
-        let scheme = if self.secure { "https" } else { "http" };
-        value(&format!("{by}{host};proto={scheme}"))
+        let host = host.filter(|host| host.to_str().is_ok_and(|host| !host.contains(['"', '\\'])));
+        if let Some(host) = host {
+            text.extend_from_slice(b";host=\"");
+            text.extend_from_slice(host.as_bytes());
+            text.push(b'"');
+        }
+        text.extend_from_slice(if self.secure { b";proto=https" } else { b";proto=http" });
+        HeaderValue::from_maybe_shared(Bytes::from(text))
+            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
     }
 
     /// Whom the request is from: the newest address of `X-Forwarded-For` that no trusted proxy has,

@@ -219,8 +219,7 @@ impl Errand {
             Access::Write => cell.writes.add(1),
         }
         cell.failures.add(1);
-        let chooser = &self.hub.chooser;
-        backend.observe(chooser.worker(), chooser.now_us(), 0, true);
+        backend.observe(self.hub.chooser.worker(), self.hub.chooser_us(), 0, true);
         self.hub.reporter.report(backend, Outcome::LocalFailure);
     }
 

@@ -33,9 +33,13 @@ pub struct Hub {
     pub(super) draining: CancellationToken,
     /// `None`: requests are not logged.
     pub(super) access_log: Option<Page>,
+    /// It was, as everybody here has been told.
+    leaving: Cell<bool>,
     /// Whoever is served now is cut off.
     stopping: Cell<bool>,
     start: Instant,
+    /// What the chooser's clock showed then.
+    chooser_us: u64,
     now_us: Cell<u64>,
     /// By the id of the backend.
     sites: RefCell<HashMap<u32, Rc<Site>, foldhash::fast::FixedState>>,
@@ -61,6 +65,7 @@ impl Hub {
         draining: CancellationToken,
         access_log: Option<Page>,
     ) -> Self {
+        let chooser_us = chooser.now_us();
         let budgets = metrics.clusters.iter().map(|_| Budget::default()).collect();
         Self {
             chooser,
@@ -70,8 +75,10 @@ impl Hub {
             stock: Stock::default(),
             draining,
             access_log,
+            leaving: Cell::new(false),
             stopping: Cell::new(false),
             start: Instant::now(),
+            chooser_us,
             now_us: Cell::new(0),
             sites: RefCell::default(),
             watches: RefCell::default(),
@@ -91,11 +98,25 @@ impl Hub {
         self.stopping.get()
     }
 
+    /// Whether no new request is to come.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Tells every connection once that no new request is to come. They look when they are woken,
+    /// which costs a request nothing; each waiting for the token itself would lock it time and again.
+    fn leave(&self) {
+        if self.draining.is_cancelled() && !self.leaving.replace(true) {
+            self.watches.borrow().iter().for_each(|(_, watch)| watch.wake());
+        }
+    }
+
     /// What time brings; to be called twenty times a second: a hung
     /// backend must be ejected within one, of which the wait until it is suspect and two probes take
     /// 750ms.
     pub fn tick(&self) {
         self.look_at_clock();
+        self.leave();
         let (now_us, count) = (self.now_us(), self.ticks.get() + 1);
         self.ticks.set(count);
         for site in self.sites() {
@@ -138,6 +159,11 @@ impl Hub {
     /// that a request is polled.
     pub(super) fn now_us(&self) -> u64 {
         self.now_us.get()
+    }
+
+    /// The same moment by the chooser's clock.
+    pub(super) fn chooser_us(&self) -> u64 {
+        self.chooser_us.saturating_add(self.now_us())
     }
 
     /// Reads the clock.

@@ -190,8 +190,13 @@ impl Body {
 
     /// Room for the next read: what is known to come, within reason.
     pub(super) fn room(self) -> usize {
-        let Self::Length(left) = self else { return SOME };
-        usize::try_from(left).unwrap_or(MOST).min(MOST)
+        match self {
+            Self::Length(left) => usize::try_from(left).unwrap_or(MOST).min(MOST),
+            Self::Chunked(Chunk::Data(left)) => {
+                usize::try_from(left).unwrap_or(MOST).clamp(SOME, MOST)
+            }
+            Self::Chunked(_) | Self::UntilClose => SOME,
+        }
     }
 
     /// The next part of the body off the front of `bytes`; `None`: it has not come yet, or nothing

@@ -73,7 +73,7 @@ pub async fn serve(
     mut place: Place,
 ) -> End {
     let _guard = Guard(Rc::clone(&hub));
-    let mut origin = Origin::of(&client, peer);
+    let mut origin = Origin::known(peer);
     if peer.is_some_and(|peer| settings.is_proxy(peer)) {
         origin = match Box::pin(origin.greeted(&mut client, hub.stock.buffer())).await {
             Ok(told) => told,
@@ -213,11 +213,10 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let counts = io.counts();
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
-    let mut draining = pin!(session.hub.draining.cancelled());
     let (mut leaving, mut told) = (false, false);
     let mut answered = false;
     let ended = poll_fn(|cx| {
-        if !leaving && draining.as_mut().poll(cx).is_ready() {
+        if !leaving && session.hub.is_leaving() {
             leaving = true;
             if !is_answering(watch) {
                 session.hub.look_at_clock();
@@ -285,8 +284,11 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         Box::pin(relay(session, tunnel, stream, early)).await;
         return End::Tunnel;
     }
-    // Under TLS the end is told, which somebody who does not read could hold up.
-    let _ = timeout(GOODBYE, stream.shutdown()).await;
+    // A close says as much, but under TLS the end is told, which somebody who does not read could
+    // hold up.
+    if stream.is_tls() || ended.is_err() {
+        let _ = timeout(GOODBYE, stream.shutdown()).await;
+    }
     match ended {
         Ok(()) => End::Closed,
         Err(error) => {

@@ -177,7 +177,7 @@ impl Trip {
             self.hub.reporter.report(lease.backend(), Outcome::Error);
         }
         let took_us = now_us.saturating_sub(asked_us);
-        lease.observe(self.hub.chooser.now_us(), took_us, status.is_server_error());
+        lease.observe(self.hub.chooser_us(), took_us, status.is_server_error());
         site.replied(now_us, took_us);
         let body_idle = self.settings.limits.body_idle;
         self.watch.reply();
@@ -251,7 +251,7 @@ impl Trip {
             return;
         }
         stop.lease.cell().failures.add(1);
-        stop.lease.observe(self.hub.chooser.now_us(), 0, true);
+        stop.lease.observe(self.hub.chooser_us(), 0, true);
         self.hub.reporter.report(stop.lease.backend(), Outcome::LocalFailure);
     }
 

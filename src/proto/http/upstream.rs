@@ -30,6 +30,8 @@ pub(super) struct Upstream {
     /// Of the request under way.
     method: Method,
     writing: Writing,
+    /// A byte of it has left.
+    sent: bool,
     /// What was read and not passed on.
     unread: Bytes,
     /// What is left of the reply.
@@ -75,6 +77,7 @@ impl Upstream {
             connected,
             method: Method::GET,
             writing: Writing::default(),
+            sent: false,
             unread: Bytes::new(),
             body: Body::Length(0),
             keep: true,
@@ -93,9 +96,14 @@ impl Upstream {
     ) -> impl Future<Output = Result<response::Parts, Lost>> + use<'a> {
         self.begin(head, upload, hub);
         poll_fn(move |cx| match self.poll_head(cx, hub) {
-            Poll::Ready(head) => Poll::Ready(head.map_err(Lost::Broken)),
+            Poll::Ready(head) => Poll::Ready(head.map_err(|error| self.lost(error))),
             Poll::Pending => given_up(watch, cx).map(Err),
         })
+    }
+
+    fn lost(&self, error: Broken) -> Lost {
+        let ours = matches!(error, Broken::Body(_));
+        if self.sent || ours { Lost::Broken(error) } else { Lost::Unsent }
     }
 
     fn begin(&mut self, head: &request::Parts, upload: Upload, hub: &Hub) {
@@ -105,6 +113,7 @@ impl Upstream {
         // Most requests are a head that goes at once; a body goes with its head.
         let sent =
             if self.writing.is_over() { self.stream.try_write(&out).unwrap_or(0) } else { 0 };
+        self.sent = sent > 0;
         self.connected.cell().bytes_out.add(sent as u64);
         self.writing.keep(out.get(sent..).unwrap_or_default());
         hub.stock.give(out);
@@ -192,8 +201,12 @@ impl Upstream {
         if over || self.unwritten.is_some() {
             return Ok(());
         }
-        let bytes_out = &self.connected.cell().bytes_out;
-        match self.writing.poll(cx, &mut self.stream, |sent| bytes_out.add(sent as u64)) {
+        let (any, bytes_out) = (&mut self.sent, &self.connected.cell().bytes_out);
+        let sent = |sent: usize| {
+            *any = true;
+            bytes_out.add(sent as u64);
+        };
+        match self.writing.poll(cx, &mut self.stream, sent) {
             Poll::Ready(Err(error @ Broken::Body(_))) => return Err(error),
             Poll::Ready(Err(error)) => self.unwritten = Some(error),
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -250,5 +263,32 @@ impl Upstream {
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("free", &self.is_free()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Backend;
+    use std::sync::Arc;
+    use tokio::{
+        net::UnixStream,
+        task::coop::{consume_budget, has_budget_remaining},
+    };
+
+    #[tokio::test]
+    async fn a_close_is_seen_by_a_task_whose_turn_is_over() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let backend = Backend::new(0, "c".into(), "s".into(), "a:1".parse().unwrap(), 1, 1);
+        let connected = Connected::new(0, Arc::new(backend));
+        let mut upstream = Upstream::new(Stream::Unix(ours), connected);
+        assert!(upstream.is_quiet() && upstream.is_free());
+        drop(theirs);
+        poll_fn(|cx| upstream.stream.poll_read_ready(cx)).await.unwrap();
+        let mut quiet = Context::from_waker(Waker::noop());
+        while has_budget_remaining() {
+            assert!(pin!(consume_budget()).poll(&mut quiet).is_ready());
+        }
+        assert!(!upstream.is_quiet());
     }
 }

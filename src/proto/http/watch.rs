@@ -176,7 +176,8 @@ impl Watch {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes the task.
+    pub(super) fn wake(&self) {
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {
             waker.wake();

@@ -19,21 +19,29 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 /// A session's connection on which it waits in the server.
 #[derive(Debug)]
 pub(super) struct Blocked {
-    lease: Lease,
+    leases: Vec<Lease>,
     client: u64,
 }
 
 impl Blocked {
+    /// That client waits on these.
+    pub(super) fn new(leases: Vec<Lease>, client: u64) -> Self {
+        Self { leases, client }
+    }
+
     /// Whether the server has answered, or never will.
     pub(super) fn is_done(&self) -> bool {
-        self.lease.upstream().is_quiet() || self.lease.upstream().has_ended()
+        let mut upstreams = self.leases.iter().map(Lease::upstream);
+        upstreams.all(|upstream| upstream.is_quiet() || upstream.has_ended())
     }
 }
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // Before the lease: who aims at it from here on must not find it.
-        self.lease.upstream().backend.leases.end_wait(self.client);
+        // Before the leases: who aims at one from here on must not find it.
+        for lease in &self.leases {
+            lease.upstream().backend.leases.end_wait(self.client);
+        }
     }
 }
 
@@ -62,15 +70,14 @@ impl Scene<'_> {
         };
         let upstream = lease.upstream();
         upstream.ask_number(self.hub);
-        upstream.set_deadline(deadline_us(command, args, self.now_us));
-        backend.leases.begin_wait(self.client.id, upstream.standing());
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, self.client.open(args.frame.len()), access, self.now_us).patient();
         upstream.send(self.hub, entry, |out| out.extend_from_slice(args.frame));
-        self.state.blocked = Some(Box::new(Blocked { lease, client: self.client.id }));
-        self.client.wait_for_all();
-        self.client.look_ahead();
+        if access == Access::Write {
+            self.state.written.note(shard, backend);
+        }
+        self.begin_blocked(vec![lease], patience(command, args));
         Flow::Continue
     }
 
@@ -114,10 +121,10 @@ impl Scene<'_> {
     }
 }
 
-/// When the server must have answered, on the worker's clock; 0: it may wait for ever, or the
-/// arguments are of no use and it answers at once in its own words.
-fn deadline_us(command: &Command, args: Args<'_>, now_us: u64) -> u64 {
-    match patience(command, args) {
+/// When a server must have answered that says it waits so long, on the worker's clock; 0: it may
+/// wait for ever, or the arguments are of no use and it answers at once in its own words.
+pub(super) fn micros_after(now_us: u64, patience: Option<Duration>) -> u64 {
+    match patience {
         Some(time) if !time.is_zero() => now_us.saturating_add(micros(time + GRACE)),
         _ => 0,
     }

@@ -3,13 +3,14 @@
 //! when the socket takes no more.
 
 use super::{
+    class::Resp,
     gather::Gather,
     hub::Hub,
     line::{Line, Progress},
 };
 use crate::net::stream::Stream;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -23,6 +24,9 @@ pub struct Client {
     pub id: u64,
     pub listener: usize,
     limits: Limits,
+    /// How many channels, patterns and shard channels it has subscribed to.
+    subscriptions: Cell<[usize; 3]>,
+    resp: Cell<Resp>,
     inner: RefCell<Inner>,
 }
 
@@ -59,6 +63,8 @@ struct Inner {
     largest: usize,
     /// Input bytes that the session holds.
     input_held: usize,
+    /// What its subscriptions take.
+    subscribed_bytes: usize,
     charged: usize,
     active_us: u64,
 }
@@ -92,6 +98,8 @@ pub enum End {
     Idle,
     /// We are stopping.
     Shutdown,
+    /// The server closed the connection that was the client's own.
+    Backend,
     /// A reply was cut in the middle by a backend.
     ReplyCut,
 }
@@ -115,6 +123,8 @@ impl Client {
             id,
             listener,
             limits,
+            subscriptions: Cell::default(),
+            resp: Cell::default(),
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 line: Line::default(),
@@ -134,6 +144,7 @@ impl Client {
                 window_hit: false,
                 largest: 0,
                 input_held: 0,
+                subscribed_bytes: 0,
                 charged: 0,
                 active_us: 0,
             }),
@@ -183,7 +194,8 @@ impl Client {
             if let Some(end) = inner.closing {
                 return Poll::Ready(Event::End(end));
             }
-            if hub.is_draining() && read && input.is_empty() && !inner.unfinished {
+            let kept = inner.unfinished || self.is_subscribed();
+            if hub.is_draining() && read && input.is_empty() && !kept {
                 return Poll::Ready(Event::End(End::Shutdown));
             }
         }
@@ -340,19 +352,6 @@ impl Client {
         self.inner.borrow_mut().barrier = true;
     }
 
-    /// Lets its session go on, which waited for room elsewhere.
-    pub(super) fn resume(&self) {
-        let mut inner = self.inner.borrow_mut();
-        inner.resumed = true;
-        inner.wake();
-    }
-
-    /// Something of it is under way that neither its input nor its line shows, a transaction or a
-    /// request that is passed on while it comes; or no longer.
-    pub(super) fn set_unfinished(&self, unfinished: bool) {
-        self.inner.borrow_mut().unfinished = unfinished;
-    }
-
     /// From here on it is read only to see whether it leaves, and no further than [`AHEAD`].
     pub(super) fn look_ahead(&self) {
         self.inner.borrow_mut().ahead = true;
@@ -366,6 +365,19 @@ impl Client {
     /// Whether it sends no more, whatever lies unread.
     pub(super) fn has_finished(&self) -> bool {
         self.inner.borrow().stream.as_ref().is_none_or(Stream::is_finished)
+    }
+
+    /// Lets its session go on, which waited for room elsewhere.
+    pub(super) fn resume(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.resumed = true;
+        inner.wake();
+    }
+
+    /// Something of it is under way that neither its input nor its line shows, a transaction or a
+    /// request that is passed on while it comes; or no longer.
+    pub(super) fn set_unfinished(&self, unfinished: bool) {
+        self.inner.borrow_mut().unfinished = unfinished;
     }
 
     /// Ends the session once every reply is written; nothing more is read.
@@ -422,10 +434,11 @@ impl Client {
         u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// When it last sent something, if nothing of it is under way.
+    /// When it last sent something, if nothing of it is under way and it waits for no messages.
     pub fn idle_since(&self) -> Option<u64> {
         let inner = self.inner.borrow();
-        (inner.line.is_empty() && inner.backlog() == 0).then_some(inner.active_us)
+        let settled = inner.line.is_empty() && inner.backlog() == 0 && !self.is_subscribed();
+        settled.then_some(inner.active_us)
     }
 
     /// The session is over: the socket is closed now, replies still under way are dropped.
@@ -563,7 +576,7 @@ impl Inner {
     }
 
     fn charge(&mut self, hub: &Hub) {
-        let held = self.line.held() + self.unsent() + self.input_held;
+        let held = self.line.held() + self.unsent() + self.input_held + self.subscribed_bytes;
         if held != self.charged {
             hub.charge(self.charged, held);
             self.charged = held;
@@ -593,6 +606,8 @@ const RESUME_BACKLOG: usize = 512 * 1024;
 pub(super) const AHEAD: usize = 1024 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
+
+mod subscriber;
 
 #[cfg(test)]
 mod tests;

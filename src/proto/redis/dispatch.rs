@@ -9,12 +9,13 @@ use super::{
     flags::flag,
     flight, forms,
     frame::{DecodeError, Decoder, Frame, Limits},
+    gather::Gather,
     hub::Hub,
     inline, insight,
     keys::{self, KeyIndexes, Keys},
     local, options, reply, route, scripts,
     session::{PICKERS, Settings, State},
-    split,
+    split, subscribe,
     table::{Command, Commands, FanOut, Kind, Local, Step},
     tally::requests,
     upstream::Upstream,
@@ -102,6 +103,9 @@ impl<'a> Scene<'a> {
 
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
+        if self.cluster.dedicated.always && self.relays() {
+            return self.relay(args);
+        }
         let Some(command) = self.commands.find(args) else {
             return self.unknown(args);
         };
@@ -134,11 +138,24 @@ impl<'a> Scene<'a> {
                 _ => reply::wrong_arity(out, command.name),
             });
         }
+        if self.client.is_subscribed()
+            && let Some(flow) = subscribe::while_subscribed(self, command, args)
+        {
+            return flow;
+        }
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        match self.kind_of(command, args) {
+        let kind = self.kind_of(command, args);
+        if self.settings.strict_order && spans(kind) {
+            if !self.client.is_settled() {
+                self.client.wait_for_all();
+                return Flow::Hold;
+            }
+            self.state.last_shard = None;
+        }
+        match kind {
             Kind::Keyed if command.blocking && command.blocks(args) => self.block(command, args),
             Kind::Keyed => self.keyed(command, args),
             Kind::Split(merge) => split::split(self, command, merge, args),
@@ -148,7 +165,9 @@ impl<'a> Scene<'a> {
                     None => self.cross_slot(),
                 }
             }
+            Kind::Wait => self.wait(command, args),
             Kind::Transaction(step) => self.step(step, args),
+            Kind::PubSub(what) => subscribe::run(self, what, command, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Script(script) => scripts::run(self, command, script, args),
@@ -242,10 +261,24 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
+        if self.settings.strict_order && !self.is_next(shard) {
+            return Flow::Hold;
+        }
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
         self.send_over(upstream, access, at_primary, frame)
+    }
+
+    /// Where order is strict: whether a request for `shard` may be sent before those under way are
+    /// answered. If not, it is held.
+    fn is_next(&mut self, shard: usize) -> bool {
+        if self.state.last_shard != Some(shard) && !self.client.is_settled() {
+            self.client.wait_for_all();
+            return false;
+        }
+        self.state.last_shard = Some(shard);
+        true
     }
 
     /// Forwards a request unchanged over that connection.
@@ -265,6 +298,17 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open(bytes);
         Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).command(self.command)
+    }
+
+    /// Forwards a write unchanged whose reply `gather` makes the client's.
+    pub(super) fn send_gathered(&mut self, gather: Gather, shard: usize, frame: &[u8]) -> Flow {
+        let access = Access::Write;
+        let Some(upstream) = self.upstream(shard, access, true) else {
+            return self.refuse(access, |out| self.unserved(shard, access, true, out));
+        };
+        let owner = Owner::Client(Rc::clone(self.client));
+        let seq = self.client.open_gather(gather, frame.len());
+        self.send_on(upstream, Entry::new(owner, seq, access, self.now_us), frame)
     }
 
     /// Sends a request unchanged over that connection.
@@ -289,9 +333,20 @@ impl<'a> Scene<'a> {
         if self.state.pinned.is_some()
             && let Some(own) = self.own(shard)
         {
+            if access == Access::Write {
+                self.state.written.note(shard, &own.backend);
+            }
             return Some(own);
         }
         let backend = self.pick(shard, access, at_primary)?;
+        if access == Access::Write {
+            self.state.written.note(shard, backend);
+        }
+        if self.cluster.dedicated.always
+            && let Some(own) = self.own_to(backend)
+        {
+            return Some(own);
+        }
         Some(self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone))
     }
 
@@ -380,7 +435,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A command nobody told us about: with one shard a write with its key at argument 1.
-    fn unknown(&mut self, args: Args<'_>) -> Flow {
+    pub(super) fn unknown(&mut self, args: Args<'_>) -> Flow {
         self.count(usize::MAX);
         self.command = u16::MAX;
         let name = args.get(0).unwrap_or_default();
@@ -407,9 +462,10 @@ impl<'a> Scene<'a> {
 
     /// A browser was made to send HTTP here: close, as Redis does (T30).
     pub(super) fn cross_protocol(&self, command: &Command) -> Flow {
-        if command.kind != Kind::CrossProtocol {
-            return Flow::Continue;
-        }
+        if command.kind == Kind::CrossProtocol { self.hijacked() } else { Flow::Continue }
+    }
+
+    pub(super) fn hijacked(&self) -> Flow {
         self.rejected("possible cross protocol attack: an HTTP request on a Redis port");
         self.client.kill(End::Protocol);
         Flow::Close(End::Protocol)
@@ -494,8 +550,14 @@ fn allowed(command: &Command, args: Args<'_>) -> Kind {
     }
 }
 
+/// Whether it may concern several shards, or is sent by other ways than most: where order is strict
+/// it has all before it answered.
+fn spans(kind: Kind) -> bool {
+    matches!(kind, Kind::Split(_) | Kind::FanOut(_) | Kind::Script(_) | Kind::Transaction(_))
+}
+
 /// Whether a list names a command: whole, by its container, or by its subcommand.
-fn named(list: &[String], name: &str) -> bool {
+pub(super) fn named(list: &[String], name: &str) -> bool {
     let container = name.split('|').next().unwrap_or(name);
     list.iter().any(|word| word == name || word == container)
 }

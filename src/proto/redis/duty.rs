@@ -7,10 +7,14 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
+    pubsub,
     upstream::Phase,
 };
 use crate::{
-    policy::{access::Access, gate::Admin},
+    policy::{
+        access::Access,
+        gate::{Admin, Role},
+    },
     topology::{Layout, pick},
 };
 use std::{rc::Rc, time::Duration};
@@ -35,6 +39,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         close_drained(hub);
         hub.rested.sweep(now_us);
         hub.sweep_rare(now_us);
+        pubsub::tick(hub, now_us);
         ask_commands(hub, now_us);
         hub.insight.decay(hub.worker());
     }
@@ -50,11 +55,17 @@ pub fn gates_changed(hub: &Rc<Hub>) {
         if upstream.is_killed() {
             failure::evict(hub, &upstream);
             upstream.end(Phase::Evicted, "disabled by the operator");
+        } else if upstream.is_relay()
+            && !upstream.backend.gate().primary()
+            && upstream.backend.role() == Role::Replica
+        {
+            upstream.end(Phase::Evicted, "no primary any more");
         } else if upstream.backend.gate().evict() {
             failure::evict(hub, &upstream);
         }
     }
     close_drained(hub);
+    pubsub::gates_changed(hub);
 }
 
 /// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.
@@ -167,6 +178,7 @@ mod tests {
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,
+            strict_order: false,
             multi: Rules::default(),
             tls: None,
         })

@@ -140,6 +140,16 @@ impl Entry {
         self
     }
 
+    /// Since when its latency counts; [`UNTIMED`] where that says nothing of the server.
+    pub fn counted_us(&self) -> u64 {
+        if self.is_work() { self.start_us } else { UNTIMED }
+    }
+
+    /// Whether it is work for the server; who waits there costs it nothing.
+    pub fn is_work(&self) -> bool {
+        self.patience != Patience::Own
+    }
+
     /// A call of a script or function.
     pub fn script(mut self) -> Self {
         self.patience = Patience::Script;
@@ -150,16 +160,6 @@ impl Entry {
     pub fn keeping(mut self) -> Self {
         self.keeps = true;
         self
-    }
-
-    /// Since when its latency counts; [`UNTIMED`] where that says nothing of the server.
-    pub fn counted_us(&self) -> u64 {
-        if self.is_work() { self.start_us } else { UNTIMED }
-    }
-
-    /// Whether it is work for the server; who waits there costs it nothing.
-    pub fn is_work(&self) -> bool {
-        self.patience != Patience::Own
     }
 
     /// Whether it may be sent to another backend after its bytes left.

@@ -77,6 +77,8 @@ fn what(command: &Command, kind: Kind, args: Args<'_>) -> &'static str {
         Kind::Watch => "the session gets a connection of its own to the shard of its keys",
         Kind::Transaction(_) => "a part of a transaction",
         Kind::Script(_) => "a script: sent to the shard of its keys, or to all that must know it",
+        Kind::PubSub(_) => "published, or subscribed to, at the servers of its channels",
+        Kind::Wait => "asked of every shard that the client has written to",
         Kind::Local(_) => "answered by Sluice",
         Kind::FanOut(_) => "asked of every shard",
         Kind::Container => "its subcommand is unknown",

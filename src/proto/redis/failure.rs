@@ -60,12 +60,25 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     let mut touched = Vec::new();
     // Of what was released nobody wants to hear any more.
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
+    let relay = upstream.relayed_to();
+    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake);
     for entry in heard {
+        if let Some(client) = relay.as_ref().filter(|_| begun) {
+            // It hears what it would of the server: nothing any more.
+            if matches!(entry.owner, Owner::Client(_)) {
+                client.answer(hub, entry.seq, entry.part, "", b"");
+            }
+            continue;
+        }
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
     upstream.inner().discharge(hub);
     flush(hub, touched);
+    if let Some(client) = upstream.end_relay() {
+        client.close_after_replies(End::Backend);
+        client.wake();
+    }
 }
 
 /// Control took the backend out of rotation: reads without an answer go elsewhere at once; of an

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     policy::{access::Access, reads::ReadFrom},
-    topology::Shard,
+    topology::{Backend, Shard},
 };
 
 /// Forwards a request of a command that has a `_RO` form: in that form, as a read, where reads may
@@ -55,11 +55,16 @@ fn is_known(shard: &Shard, command: &Command) -> bool {
         Keys::GeoRadius { .. } => [3, 2, 10],
         _ => [6, 0, 0],
     };
+    shard.members.iter().all(|member| is_since(member, since))
+}
+
+/// Whether a server is of that version or newer, as far as probes have told.
+pub(super) fn is_since(member: &Backend, since: [u32; 3]) -> bool {
     let version = |text: String| {
         let mut numbers = text.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
         [(); 3].map(|()| numbers.next().unwrap_or(0))
     };
-    shard.members.iter().all(|member| member.version().is_some_and(|text| version(text) >= since))
+    member.version().is_some_and(|text| version(text) >= since)
 }
 
 #[cfg(test)]

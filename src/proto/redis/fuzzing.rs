@@ -7,6 +7,7 @@ pub use super::{
     fuzz_replies::{cursor, gather, learn, replies},
     fuzz_requests::{inline, keys, requests},
     handshake::fuzz as handshake,
+    message::fuzz as messages,
     probe::fuzz as probe,
 };
 

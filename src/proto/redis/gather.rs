@@ -1,7 +1,9 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{cursor::Cursor, digest, reply, scan::Scanner, table, tree_merge, wire};
+use super::{
+    cursor::Cursor, digest, reply, scan::Scanner, subscribe::Published, table, tree_merge, wire,
+};
 use std::sync::Arc;
 
 /// What is collected for one request.
@@ -54,6 +56,11 @@ pub(super) enum Merge {
     Tree(table::Tree),
     /// DEBUG DIGEST.
     Xor,
+    /// WAIT: the least of the counts.
+    Least,
+    /// WAIT behind writes: of each shard its replication, a publication and a count; `streams` are
+    /// those that were written to.
+    Waited { streams: Vec<u64> },
     /// The first part's reply when no part failed.
     First,
     /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
@@ -62,13 +69,15 @@ pub(super) enum Merge {
     And,
     /// SCRIPT KILL: the reply of one that did it; the others had nothing to do.
     OneSucceeds,
+    /// PUBLISH: the number of receivers, as we know it.
+    Published(Published),
 }
 
 impl Gather {
     /// Waits for `parts` replies.
     pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
-            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk | Merge::Published(_) => 0,
             _ => usize::from(parts),
         };
         let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
@@ -129,11 +138,14 @@ impl Gather {
             Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(_) | Merge::And => {
                 bytes.starts_with(b"*")
             }
-            Merge::Sum | Merge::SumOfWrites | Merge::Min => integer(bytes).is_some(),
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::Published(_) => {
+                integer(bytes).is_some()
+            }
             Merge::Info(_) | Merge::Texts { .. } => bytes.starts_with(b"$"),
             Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
             Merge::AllSucceed | Merge::OneSucceeds => true,
+            Merge::Least | Merge::Waited { .. } => true,
         }
     }
 
@@ -166,6 +178,7 @@ impl Gather {
         match &self.merge {
             Merge::ByPosition { order, .. } => by_position(order, &self.kept, out),
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
+            Merge::Published(published) => wire::integer(out, published.receivers(self.sum)),
             Merge::AllOk => out.extend_from_slice(reply::OK),
             Merge::Concat { .. } => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
@@ -174,6 +187,8 @@ impl Gather {
             Merge::Texts { shards } => texts(shards, &self.kept, out),
             Merge::Tree(how) => tree_merge::merge(*how, &self.kept, out),
             Merge::Xor => digest::xor(&self.kept, out),
+            Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
+            Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));

@@ -2,12 +2,14 @@
 //! buffers, the counters, the clock and the dice. Not shared between workers, so nothing locks.
 
 use super::{
+    audience::Audience,
     class::Class,
     client::Client,
     flight::Stamps,
     insight::{Insight, SAMPLED},
     lease::Rested,
     library::Library,
+    pubsub::PubSub,
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -49,6 +51,7 @@ pub struct Hub {
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
     pub(super) scripts: Scripts,
+    pub(super) pubsub: PubSub,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -82,6 +85,8 @@ pub struct Shared {
     pub ids: Arc<AtomicU64>,
     pub insight: Arc<Insight>,
     pub library: Arc<Library>,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 /// What a worker is made of.
@@ -101,6 +106,8 @@ pub struct Parts {
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
     pub insight: Arc<Insight>,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 impl Hub {
@@ -119,6 +126,7 @@ impl Hub {
             apart: RefCell::default(),
             rested: Rested::default(),
             scripts: Scripts::new(parts.library),
+            pubsub: PubSub::new(parts.audience, clusters),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),

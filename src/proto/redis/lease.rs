@@ -22,6 +22,8 @@ pub(super) struct Lease {
     pub(super) watches: bool,
     /// What was done on it cannot be undone: it is not for others.
     pub(super) is_spoilt: bool,
+    /// Its session keeps it to its end.
+    for_life: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -48,8 +50,16 @@ impl Lease {
             rules: cluster.dedicated,
             watches: false,
             is_spoilt: false,
+            for_life: false,
             _permit: permit,
         }
+    }
+
+    /// Its session keeps it to its end, and it is nobody else's after that.
+    pub(super) fn for_life(mut self) -> Self {
+        self.for_life = true;
+        self.upstream.keep_for_life();
+        self
     }
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
@@ -61,12 +71,12 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let upstream = &self.upstream;
         upstream.set_leased(false);
-        upstream.set_tenant(None);
         self.hub.cell(&upstream.backend).iter().for_each(|cell| cell.leased.sub(1));
+        upstream.set_tenant(None);
         if upstream.has_ended() {
             return;
         }
-        if self.is_spoilt || upstream.is_spoilt() || !upstream.is_quiet() {
+        if self.for_life || self.is_spoilt || upstream.is_spoilt() || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
         }
         let age_us = self.hub.now_us().saturating_sub(upstream.opened_us);

@@ -114,7 +114,7 @@ fn auth(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
 
 /// True when that is the listener's user and password; without a password any will do, as for
 /// Redis's `nopass` user.
-fn log_in(scene: &mut Scene<'_>, user: &[u8], password: &[u8]) -> bool {
+pub(super) fn log_in(scene: &mut Scene<'_>, user: &[u8], password: &[u8]) -> bool {
     let right = user == b"default"
         && scene
             .settings

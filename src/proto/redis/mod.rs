@@ -1,6 +1,7 @@
 //! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
 
 pub mod args;
+pub mod audience;
 mod block;
 mod blocking;
 mod class;
@@ -25,6 +26,7 @@ mod fuzz_requests;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gather;
+mod glob;
 mod handshake;
 pub mod hub;
 mod info;
@@ -36,6 +38,7 @@ mod lease;
 pub mod library;
 mod line;
 mod local;
+mod message;
 pub mod multi;
 mod names;
 mod options;
@@ -43,6 +46,8 @@ mod outbox;
 mod perfect;
 mod pin;
 pub mod probe;
+mod pubsub;
+mod relay;
 mod reply;
 mod route;
 pub mod scan;
@@ -53,16 +58,20 @@ pub mod spec;
 mod split;
 #[cfg(test)]
 mod stage;
+mod subscribe;
 pub mod table;
 mod table_data;
 mod tally;
+mod tap;
 #[cfg(test)]
 mod testing;
+mod topics;
 mod tree;
 mod tree_merge;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod wait;
 mod waiting;
 mod wire;
 

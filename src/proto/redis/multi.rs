@@ -14,7 +14,7 @@ use super::{
     flags::flag,
     frame::{Decoder, Frame, Limits},
     keys, local, reply, route,
-    table::{Command, Kind, Local, Script, Step},
+    table::{Command, Kind, Local, PubSub, Script, Step},
     upstream::Upstream,
 };
 use crate::policy::access::Access;
@@ -190,6 +190,7 @@ impl Scene<'_> {
             Kind::Keyed
             | Kind::Split(_)
             | Kind::NotYet
+            | Kind::Wait
             | Kind::Script(Script::Eval | Script::EvalSha | Script::Function) => {
                 if command.one_shard_only && !one_shard {
                     let name = args.get(0).unwrap_or_default();
@@ -212,6 +213,11 @@ impl Scene<'_> {
             Kind::FanOut(_) | Kind::Script(_) => {
                 refuse(&|out| reply::spans_shards(out, command.name))
             }
+            Kind::PubSub(PubSub::Publish(_)) => {
+                let channel = args.get(1).unwrap_or_default();
+                Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
+            }
+            Kind::PubSub(_) => Ok((None, Queued::Here)),
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),
@@ -290,6 +296,7 @@ impl Scene<'_> {
             }
             (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
+                self.state.written.note(shard, &own.backend);
                 self.exec_own(&own, args)
             }
             _ => self.exec_lost(),
@@ -317,6 +324,7 @@ impl Scene<'_> {
         let upstream = self.own(shard).unwrap_or_else(|| {
             self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
         });
+        self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
         let (requests, mut bytes) = (open.requests, open.queue);
         bytes.extend_from_slice(EXEC);
@@ -512,6 +520,7 @@ const UNFRAMED: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE",
     "CLIENT|REPLY",
+    "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",
 ];

@@ -61,6 +61,8 @@ impl Scene<'_> {
                 self.unserved(shard, Access::Write, true, out);
             }));
         };
+        // One that is lost is not held while there is a wait for the next.
+        self.state.pinned = None;
         let lease = self.lease(backend)?;
         lease.upstream().set_tenant(Some(self.client));
         self.state.pinned =

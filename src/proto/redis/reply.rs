@@ -57,13 +57,30 @@ pub(super) const TOO_MANY_KEYS: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
-pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
 pub(super) const ZERO: &[u8] = b":0\r\n";
 pub(super) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 pub(super) const UNBLOCK_REASON: &[u8] =
     b"-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n";
+pub(super) const STREAM_CHANGED: &[u8] =
+    b"-ERR sluice: the primary is another one than at the write, \
+or has begun anew: what was written may be lost\r\n";
+pub(super) const NOT_PUBLISHED: &[u8] =
+    b"-ERR sluice: the server's reply to PUBLISH is not a number, so its count means nothing\r\n";
 pub(super) const NO_DEDICATED: &[u8] = b"-ERR sluice: no dedicated connection free\r\n";
+pub(super) const SCRIPT_DEBUG: &[u8] = b"-ERR Use SCRIPT DEBUG YES/SYNC/NO\r\n";
+pub(super) const SUBSCRIBE_TIMED_OUT: &[u8] =
+    b"-ERR sluice: the server did not confirm in time, nothing was subscribed to\r\n";
+pub(super) const TOO_MANY_SUBSCRIPTIONS: &[u8] =
+    b"-ERR sluice: too many subscriptions of one client\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
+
+/// Redis's words for a command that a subscriber of RESP2 may not send.
+pub(super) fn only_subscriptions(out: &mut Vec<u8>, command: &str) {
+    let allowed = "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET";
+    let command = command.to_ascii_lowercase();
+    let text = format!("only {allowed} are allowed in this context");
+    error(out, &format!("Can't execute '{command}': {text}"));
+}
 
 /// `-ERR text`; control characters in it cannot break the line.
 pub(super) fn error(out: &mut Vec<u8>, text: &str) {
@@ -266,6 +283,14 @@ pub(super) fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>)
             ),
         ),
     }
+}
+
+/// Redis's words for a subcommand that has other arguments than it can have.
+pub(super) fn wrong_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>) {
+    let word = |at| args.get(at).unwrap_or_default();
+    let (container, sub) = (printable(word(0)).to_ascii_uppercase(), printable(word(1)));
+    let what = "unknown subcommand or wrong number of arguments for";
+    error(out, &format!("{what} '{sub}'. Try {container} HELP."));
 }
 
 /// Redis's words for an option of HELLO that is none.

@@ -9,10 +9,14 @@ use super::{
     dispatch::{Flow, Scene},
     frame::{self, Decoder, Frame},
     hub::Hub,
+    lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
+    pubsub,
+    relay::Own,
     reply,
     upload::{STREAM_FROM, Upload},
+    wait::Written,
     waiting::Waiting,
 };
 use crate::{
@@ -52,6 +56,8 @@ pub struct Settings {
     pub deny: Vec<String>,
     /// The most keys that KEYS tells of several shards.
     pub keys_max: usize,
+    /// A request for another shard waits for the replies before it.
+    pub strict_order: bool,
     pub multi: Rules,
     /// `None`: in clear.
     pub tls: Option<tls::Server>,
@@ -71,16 +77,24 @@ pub(super) struct State {
     pub sent: Option<u64>,
     /// A connection of its own.
     pub pinned: Option<Box<Pinned>>,
-    /// A request that is passed on while it comes.
-    pub upload: Option<Box<Upload>>,
-    /// MULTI was sent, EXEC and DISCARD were not.
-    pub transaction: Option<Box<Transaction>>,
     /// One on which it waits in the server.
     pub blocked: Option<Box<Blocked>>,
     /// Its turn to have one.
     pub waiting: Waiting,
+    /// Those of a WAIT that waits for more of them.
+    pub gathered: Vec<Lease>,
+    /// Where it has written.
+    pub written: Written,
+    /// The shard of its newest request, where order is strict.
+    pub last_shard: Option<usize>,
+    /// Connections of its own for as long as it lives.
+    pub own: Own,
     /// The client sends no more.
     pub eof: bool,
+    /// A request that is passed on while it comes.
+    pub upload: Option<Box<Upload>>,
+    /// MULTI was sent, EXEC and DISCARD were not.
+    pub transaction: Option<Box<Transaction>>,
 }
 
 /// Serves one client until it ends. `peer` is its address, when it has one.
@@ -113,27 +127,39 @@ pub async fn serve(
             pickers,
             sent: Some(0),
             pinned: None,
-            upload: None,
-            transaction: None,
             blocked: None,
             waiting: Waiting::Not,
+            gathered: Vec::new(),
+            written: Written::default(),
+            last_shard: None,
+            own: Own::default(),
             eof: false,
+            upload: None,
+            transaction: None,
         },
         settings,
         decoder: Decoder::default(),
         input: Vec::new(),
         start: 0,
-        full: false,
         look: None,
+        full: false,
     };
+    session.batch();
     loop {
         match session.next_event().await {
             Event::End(end) => return end,
             // Nothing is to be popped for nobody.
-            Event::Eof if session.state.blocked.is_some() => return End::Client,
+            Event::Eof if session.state.is_elsewhere() => return End::Client,
             Event::Eof => session.end_of_input(),
             Event::Bytes | Event::Room => session.batch(),
         }
+    }
+}
+
+impl State {
+    /// Whether it waits in the server, or hears what no request of it asked for.
+    fn is_elsewhere(&self) -> bool {
+        self.blocked.is_some() || self.own.blocks || self.own.is_raw()
     }
 }
 
@@ -145,10 +171,10 @@ struct Session {
     input: Vec<u8>,
     /// Bytes of `input` already dispatched.
     start: usize,
-    /// Nothing more is read until more of an upload is written.
-    full: bool,
     /// When to ask the kernel whether a client that is not read is still there.
     look: Option<Pin<Box<Sleep>>>,
+    /// Nothing more is read until more of an upload is written.
+    full: bool,
 }
 
 impl State {
@@ -172,9 +198,8 @@ impl Session {
                 return Poll::Ready(Event::Room);
             }
             let Guard { hub, client } = &self.guard;
-            let reads = !self.state.eof && !self.full;
-            let event = client.poll(cx, hub, &mut self.input, reads);
-            if event.is_pending() && self.state.blocked.is_some() && self.input.len() >= AHEAD {
+            let event = client.poll(cx, hub, &mut self.input, !self.state.eof && !self.full);
+            if event.is_pending() && self.state.is_elsewhere() && self.input.len() >= AHEAD {
                 return self.poll_gone(cx);
             }
             event
@@ -234,11 +259,16 @@ impl Session {
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
-            coalesce: hub.insight.options(cluster.id).coalesce,
+            // Who has a connection of its own, or waits for each shard, is not to be told by others.
+            coalesce: hub.insight.options(cluster.id).coalesce
+                && !cluster.dedicated.always
+                && !self.settings.strict_order,
             command: u16::MAX,
             big: None,
             aside: None,
         };
+        scene.open_relay();
+        let relays = scene.relays();
         let mut requests = 0;
         let mut flow = Flow::Continue;
         while flow == Flow::Continue && self.start < self.input.len() && client.has_room() {
@@ -256,6 +286,11 @@ impl Session {
                 authenticated: scene.state.authenticated,
             };
             match self.decoder.decode(bytes, &limits) {
+                Ok(Frame::Incomplete) if relays => match scene.relay_front(&self.decoder, bytes) {
+                    Some(Flow::Continue) => self.start += self.decoder.progress().0,
+                    Some(other) => flow = other,
+                    None => break,
+                },
                 Ok(Frame::Incomplete) if bytes.len() < STREAM_FROM => break,
                 Ok(Frame::Incomplete) => match scene.begin_upload(&self.decoder, bytes) {
                     Some(Flow::Continue) => self.start += self.decoder.progress().0,
@@ -338,6 +373,7 @@ impl Drop for Guard {
                 upstream.end_if_owned_by(&self.client);
             }
         }
+        pubsub::leave(&self.hub, &self.client);
         self.client.close(&self.hub);
         self.hub.unregister(self.client.id);
     }

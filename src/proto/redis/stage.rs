@@ -2,6 +2,7 @@
 //! shard of backends that the test plays by hand. Not compiled into the program.
 
 use super::{
+    audience::Audience,
     client::Limits,
     duty,
     hub::{Hub, Parts},
@@ -122,6 +123,7 @@ impl Stage {
             seed: 7,
             ids: Arc::default(),
             insight: Arc::new(insight),
+            audience: Arc::new(Audience::new(1)),
         });
         let stage = Self {
             hub,
@@ -225,6 +227,7 @@ impl Stage {
             allow: Vec::new(),
             deny: Vec::new(),
             keys_max: 1_000,
+            strict_order: false,
             multi: self.rules,
             tls: None,
         };

@@ -7,6 +7,7 @@
 
 use super::{
     args::Args,
+    audience::Subject,
     flags::{flag, group},
     keys::Keys,
     names, options,
@@ -69,10 +70,14 @@ pub enum Kind {
     Watch,
     /// Begins or ends a transaction.
     Transaction(Step),
+    /// Publishing and subscribing: [`super::subscribe`].
+    PubSub(PubSub),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),
     /// Runs a script or function, or looks after them.
     Script(Script),
+    /// WAIT, WAITAOF: asked of every shard that was written to, on connections of its own.
+    Wait,
     /// Only its subcommands mean anything, and there was none or none that we know.
     Container,
     /// Ours to do in a later version.
@@ -159,6 +164,21 @@ pub enum Tree {
     Histogram,
     /// LATENCY LATEST: of each event the newest and the largest.
     Latest,
+}
+
+/// What is done with channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PubSub {
+    Subscribe(Subject),
+    Unsubscribe(Subject),
+    /// PUBLISH and SPUBLISH.
+    Publish(Subject),
+    /// PUBSUB CHANNELS and SHARDCHANNELS.
+    Names(Subject),
+    /// PUBSUB NUMSUB and SHARDNUMSUB.
+    Counts(Subject),
+    NumPat,
+    Help,
 }
 
 /// What we answer ourselves.

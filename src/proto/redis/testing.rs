@@ -52,6 +52,7 @@ pub(super) fn hub() -> Rc<Hub> {
         seed: 1,
         ids: Arc::default(),
         insight: Arc::default(),
+        audience: Arc::default(),
     })
 }
 

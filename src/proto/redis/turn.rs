@@ -116,7 +116,7 @@ impl Upstream {
         hub: &Hub,
         stream: &mut Stream,
     ) -> Poll<UpstreamError> {
-        if !self.inner().is_quiet() {
+        if !self.inner().is_quiet() || self.is_relay() {
             return Poll::Pending;
         }
         let mut bytes = [0; SHOWN];
@@ -163,6 +163,9 @@ impl Upstream {
     /// Whether the client of the reply under way reads too slowly for it to be read on. Nobody new
     /// is to wait behind it then: the connection is retired (redis.md, T33).
     fn is_held_up(self: &Rc<Self>, cx: &Context<'_>, hub: &Hub) -> bool {
+        if let Some(client) = self.relayed_to() {
+            return self.waits_for(&client, cx, hub);
+        }
         let mut inner = self.inner();
         let is_slow = match inner.fifo.front() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
@@ -196,15 +199,60 @@ impl Upstream {
         true
     }
 
+    /// Of a relay: whether its client reads too slowly, whatever it is that comes.
+    fn waits_for(&self, client: &Client, cx: &Context<'_>, hub: &Hub) -> bool {
+        let slow = client.backlog() > PAUSE_BACKLOG;
+        if slow {
+            client.wake_when_drained(cx.waker());
+        }
+        self.inner().held_up = slow.then(|| hub.now_us());
+        slow
+    }
+
+    /// Of a relay: bytes that answer nothing, or that nobody can count, go to its client as they are.
+    fn pass_on(&self, hub: &Hub, turn: &mut Turn, client: &Client) {
+        turn.scanner = Scanner::default();
+        let bytes = turn.input.get(turn.start..).unwrap_or_default();
+        if !bytes.is_empty() {
+            client.stream(hub, bytes);
+        }
+        turn.start = turn.input.len();
+        self.inner().partial = 0;
+    }
+
+    /// Of a relay: what comes are no replies any more; nothing is due from here on.
+    fn stop_counting(&self, hub: &Hub, client: &Client) {
+        self.go_raw();
+        let fifo = std::mem::take(&mut self.inner().fifo);
+        for entry in fifo {
+            if entry.is_work() {
+                hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
+            }
+            if matches!(entry.owner, Owner::Client(_)) {
+                client.answer(hub, entry.seq, entry.part, "", b"");
+            }
+        }
+    }
+
     fn take_replies(self: &Rc<Self>, hub: &Rc<Hub>, turn: &mut Turn) -> Result<(), UpstreamError> {
         let now_us = hub.now_us();
         self.inner().last_byte_us = now_us;
         let mut tally = Tally::new(now_us);
         let before_us = turn.replied_us;
+        let relay = self.relayed_to();
         let result = loop {
+            if relay.is_some() && self.inner().fifo.is_empty() {
+                break Ok(());
+            }
             let bytes = turn.input.get(turn.start..).unwrap_or_default();
             match turn.scanner.measure(bytes) {
-                Err(error) => break Err(self.error(Phase::Protocol, error)),
+                Err(error) => match &relay {
+                    Some(client) => {
+                        self.stop_counting(hub, client);
+                        break Ok(());
+                    }
+                    None => break Err(self.error(Phase::Protocol, error)),
+                },
                 Ok(None) => break Ok(()),
                 Ok(Some(len)) if turn.is_push() => {
                     let push = bytes.get(..len).unwrap_or_default();
@@ -218,7 +266,14 @@ impl Upstream {
                     let mut entry = match self.pop(hub, reply) {
                         Due::Entry(entry) => entry,
                         Due::More => continue,
-                        Due::Nothing => break Err(self.stray(hub, bytes)),
+                        Due::Nothing => match &relay {
+                            Some(client) => {
+                                turn.start -= len;
+                                self.stop_counting(hub, client);
+                                break Ok(());
+                            }
+                            None => break Err(self.stray(hub, bytes)),
+                        },
                     };
                     let (access, start_us) = (entry.access, entry.counted_us());
                     let bytes = len as u64 + std::mem::take(&mut turn.passed);
@@ -245,6 +300,9 @@ impl Upstream {
             }
         };
         tally.write(hub, self);
+        if let Some(client) = relay.filter(|_| self.inner().fifo.is_empty()) {
+            self.pass_on(hub, turn, &client);
+        }
         result.and_then(|()| self.pass_on_piece(hub, turn))?;
         let mut inner = self.inner();
         let inner = &mut *inner;

@@ -12,6 +12,7 @@ use super::{
     keys::Keys,
     reply, route,
     table::{Command, Kind},
+    upstream::Upstream,
 };
 use crate::policy::access::Access;
 use std::rc::Rc;
@@ -28,6 +29,8 @@ pub(super) struct Upload {
     bytes: u64,
     /// Its connection is gone: the rest is read and dropped, then the client hears.
     lost: bool,
+    /// The client has been told already why not.
+    answered: bool,
 }
 
 impl Scene<'_> {
@@ -40,31 +43,45 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        let queued = self.state.transaction.is_some();
-        if !fits || queued || self.kind_of(command, args) != command.kind {
+        let other = self.state.transaction.is_some() || self.client.is_subscribed();
+        if !fits || other || self.kind_of(command, args) != command.kind {
             return None;
         }
         let shard = route::shard_of(self.cluster, key);
         if let Err(flow) = self.pin(shard) {
-            return (flow == Flow::Hold).then_some(flow);
+            if flow == Flow::Hold {
+                return Some(flow);
+            }
+            // It was refused: the rest is of no use to anybody.
+            self.begin_feed((front, missing), shard, command, true);
+            return Some(Flow::Continue);
         }
         let own = self.own(shard)?;
         if let Some(pinned) = &mut self.state.pinned {
             pinned.lease.is_spoilt = true;
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
+        self.state.written.note(shard, &own.backend);
+        self.begin_feed((front, missing), shard, command, false);
+        Some(Flow::Continue)
+    }
+
+    /// The rest of a request, of which `front` bytes have come and `missing` arguments
+    /// are to come, is passed on or dropped.
+    pub(super) fn begin_feed(
+        &mut self,
+        (front, missing): (usize, u32),
+        shard: usize,
+        command: &Command,
+        answered: bool,
+    ) {
         self.client.set_unfinished(true);
         let (access, command) = (command.access, command.index);
         let feed = Feed::new(missing, self.settings.max_bulk);
-        self.state.upload = Some(Box::new(Upload {
-            feed,
-            shard,
-            access,
-            command,
-            bytes: front as u64,
-            lost: false,
-        }));
-        Some(Flow::Continue)
+        let lost = answered;
+        let bytes = front as u64;
+        let upload = Upload { feed, shard, access, command, bytes, lost, answered };
+        self.state.upload = Some(Box::new(upload));
     }
 
     /// Passes on what has come of the rest; returns how many bytes that were.
@@ -76,7 +93,7 @@ impl Scene<'_> {
         let taken = upload.feed.take(bytes)?;
         let piece = bytes.get(..taken).unwrap_or_default();
         upload.bytes += taken as u64;
-        let own = self.own(upload.shard).filter(|_| !upload.lost);
+        let own = self.fed(upload.shard).filter(|_| !upload.lost);
         upload.lost = own.is_none();
         if !upload.feed.is_over() {
             own.iter().for_each(|own| own.append(self.hub, piece));
@@ -95,8 +112,11 @@ impl Scene<'_> {
                 let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);
                 let entry = entry.at_primary(true).command(upload.command);
                 own.send(self.hub, entry, |out| out.extend_from_slice(piece));
-                self.client.wait_for_all();
+                if !self.relays() {
+                    self.client.wait_for_all();
+                }
             }
+            None if upload.answered => {}
             None => {
                 let name = self.cluster.shards.get(upload.shard).map_or("", |shard| &shard.name);
                 self.refuse(upload.access, |out| reply::upload_lost(out, name));
@@ -105,10 +125,16 @@ impl Scene<'_> {
         Ok(taken)
     }
 
+    /// Where the rest of an upload goes.
+    fn fed(&self, shard: usize) -> Option<Rc<Upstream>> {
+        if self.relays() { self.relayed() } else { self.own(shard) }
+    }
+
     /// Whether as much of an upload waits to be written as may.
     pub(super) fn is_full(&self) -> bool {
         let upload = self.state.upload.as_deref();
-        let own = upload.and_then(|upload| self.own(upload.shard));
+        let raw = self.state.own.is_raw().then(|| self.relayed()).flatten();
+        let own = upload.and_then(|upload| self.fed(upload.shard)).or(raw);
         own.is_some_and(|own| own.is_full(self.client))
     }
 }

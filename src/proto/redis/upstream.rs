@@ -63,19 +63,23 @@ pub struct Upstream {
     /// Who hears what the server says unasked.
     tenant: RefCell<Option<Rc<Client>>>,
     ended: Cell<bool>,
-    /// Scripts that the server was told here.
-    pub(super) told: Told,
     /// What was said on it makes it of no use to others.
     spoilt: Cell<bool>,
     /// When the command that waits in the server must have been answered, on the worker's clock; 0:
     /// whenever.
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
-    silence_us: u64,
+    silence_us: Cell<u64>,
+    /// The one client of it whose bytes pass as they are.
+    relay: RefCell<Option<Rc<Client>>>,
+    /// Its replies can no longer be counted.
+    raw: Cell<bool>,
     pub(super) opened_us: u64,
     /// How others know it.
     standing: Arc<Standing>,
     asked_number: Cell<bool>,
+    /// Scripts that the server was told here.
+    pub(super) told: Told,
 }
 
 /// Whose a connection is.
@@ -174,13 +178,15 @@ impl Upstream {
             leased: Cell::new(false),
             tenant: RefCell::default(),
             ended: Cell::new(false),
-            told: Told::default(),
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
-            silence_us: micros(cluster.dedicated.max_lease_idle),
+            silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            relay: RefCell::new(None),
+            raw: Cell::new(false),
             opened_us: now_us,
             standing: Arc::default(),
             asked_number: Cell::new(false),
+            told: Told::default(),
         });
         let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
@@ -221,26 +227,6 @@ impl Upstream {
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
     }
 
-    /// Passes on a piece of a request that is neither its first nor its last.
-    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
-        self.inner
-            .borrow_mut()
-            .outbox
-            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
-        self.heard_now(hub.now_us());
-        self.schedule();
-    }
-
-    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
-    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        let full = inner.outbox.pending() > MOST_FED;
-        if full {
-            inner.feeder = Some(Rc::clone(feeder));
-        }
-        full
-    }
-
     /// Asks the server for its number of this connection, once.
     pub(super) fn ask_number(&self, hub: &Hub) {
         if !self.asked_number.replace(true) {
@@ -255,6 +241,41 @@ impl Upstream {
         let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
         let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
         self.standing.number.store(number.unwrap_or(0), Ordering::Release);
+    }
+
+    /// Its session may be silent for as long as it likes.
+    pub(super) fn keep_for_life(&self) {
+        self.silence_us.set(0);
+    }
+
+    /// All that comes is that client's, and its end is the client's end.
+    pub(super) fn relay_to(&self, client: &Rc<Client>) {
+        *self.relay.borrow_mut() = Some(Rc::clone(client));
+    }
+
+    /// The client that it relays to.
+    pub(super) fn relayed_to(&self) -> Option<Rc<Client>> {
+        self.relay.borrow().clone()
+    }
+
+    /// It relays no more.
+    pub(super) fn end_relay(&self) -> Option<Rc<Client>> {
+        self.relay.borrow_mut().take()
+    }
+
+    /// Whether it relays to one client.
+    pub(super) fn is_relay(&self) -> bool {
+        self.relay.borrow().is_some()
+    }
+
+    /// What comes when no reply is due is passed on as it is from here on.
+    pub(super) fn go_raw(&self) {
+        self.raw.set(true);
+    }
+
+    /// Whether replies are no longer counted.
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.get()
     }
 
     /// How others know this connection.
@@ -286,6 +307,27 @@ impl Upstream {
     /// Silence counts from now.
     pub(super) fn heard_now(&self, now_us: u64) {
         self.inner.borrow_mut().last_byte_us = now_us;
+    }
+
+    /// Passes on a piece of a request that is neither its first nor its last.
+    pub(super) fn append(&self, hub: &Hub, bytes: &[u8]) {
+        self.inner
+            .borrow_mut()
+            .outbox
+            .append(&hub.buffers, false, |out| out.extend_from_slice(bytes));
+        // Its client is not silent.
+        self.heard_now(hub.now_us());
+        self.schedule();
+    }
+
+    /// Whether so much waits to be written that `feeder` is to wait too; it is woken when less does.
+    pub(super) fn is_full(&self, feeder: &Rc<Client>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let full = inner.outbox.pending() > MOST_FED;
+        if full {
+            inner.feeder = Some(Rc::clone(feeder));
+        }
+        full
     }
 
     /// Sends one big request without copying it.
@@ -443,7 +485,8 @@ impl Upstream {
         let silent_us = now_us.saturating_sub(inner.last_byte_us);
         let Some(oldest) = inner.fifo.front() else {
             drop(inner);
-            if self.leased.get() && self.silence_us > 0 && silent_us >= self.silence_us {
+            if self.leased.get() && self.silence_us.get() > 0 && silent_us >= self.silence_us.get()
+            {
                 self.end(Phase::Released, "its client is silent for dedicated.max_lease_idle");
             }
             return;
@@ -452,10 +495,8 @@ impl Upstream {
             Patience::Own => {
                 drop(inner);
                 if (1..=now_us).contains(&self.deadline_us.get()) {
-                    self.end(
-                        Phase::Read,
-                        "no answer 5s after the time that the command gave itself",
-                    );
+                    let late = "no answer 5s after the time that the command gave itself";
+                    self.end(Phase::Read, late);
                 }
                 return;
             }
