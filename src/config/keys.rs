@@ -10,6 +10,7 @@ mod limits;
 mod probe;
 mod sticky;
 pub(super) mod tls;
+mod users;
 
 pub(super) use access_log::ACCESS_LOG;
 pub(super) use dedicated::DEDICATED;
@@ -17,6 +18,7 @@ pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
 pub(super) use probe::CHECK_HTTP;
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
+pub(super) use users::{USER, WHO};
 
 use super::words;
 use std::time::Duration;
@@ -285,7 +287,7 @@ pub(super) static LISTENER: Scope = Scope {
             "routes",
             Kind::List(&Kind::Map(&ROUTE), http::MAX_ROUTES),
             "",
-            "Instead of cluster, for http: the first that matches a request says which cluster answers.",
+            "Instead of cluster: for http the first that matches a request says which cluster answers, for redis the longest beginning of its key.",
         ),
         key(
             "tls",
@@ -366,8 +368,18 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
             "fail",
             "What MGET answers when a shard fails; embed: its error in the place of each of its keys.",
         ),
-        later("users"),
-        later("auth"),
+        key(
+            "users",
+            Kind::List(&Kind::Map(&USER), users::MAX_USERS),
+            "",
+            "Who may come in, and what each may do.",
+        ),
+        key(
+            "auth",
+            choice(words::AUTH_WORDS),
+            "listener",
+            "passthrough: the backends say who may come in, and each client is to them who it says it is.",
+        ),
         key(
             "multi",
             choice(words::MULTI_WORDS),

@@ -5,6 +5,7 @@ mod check;
 mod env;
 mod file;
 mod finding;
+mod insight;
 mod keys;
 mod nearest;
 mod print;
@@ -18,6 +19,7 @@ pub use env::Env;
 pub(crate) use nearest::nearest;
 
 pub use finding::{Finding, Findings, Level, Position};
+pub use insight::RedisCluster;
 pub use schema::schema;
 pub use units::{Period, Size, UnitError};
 
@@ -159,6 +161,9 @@ pub struct Route {
     pub methods: Vec<http::Method>,
     /// All of them; `None` is any value.
     pub headers: Vec<(http::HeaderName, Option<http::HeaderValue>)>,
+    /// Of redis: how the key begins, and whether the backends get it without that.
+    pub key_prefix: Option<String>,
+    pub strip: bool,
     /// Index into [`Config::clusters`].
     pub cluster: usize,
 }
@@ -263,11 +268,35 @@ pub struct RedisListener {
     pub keys_max: usize,
     /// A request for another shard waits for the replies before it; default false.
     pub strict_order: bool,
+    /// Who may come in beside whoever has the password; default nobody.
+    pub users: Vec<RedisUser>,
+    /// The backends say who may come in.
+    pub passthrough: bool,
     pub multi: Multi,
     /// Requests in one transaction; default 1,000,000.
     pub multi_max_commands: u32,
     /// Bytes of requests in one transaction; default 1 GiB.
     pub multi_max_bytes: u64,
+}
+
+/// One of `redis.users`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisUser {
+    pub name: String,
+    /// None only for `default`, which everybody is then.
+    pub passwords: Vec<Secret>,
+    /// Upper case, `CONFIG|GET` for one subcommand, `@READ` for a category; empty: all.
+    pub commands: Vec<String>,
+    /// Likewise.
+    pub deny: Vec<String>,
+    /// Commands allowed in spite of being refused by default.
+    pub allow: Vec<String>,
+    /// Empty: any key.
+    pub key_prefixes: Vec<String>,
+    /// Index into [`Config::clusters`]; `None`: the listener's.
+    pub cluster: Option<usize>,
+    /// Who we are to the backends on its behalf; `None`: as the cluster says.
+    pub upstream: Option<Credentials>,
 }
 
 /// Where a transaction is kept until EXEC.
@@ -314,33 +343,6 @@ pub struct Cluster {
     pub redis: RedisCluster,
     pub dedicated: Dedicated,
     pub http: HttpCluster,
-}
-
-/// What a cluster says of Redis requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RedisCluster {
-    /// A request that takes so long is in the slow log; default 10ms, zero: none.
-    pub slow: Duration,
-    /// Requests that the slow log keeps; default 128.
-    pub slow_entries: usize,
-    /// Bytes of a request or reply that counts as big; default 1 MiB, at least 64 KiB.
-    pub big: u64,
-    /// Whether keys and values are told to nobody; default false.
-    pub redact: bool,
-    /// Whether equal GETs under way are asked once; default false.
-    pub coalesce: bool,
-}
-
-impl Default for RedisCluster {
-    fn default() -> Self {
-        Self {
-            slow: Duration::from_millis(10),
-            slow_entries: 128,
-            big: 1 << 20,
-            redact: false,
-            coalesce: false,
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -448,6 +450,7 @@ impl Listener {
     pub fn clusters(&self) -> Vec<usize> {
         let mut clusters: Vec<usize> = self.routes.iter().map(|route| route.cluster).collect();
         clusters.push(self.cluster);
+        clusters.extend(self.redis.users.iter().filter_map(|user| user.cluster));
         clusters.sort_unstable();
         clusters.dedup();
         clusters

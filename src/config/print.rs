@@ -4,6 +4,7 @@
 mod http;
 mod limits;
 mod tls;
+mod users;
 
 use super::{
     Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
@@ -161,7 +162,14 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("strict_order", listener.redis.strict_order)
         .text("multi", word(words::MULTI, &listener.redis.multi))
         .text("multi_max_commands", listener.redis.multi_max_commands)
-        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes));
+        .text("multi_max_bytes", Size(listener.redis.multi_max_bytes))
+        .text("auth", word(words::AUTH, &listener.redis.passthrough));
+    if listener.redis.users.is_empty() {
+        redis.optional("users", None);
+    } else {
+        let users = users::users(config, &listener.redis.users, defaults);
+        redis.push("users", Out::List(users));
+    }
     let mut entries = Entries::new(&keys::LISTENER, defaults);
     // The default name is its bind, which is no name that could be written.
     let name = Some(&*listener.name).filter(|name| keys::is_name(name));

@@ -29,6 +29,9 @@ pub(super) const REQUEST_ID: Words<RequestId> =
     &[("pass", RequestId::Pass), ("make", RequestId::Make)];
 pub(super) const REQUEST_ID_WORDS: &[&str] = &names::<2, _>(REQUEST_ID);
 
+pub(super) const AUTH: Words<bool> = &[("listener", false), ("passthrough", true)];
+pub(super) const AUTH_WORDS: &[&str] = &names::<2, _>(AUTH);
+
 pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("primary", ReadFrom::Primary),
     ("prefer_replica", ReadFrom::PreferReplica),

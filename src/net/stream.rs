@@ -11,7 +11,7 @@ use rustix::{
 };
 use std::{
     io::{self, IoSlice},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -28,6 +28,16 @@ pub enum Stream {
     Unix(UnixStream),
     /// Encrypted, over one of the others.
     Tls(Box<Tls>),
+}
+
+/// Where a connection's ends are, as CLIENT LIST of Redis tells it: `address:port`, or `path:0` for
+/// both ends of a unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub peer: String,
+    pub local: String,
+    pub descriptor: i32,
+    pub is_unix: bool,
 }
 
 /// Dials `address`; a name is resolved now, and every address it has is tried in turn. A TCP peer
@@ -177,6 +187,29 @@ impl Stream {
     pub async fn broken(&self) {
         while !self.is_broken() {
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Where its two ends are.
+    pub fn ends(&self) -> Ends {
+        match self {
+            Self::Tcp(socket) => Ends {
+                peer: socket.peer_addr().map_or_else(|_| String::new(), |peer| peer.to_string()),
+                local: socket
+                    .local_addr()
+                    .map_or_else(|_| String::new(), |local| local.to_string()),
+                descriptor: socket.as_raw_fd(),
+                is_unix: false,
+            },
+            Self::Unix(socket) => {
+                let bound = socket.local_addr().ok();
+                let path = bound.as_ref().and_then(|bound| bound.as_pathname());
+                let path = path.map_or_else(String::new, |path| path.display().to_string());
+                let end = format!("{path}:0");
+                let descriptor = socket.as_raw_fd();
+                Ends { peer: end.clone(), local: end, descriptor, is_unix: true }
+            }
+            Self::Tls(tls) => tls.socket().ends(),
         }
     }
 

@@ -4,6 +4,7 @@
 mod access_log;
 mod http;
 mod limits;
+mod mailbox;
 mod signal;
 mod worker;
 
@@ -21,6 +22,7 @@ use crate::{
             insight::{self, Insight},
             multi::Rules,
             table::{Commands, Custom},
+            users::{Password, User},
         },
         tcp,
     },
@@ -245,6 +247,9 @@ fn redis_settings(
         name: listener.name.as_str().into(),
         cluster: listener.cluster,
         password: redis.password.as_ref().map(|secret| secret.0.clone()),
+        users: redis.users.iter().map(user).map(Arc::new).collect(),
+        passthrough: redis.passthrough,
+        routes: routes(listener),
         max_bulk: redis.max_bulk,
         limits: client::Limits {
             output: usize::try_from(redis.client_output_limit).unwrap_or(usize::MAX),
@@ -265,6 +270,30 @@ fn redis_settings(
         },
         tls: None,
     }
+}
+
+fn user(user: &crate::config::RedisUser) -> User {
+    User {
+        name: user.name.clone(),
+        passwords: user.passwords.iter().map(|one| Password(one.0.clone())).collect(),
+        commands: user.commands.clone(),
+        deny: user.deny.clone(),
+        allow: user.allow.clone(),
+        key_prefixes: user.key_prefixes.clone(),
+        cluster: user.cluster,
+        upstream: user.upstream.clone(),
+    }
+}
+
+/// Those with a prefix, the longest first; the rest is the listener's cluster.
+fn routes(listener: &crate::config::Listener) -> Vec<redis::Route> {
+    let routes = listener.routes.iter().filter_map(|route| {
+        let prefix = route.key_prefix.as_ref()?.as_bytes().to_vec();
+        Some(redis::Route { prefix, strip: route.strip, cluster: route.cluster })
+    });
+    let mut routes: Vec<_> = routes.collect();
+    routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+    routes
 }
 
 fn commands(cluster: &crate::config::Cluster) -> Commands {

@@ -2,6 +2,7 @@
 //! connection to each backend. The only file of the data plane that names threads and runtimes.
 #![expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
 
+use super::mailbox::{self, Ask, Bell, Mailbox, Newcomer, Ticket};
 use crate::{
     control::process::ProcessState,
     net::{
@@ -34,10 +35,7 @@ use std::{
     net::IpAddr,
     panic::AssertUnwindSafe,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -151,43 +149,6 @@ pub(super) struct Crew {
     accepting: CancellationToken,
 }
 
-/// Tells the workers that a gate changed.
-pub(super) struct Bell(Arc<[Mailbox]>);
-
-/// One worker as others see it.
-struct Mailbox {
-    sender: mpsc::Sender<Ask>,
-    /// Clients given to it and not ended.
-    clients: Arc<AtomicUsize>,
-}
-
-/// What a worker can be asked.
-enum Ask {
-    NewClient(Newcomer),
-    GatesChanged,
-    Drain,
-}
-
-/// A connection on its way to its worker. Its place among `limits.max_connections`, at its listener's
-/// door and in its worker's count is given back when it is dropped.
-struct Newcomer {
-    accepted: Accepted,
-    listener: usize,
-    place: Place,
-    ticket: Ticket,
-}
-
-struct Ticket {
-    _permit: OwnedSemaphorePermit,
-    clients: Arc<AtomicUsize>,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.clients.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Crew {
     /// Starts one thread per entry of `metrics`.
     ///
@@ -256,7 +217,7 @@ impl Crew {
 
     /// A handle for control.
     pub(super) fn bell(&self) -> Bell {
-        Bell(Arc::clone(&self.mailboxes))
+        Bell::new(Arc::clone(&self.mailboxes))
     }
 
     /// Clients of all workers.
@@ -282,16 +243,6 @@ impl Crew {
     pub(super) fn join(self) {
         for thread in self.threads {
             let _ = thread.join();
-        }
-    }
-}
-
-impl Bell {
-    /// Wakes every worker to look at the gates. A full mailbox is no loss: what is in it wakes the
-    /// worker, and it looks at the gates then.
-    pub(super) fn gates_changed(&self) {
-        for mailbox in &*self.0 {
-            let _ = mailbox.sender.try_send(Ask::GatesChanged);
         }
     }
 }
@@ -335,6 +286,7 @@ impl Worker {
             self.accepting.clone(),
             self.access_log.map(Page::new),
         ));
+        let peers = mailbox::peers(self.index, Arc::clone(&self.mailboxes));
         let hub = Hub::new(Parts {
             worker: self.index,
             metrics: self.metrics,
@@ -347,6 +299,7 @@ impl Worker {
             seed: seed.hash_one(self.index),
             ids: self.redis.ids,
             insight: self.redis.insight,
+            peers,
             audience: self.redis.audience,
         });
         let desk = Rc::new(Desk {
@@ -383,6 +336,7 @@ impl Worker {
                         Ask::NewClient(newcomer) => desk.welcome(newcomer),
                         Ask::GatesChanged => {}
                         Ask::Drain => hub.drain(),
+                        Ask::Clients(ask) => survive(&hub, || redis::peers::serve(&hub, *ask)),
                     }
                     survive(&hub, || duty::gates_changed(&hub));
                     survive(&hub, || web.gates_changed());
@@ -519,7 +473,7 @@ impl Desk {
             (_, None) => return,
         };
         chosen.clients.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket { _permit: permit, clients: Arc::clone(&chosen.clients) };
+        let ticket = Ticket::new(permit, Arc::clone(&chosen.clients));
         let newcomer = Newcomer { accepted, listener, place, ticket };
         if own.is_some_and(|own| std::ptr::eq(own, chosen)) {
             self.welcome(newcomer);

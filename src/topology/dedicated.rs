@@ -100,14 +100,13 @@ impl Leases {
         self.waiting().remove(&client);
     }
 
-    /// The server's number for the connection on which a client waits: from here on that
-    /// connection is nobody else's.
+    /// The server's number for the connection on which a client waits, 0 while it is not known: from
+    /// here on that connection is nobody else's.
     pub fn target(&self, client: u64) -> Option<u64> {
         let waiting = self.waiting();
         let standing = waiting.get(&client)?;
-        let number = standing.number.load(Ordering::Acquire);
         standing.targeted.store(true, Ordering::Release);
-        (number > 0).then_some(number)
+        Some(standing.number.load(Ordering::Acquire))
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Standing>>> {

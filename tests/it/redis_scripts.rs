@@ -158,6 +158,21 @@ fn a_pipeline_with_a_lost_script_keeps_its_order() {
 }
 
 #[test]
+fn a_transaction_calls_a_script_that_the_server_lost() {
+    let mut cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let sha = load(&mut sluice.conn(), ADD);
+    let server = &mut cluster.shards[0].primary;
+    server.restart();
+    sluice.wait_for(&server.address(), true);
+    eventually("the transaction is executed", PATIENCE, || {
+        let call = vec!["EVALSHA", &sha, "1", "k", "5"];
+        let replies = sluice.conn().pipeline(&[vec!["MULTI"], call, vec!["EXEC"]]);
+        (!replies[2].is_error()).then(|| assert_eq!(replies[2].items(), [Value::Int(5)]))
+    });
+}
+
+#[test]
 fn scripts_that_read_may_go_to_replicas() {
     let cluster = Cluster::start(1, 1);
     let sluice = cluster

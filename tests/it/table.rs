@@ -7,6 +7,7 @@ use sluice::{
     policy::access::Access,
     proto::redis::{
         args::{Args, Span},
+        class::Resp,
         commands_reply, inline,
         keys::{KeysError, keys},
         table::{Commands, Kind},
@@ -382,7 +383,7 @@ fn request(words: &[&str]) -> (Vec<u8>, Vec<Span>) {
 fn answer(commands: &Commands, words: &[&str]) -> Value {
     let (frame, spans) = request(words);
     let mut out = Vec::new();
-    commands_reply::command(commands, Args { frame: &frame, spans: &spans }, &mut out);
+    commands_reply::command(commands, Args { frame: &frame, spans: &spans }, Resp::Two, &mut out);
     redis::parse_redis_value(&out).unwrap()
 }
 

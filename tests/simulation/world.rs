@@ -17,6 +17,7 @@ use sluice::{
         hub::{Hub, Parts},
         insight::{Insight, Options},
         multi::Rules,
+        peers::Peers,
         session::{self, Settings},
         table::Commands,
     },
@@ -155,6 +156,7 @@ impl World {
             seed: dice.next(),
             ids: Arc::default(),
             insight: Arc::new(insight),
+            peers: Peers::none(),
             audience: Arc::default(),
         });
         let settings = Settings {
@@ -162,6 +164,9 @@ impl World {
             name: "sim".into(),
             cluster: 0,
             password: None,
+            users: Vec::new(),
+            passthrough: false,
+            routes: Vec::new(),
             max_bulk: 1024 * 1024,
             limits: Limits {
                 output: 64 * 1024 * 1024,

@@ -13,11 +13,12 @@ use crate::config::{
 use http::{HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
 
-/// `routes`, in order.
+/// `routes`, in order; `first_wins` when the order says which one a request takes.
 pub(super) fn routes(
     reader: &mut Reader<'_, '_>,
     listener: &Section<'_>,
     clusters: &HashMap<&str, Known>,
+    first_wins: bool,
 ) -> Vec<Route> {
     let items: Vec<(String, &Node)> = reader.items(listener, "routes").collect();
     if let (true, Some(field)) = (items.is_empty(), listener.field("routes"))
@@ -29,7 +30,7 @@ pub(super) fn routes(
     let mut all: Option<String> = None;
     for (path, node) in items {
         let Some(section) = reader.open(node, &keys::ROUTE, &path, &first(node)) else { continue };
-        if let Some(all) = &all {
+        if let (Some(all), true) = (&all, first_wins) {
             let message = format!("no request comes here: {all} is for every request");
             reader.notes.error(&first(node), &path, message);
         }
@@ -62,7 +63,9 @@ fn route(
     }
     let cluster_of = |text: &str, _: &Kind| find_cluster(text, clusters);
     let cluster = reader.value(section, "cluster", cluster_of)?.index;
-    Some(Route { host, path_prefix, methods, headers, cluster })
+    let key_prefix = reader.text(&wanted, "key_prefix");
+    let strip = reader.switch(section, "strip");
+    Some(Route { host, path_prefix, methods, headers, key_prefix, strip, cluster })
 }
 
 fn headers(

@@ -1,6 +1,6 @@
 //! `listeners`: where clients come in. Not the clusters that they reach.
 
-use super::{bind, http, limits};
+use super::{bind, http, limits, routes, users};
 use crate::{
     config::{
         Admin, Listener, Protocol, RedisListener, Route, Secret,
@@ -73,12 +73,12 @@ fn listener(
         true => None,
         false => reader.value(section, "cluster", cluster_of),
     };
-    let mut routes = http::routes(reader, section, clusters);
+    let mut routes = http::routes(reader, section, clusters, protocol != Some(Protocol::Redis));
     if let (Some(_), Some(field)) = (section.field("cluster"), section.field("routes")) {
         let message = "`cluster` is given too; a route without `match` is for all other requests";
         reader.notes.error(&field.key_at, &field.path, message);
     }
-    let redis = redis(reader, section);
+    let redis = redis(reader, section, clusters);
     let of_http = http::listener(reader, section);
     let proxy_protocol = trusted(reader, section);
     let tls = super::tls::listener(reader, section);
@@ -90,8 +90,14 @@ fn listener(
     {
         routes.push(Route { cluster: cluster.index, ..Route::default() });
     }
-    let cluster =
-        cluster.map(|cluster| cluster.index).or_else(|| routes.first().map(|one| one.cluster));
+    if let Some(protocol) = protocol {
+        routes::fit(reader, section, protocol, &routes, clusters);
+    }
+    let rest = match protocol {
+        Some(Protocol::Redis) => routes.iter().find(|one| one.takes_all()),
+        _ => routes.first(),
+    };
+    let cluster = cluster.map(|cluster| cluster.index).or_else(|| rest.map(|one| one.cluster));
 
     if let (Some(bind), Some(field)) = (&bind, section.field("bind")) {
         if let Some((other, path)) = taken.binds.iter().find(|(other, _)| clash(bind, other)) {
@@ -143,9 +149,11 @@ fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, 
     }
     let own = |key: &str| match key {
         "redis" => protocol == Protocol::Redis,
+        "routes" => protocol != Protocol::Tcp,
         _ => protocol == Protocol::Http,
     };
-    for (key, whose) in [("redis", "a redis"), ("http", "an http"), ("routes", "an http")] {
+    for (key, whose) in [("redis", "a redis"), ("http", "an http"), ("routes", "an http or redis")]
+    {
         if let (false, Some(field)) = (own(key), section.field(key)) {
             let message = format!("only {whose} listener has this");
             reader.notes.error(&field.key_at, &field.path, message);
@@ -193,10 +201,26 @@ pub(super) fn find_cluster<'k>(
     })
 }
 
-fn redis(reader: &mut Reader<'_, '_>, listener: &Section<'_>) -> RedisListener {
+fn redis(
+    reader: &mut Reader<'_, '_>,
+    listener: &Section<'_>,
+    clusters: &HashMap<&str, Known>,
+) -> RedisListener {
     let section = reader.section(listener, "redis");
+    let password = reader.password(&section).map(Secret);
+    let users = users::users(reader, &section, clusters, password.is_some());
+    let passthrough = reader.choice(&section, "auth", words::AUTH);
+    if let (true, Some(field)) = (passthrough, section.field("auth"))
+        && (password.is_some() || !users.is_empty())
+    {
+        let message =
+            "with passthrough the backends know the users; leave `password` and `users` out";
+        reader.notes.error(&field.node.at, &field.path, message);
+    }
     let redis = RedisListener {
-        password: reader.password(&section).map(Secret),
+        password,
+        users,
+        passthrough,
         max_pipeline: reader.integer(&section, "max_pipeline").unwrap_or_default(),
         max_bulk: reader.size(&section, "max_bulk").unwrap_or_default(),
         client_output_limit: reader.size(&section, "client_output_limit").unwrap_or_default(),

@@ -10,9 +10,11 @@ mod insight;
 mod limits;
 mod listener;
 mod probe;
+mod routes;
 mod shard;
 mod sticky;
 mod tls;
+mod users;
 
 use super::{
     Admin, Cluster, Config, Findings, Limits, Listener, Log, Protocol, Secret, Shutdown,

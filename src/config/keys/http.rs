@@ -16,6 +16,12 @@ pub(in crate::config) static ROUTE: Scope = Scope {
     keys: &[
         key("match", Kind::Map(&MATCH), "", "What a request must have; when not given, nothing."),
         key("cluster", Kind::Cluster, "", "The cluster that answers."),
+        key(
+            "strip",
+            Kind::Switch,
+            "false",
+            "For redis: the backends get the key without `key_prefix`.",
+        ),
     ],
 };
 
@@ -29,6 +35,7 @@ pub(in crate::config) static MATCH: Scope = Scope {
             "",
             "Whole parts of the path: /a is the beginning of /a and /a/b, not of /ab.",
         ),
+        key("key_prefix", Kind::Text, "", "For redis: how the key begins."),
         key("method", Kind::List(&Kind::Text, MAX_WORDS), "", "Any of these: [GET, HEAD]."),
         key(
             "header",

@@ -23,7 +23,8 @@ fn route(route: &Route, cluster: Option<&str>, defaults: bool) -> Out {
     let mut wanted = Entries::new(&keys::MATCH, defaults);
     wanted
         .optional("host", route.host.as_deref())
-        .optional("path_prefix", route.path_prefix.as_deref());
+        .optional("path_prefix", route.path_prefix.as_deref())
+        .optional("key_prefix", route.key_prefix.as_deref());
     let methods: Vec<String> = route.methods.iter().map(ToString::to_string).collect();
     wanted.row("method", &methods);
     let headers = route.headers.iter().map(|(name, value)| {
@@ -35,7 +36,7 @@ fn route(route: &Route, cluster: Option<&str>, defaults: bool) -> Out {
         wanted.push("header", Out::Map(headers));
     }
     let mut entries = Entries::new(&keys::ROUTE, defaults);
-    entries.map("match", wanted).optional("cluster", cluster);
+    entries.map("match", wanted).optional("cluster", cluster).text("strip", route.strip);
     Out::Map(entries.list)
 }
 

@@ -69,9 +69,33 @@ clusters:
   b: { shards: [{ primary: a:1, replicas: [b:1] }, { primary: c:1 }], reads: { from: any }, shard_key: { header: x-tenant } }
 "#;
 
+const USERS: &str = r#"
+listeners:
+  - bind: 127.0.0.1:1
+    protocol: redis
+    routes:
+      - { match: { key_prefix: "s:" }, cluster: b, strip: true }
+      - { cluster: a }
+    redis:
+      users:
+        - { name: default, commands: ["@READ", "CONFIG|GET"] }
+        - name: app
+          password: (set)
+          passwords: [(set), (set)]
+          deny: [KEYS]
+          allow: [DEBUG]
+          key_prefixes: ["a:"]
+          cluster: b
+          upstream: { user: u, password: (set) }
+  - { bind: 127.0.0.1:2, protocol: redis, cluster: a, redis: { auth: passthrough } }
+clusters:
+  a: { shards: [{ primary: a:1 }, { name: x, primary: a:2 }], timeouts: { script: 9s }, redis: { keyless_shard: x, script_shebang_reads: true } }
+  b: { shards: [{ primary: b:1 }] }
+"#;
+
 #[test]
 fn what_is_printed_reads_back_as_the_same() {
-    for text in [SMALL, LARGE, TCP, HTTP, TLS] {
+    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS] {
         let config = parsed(text);
         for defaults in [false, true] {
             let printed = config.to_yaml(defaults);
@@ -96,7 +120,7 @@ fn what_is_printed_reads_back_as_the_same() {
 
 #[test]
 fn every_key_is_visible_with_defaults_and_none_without() {
-    let all = [SMALL, TCP, HTTP, TLS].map(|text| parsed(text).to_yaml(true)).concat();
+    let all = [SMALL, TCP, HTTP, TLS, USERS].map(|text| parsed(text).to_yaml(true)).concat();
     let mut scopes = vec![&keys::ROOT];
     while let Some(scope) = scopes.pop() {
         for key in scope.now() {

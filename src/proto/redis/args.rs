@@ -33,6 +33,18 @@ impl<'a> Args<'a> {
         self.frame.get(start..start.checked_add(span.len as usize)?)
     }
 
+    /// The argument at `index` as what Redis's `string2ll` takes for a number: `+3`, `03` and `-0`
+    /// are none.
+    pub fn number(&self, index: usize) -> Option<i64> {
+        let text = std::str::from_utf8(self.get(index)?).ok()?;
+        text.parse().ok().filter(|number| itoa::Buffer::new().format(*number) == text)
+    }
+
+    /// Whether the argument at `index` is that word, in any case.
+    pub fn is(&self, index: usize, word: &str) -> bool {
+        self.get(index).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
     /// The arguments in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let this = *self;

@@ -3,6 +3,7 @@
 //! the last one is the client's. Not how it is collected: that is [`super::multi`].
 
 use super::{
+    class::Resp,
     client::Client,
     entry::{Entry, Owner},
     failure,
@@ -195,7 +196,7 @@ impl Ends {
         let mut out = reply.get(..head)?.to_vec();
         let (mut locals, mut selects) = (self.locals.drain(..), self.selects.iter());
         let (mut local, mut select) = (locals.next(), selects.next());
-        let mut scanner = Scanner::default();
+        let mut scanner = Scanner::new(Resp::Three);
         while let Some(element) = reply.get(at..).filter(|rest| !rest.is_empty()) {
             let len = scanner.measure(element).ok().flatten()?;
             let element = element.get(..len)?;

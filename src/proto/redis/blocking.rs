@@ -11,6 +11,7 @@ use super::{
     lease::{Lease, micros},
     options, reply,
     table::Command,
+    waiting::Waiting,
     wire,
 };
 use crate::policy::access::Access;
@@ -99,7 +100,17 @@ impl Scene<'_> {
         let members = self.cluster.shards.iter().flat_map(|shard| &shard.members);
         let found =
             members.filter_map(|backend| Some((backend, backend.leases.target(id)?))).next();
-        let Some((backend, number)) = found else { return self.answer_with(reply::ZERO) };
+        let has_waited = matches!(std::mem::take(&mut self.state.waiting), Waiting::Over(..));
+        let (backend, number) = match found {
+            // The server has not told its number yet, or we have not read it.
+            Some((_, 0)) if !has_waited => {
+                self.state.waiting = Waiting::a_moment();
+                self.client.look_ahead();
+                return Flow::Hold;
+            }
+            None | Some((_, 0)) => return self.answer_with(reply::ZERO),
+            Some(found) => found,
+        };
         let mut request = Vec::new();
         wire::array(&mut request, 4);
         for word in [&b"CLIENT"[..], b"UNBLOCK", number.to_string().as_bytes(), reason] {

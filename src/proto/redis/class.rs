@@ -8,6 +8,8 @@ pub struct Class {
     pub db: u8,
     pub resp: Resp,
     pub lane: Lane,
+    /// Whose name and password it was opened with; 0: the cluster's own.
+    pub identity: u32,
 }
 
 /// Who may keep whom waiting: a server reads nothing more of a connection on which a script runs.
@@ -31,7 +33,7 @@ impl Class {
     /// Whether it is one of the few that a worker always has at hand; the others are closed when
     /// nobody has wanted them for a while.
     pub(super) fn is_usual(self) -> bool {
-        self.lane == Lane::Usual
+        self.lane == Lane::Usual && self.identity == 0
     }
 
     /// The same beside the usual one.

@@ -3,6 +3,7 @@
 //! when the socket takes no more.
 
 use super::{
+    card::Card,
     class::Resp,
     gather::Gather,
     hub::Hub,
@@ -28,6 +29,9 @@ pub struct Client {
     subscriptions: Cell<[usize; 3]>,
     resp: Cell<Resp>,
     inner: RefCell<Inner>,
+    card: RefCell<Card>,
+    /// The command of its last request.
+    pub(super) last: Cell<&'static str>,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,8 @@ struct Inner {
     stalled: bool,
     /// Not read because memory is scarce and it has much to be told.
     held_back: bool,
+    /// CLIENT PAUSE: its next request waits.
+    is_paused: bool,
     /// The session is to look around, whatever it waits for.
     resumed: bool,
     /// How to end when all replies are written.
@@ -94,6 +100,10 @@ pub enum End {
     SlowReader,
     /// `limits.memory`.
     Memory,
+    /// CLIENT KILL.
+    Killed,
+    /// The server that was to tell it of changed keys is lost: what it has kept of them may be old.
+    TrackingLost,
     /// `timeouts.client_idle`.
     Idle,
     /// We are stopping.
@@ -133,6 +143,7 @@ impl Client {
                 touched: false,
                 stalled: false,
                 held_back: false,
+                is_paused: false,
                 resumed: false,
                 closing: None,
                 end: None,
@@ -148,6 +159,8 @@ impl Client {
                 charged: 0,
                 active_us: 0,
             }),
+            card: RefCell::default(),
+            last: Cell::new(""),
         })
     }
 
@@ -296,18 +309,6 @@ impl Client {
         inner.line.answer(seq, part, from, bytes);
     }
 
-    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
-    /// turn's list of touched ones, as for [`Self::answer`].
-    pub(super) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        if inner.is_gone() {
-            return false;
-        }
-        inner.borrow_out(hub);
-        inner.line.push_out(bytes);
-        !std::mem::replace(&mut inner.touched, true)
-    }
-
     /// Whether the reply of `seq` may be passed on piece by piece.
     pub fn takes_pieces(&self, seq: u32) -> bool {
         let inner = self.inner.borrow();
@@ -411,27 +412,9 @@ impl Client {
         self.inner.borrow().charged
     }
 
-    /// Bytes of replies held for this client.
-    pub(super) fn owed(&self) -> usize {
-        self.inner.borrow().line.held()
-    }
-
-    /// Stops reading its requests, or goes on.
-    pub(super) fn hold_back(&self, hold: bool) {
-        let mut inner = self.inner.borrow_mut();
-        if std::mem::replace(&mut inner.held_back, hold) && !hold {
-            inner.wake();
-        }
-    }
-
     /// Microseconds of silence after which it is closed; 0: never.
     pub fn idle_limit_us(&self) -> u64 {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// Microseconds for which others may wait behind a reply that it does not read.
-    pub(super) fn grace_us(&self) -> u64 {
-        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
     }
 
     /// When it last sent something, if nothing of it is under way and it waits for no messages.
@@ -529,7 +512,7 @@ impl Inner {
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
         let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
-        waiting < self.window.min(by_size) && small && !self.barrier
+        waiting < self.window.min(by_size) && small && !self.barrier && !self.is_paused
     }
 
     fn borrow_out(&mut self, hub: &Hub) {
@@ -607,6 +590,7 @@ pub(super) const AHEAD: usize = 1024 * 1024;
 /// Room for a read: what is left of a buffer below this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 
+pub(super) mod aside;
 mod subscriber;
 
 #[cfg(test)]

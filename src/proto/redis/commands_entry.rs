@@ -2,6 +2,7 @@
 //! listed is [`super::commands_reply`]'s matter.
 
 use super::{
+    class::Resp,
     flags::{flag, group, spec_flag, words},
     spec::{Begin, Find, Spec},
     table::{Command, Commands},
@@ -9,32 +10,36 @@ use super::{
 };
 
 /// One command with its subcommands, which do not nest further.
-pub(super) fn entry(commands: &Commands, command: &Command, out: &mut Vec<u8>) {
+pub(super) fn entry(commands: &Commands, command: &Command, resp: Resp, out: &mut Vec<u8>) {
     let (first, last, step) = range_of_old(&command.specs);
     wire::array(out, 10);
     wire::bulk(out, command.name.to_ascii_lowercase().as_bytes());
     wire::integer(out, command.arity);
-    simple_set(out, &flag_words(command), "");
+    simple_set(out, resp, &flag_words(command), "");
     for number in [first, last, step] {
         wire::integer(out, number);
     }
-    simple_set(out, &categories(command), "@");
-    wire::array(out, command.tips.len());
+    simple_set(out, resp, &categories(command), "@");
+    wire::set(out, resp, command.tips.len());
     for tip in command.tips {
         wire::bulk(out, tip.as_bytes());
     }
-    wire::array(out, command.specs.len());
+    wire::set(out, resp, command.specs.len());
     for spec in command.specs.iter() {
-        key_spec(spec, out);
+        key_spec(spec, resp, out);
     }
-    wire::array(out, commands.subcommands(command).count());
+    match commands.subcommands(command).count() {
+        // Redis: a set while there are none, else an array.
+        0 => wire::set(out, resp, 0),
+        count => wire::array(out, count),
+    }
     for sub in commands.subcommands(command) {
-        entry(commands, sub, out);
+        entry(commands, sub, resp, out);
     }
 }
 
-fn simple_set(out: &mut Vec<u8>, words: &[&str], prefix: &str) {
-    wire::array(out, words.len());
+fn simple_set(out: &mut Vec<u8>, resp: Resp, words: &[&str], prefix: &str) {
+    wire::set(out, resp, words.len());
     for word in words {
         wire::simple(out, &format!("{prefix}{word}"));
     }
@@ -68,8 +73,35 @@ pub(super) fn categories(command: &Command) -> Vec<&'static str> {
             words.push(word);
         }
     }
+    // Redis's own order; categories that it has not come last, as in our table.
+    words.sort_by_key(|word| ORDER.iter().position(|first| first == word).unwrap_or(ORDER.len()));
     words
 }
+
+/// acl.c, `ACLCommandCategories`.
+const ORDER: [&str; 21] = [
+    "keyspace",
+    "read",
+    "write",
+    "set",
+    "sortedset",
+    "list",
+    "hash",
+    "string",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "stream",
+    "pubsub",
+    "admin",
+    "fast",
+    "slow",
+    "blocking",
+    "dangerous",
+    "connection",
+    "transaction",
+    "scripting",
+];
 
 /// First key, last key and step as before Redis 7 (its `populateCommandLegacyRangeSpec`).
 fn range_of_old(specs: &[Spec]) -> (i64, i64, i64) {
@@ -113,40 +145,52 @@ fn keys_move(specs: &[Spec]) -> bool {
     })
 }
 
-fn key_spec(spec: &Spec, out: &mut Vec<u8>) {
-    wire::array(out, 6);
+fn key_spec(spec: &Spec, resp: Resp, out: &mut Vec<u8>) {
+    wire::map(out, resp, 3);
     wire::bulk(out, b"flags");
-    simple_set(out, &words(&spec_flag::NAMES, u32::from(spec.flags)), "");
+    simple_set(out, resp, &words(&spec_flag::NAMES, u32::from(spec.flags)), "");
     wire::bulk(out, b"begin_search");
     match spec.begin {
-        Begin::Index(at) => typed(out, "index", &[("index", i64::from(at))], None),
+        Begin::Index(at) => typed(out, resp, "index", &[("index", i64::from(at))], None),
         Begin::Keyword { word, from } => {
-            typed(out, "keyword", &[("startfrom", i64::from(from))], Some(word));
+            typed(out, resp, "keyword", &[("startfrom", i64::from(from))], Some(word));
         }
-        Begin::Unknown => typed(out, "unknown", &[], None),
+        Begin::Unknown => typed(out, resp, "unknown", &[], None),
     }
     wire::bulk(out, b"find_keys");
     match spec.find {
         Find::Range { last, step, limit } => {
             let (last, step, limit) = (i64::from(last), i64::from(step), i64::from(limit));
-            typed(out, "range", &[("lastkey", last), ("keystep", step), ("limit", limit)], None);
+            typed(
+                out,
+                resp,
+                "range",
+                &[("lastkey", last), ("keystep", step), ("limit", limit)],
+                None,
+            );
         }
         Find::Counted { count, first, step } => {
             let (count, first, step) = (i64::from(count), i64::from(first), i64::from(step));
             let numbers = [("keynumidx", count), ("firstkey", first), ("keystep", step)];
-            typed(out, "keynum", &numbers, None);
+            typed(out, resp, "keynum", &numbers, None);
         }
-        Find::Unknown => typed(out, "unknown", &[], None),
+        Find::Unknown => typed(out, resp, "unknown", &[], None),
     }
 }
 
 /// `type`, its name, `spec`, and what it consists of.
-fn typed(out: &mut Vec<u8>, name: &str, numbers: &[(&str, i64)], keyword: Option<&str>) {
-    wire::array(out, 4);
+fn typed(
+    out: &mut Vec<u8>,
+    resp: Resp,
+    name: &str,
+    numbers: &[(&str, i64)],
+    keyword: Option<&str>,
+) {
+    wire::map(out, resp, 2);
     for word in ["type", name, "spec"] {
         wire::bulk(out, word.as_bytes());
     }
-    wire::array(out, 2 * (numbers.len() + usize::from(keyword.is_some())));
+    wire::map(out, resp, numbers.len() + usize::from(keyword.is_some()));
     if let Some(keyword) = keyword {
         wire::bulk(out, b"keyword");
         wire::bulk(out, keyword.as_bytes());

@@ -1,9 +1,10 @@
-//! Answers to COMMAND and its subcommands, from our own table, in RESP2 as Redis 7 writes them.
+//! Answers to COMMAND and its subcommands, from our own table, as Redis 7 writes them.
 //! COMMAND GETKEYS names exactly the keys that requests are routed by. Not one command's entry: that is
 //! `commands_entry`.
 
 use super::{
     args::Args,
+    class::Resp,
     commands_entry::{categories, entry},
     flags::{flag, group, spec_flag, words},
     keys, reply,
@@ -12,9 +13,9 @@ use super::{
 };
 
 /// Appends the answer to a request that was found to be [`super::table::Local::Command`].
-pub fn command(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
+pub fn command(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     if args.len() < 2 {
-        return all(commands, out);
+        return all(commands, resp, out);
     }
     let found = commands.find(args).filter(|found| found.name.contains('|'));
     let Some(found) = found else {
@@ -25,12 +26,14 @@ pub fn command(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
     }
     let asks_much = args.len() > MOST_NAMES + 2 || args.frame.len() > LONGEST_REQUEST;
     match found.name {
-        "COMMAND|GETKEYS" | "COMMAND|GETKEYSANDFLAGS" => get_keys(commands, found, args, out),
+        "COMMAND|GETKEYS" | "COMMAND|GETKEYSANDFLAGS" => {
+            get_keys(commands, found, args, resp, out);
+        }
         _ if asks_much => out.extend_from_slice(reply::TOO_MANY_NAMES),
         "COMMAND|COUNT" => wire::integer(out, top_level(commands).count()),
-        "COMMAND|INFO" => info(commands, args, out),
+        "COMMAND|INFO" => info(commands, args, resp, out),
         "COMMAND|LIST" => list(commands, args, out),
-        "COMMAND|DOCS" => docs(commands, args, out),
+        "COMMAND|DOCS" => docs(commands, args, resp, out),
         _ => help(out),
     }
 }
@@ -45,22 +48,22 @@ fn named<'a>(commands: &'a Commands, args: Args<'a>) -> impl Iterator<Item = Opt
     args.iter().skip(2).map(|name| commands.by_name(name).filter(|c| c.kind != Kind::CrossProtocol))
 }
 
-fn all(commands: &Commands, out: &mut Vec<u8>) {
+fn all(commands: &Commands, resp: Resp, out: &mut Vec<u8>) {
     wire::array(out, top_level(commands).count());
     for command in top_level(commands) {
-        entry(commands, command, out);
+        entry(commands, command, resp, out);
     }
 }
 
-fn info(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
+fn info(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     if args.len() == 2 {
-        return all(commands, out);
+        return all(commands, resp, out);
     }
     wire::array(out, args.len().saturating_sub(2));
     for command in named(commands, args) {
         match command {
-            Some(command) => entry(commands, command, out),
-            None => wire::null_array(out),
+            Some(command) => entry(commands, command, resp, out),
+            None => wire::null(out, resp),
         }
     }
 }
@@ -117,13 +120,13 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// COMMAND DOCS: of each command its group and where it is documented; the texts are Redis's.
-fn docs(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
+fn docs(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     let listed: Vec<&Command> = if args.len() == 2 {
         top_level(commands).collect()
     } else {
         named(commands, args).flatten().collect()
     };
-    wire::array(out, listed.len() * 2);
+    wire::map(out, resp, listed.len());
     for command in listed {
         let name = command.name.to_ascii_lowercase();
         let page = name.replace('|', "-");
@@ -136,7 +139,7 @@ fn docs(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
             Some(group) => group,
         };
         wire::bulk(out, name.as_bytes());
-        wire::array(out, 6);
+        wire::map(out, resp, 3);
         for (field, value) in [
             ("summary", format!("See https://redis.io/docs/latest/commands/{page}/")),
             ("since", String::new()),
@@ -149,7 +152,7 @@ fn docs(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
 }
 
 /// COMMAND GETKEYS.
-fn get_keys(commands: &Commands, asked: &Command, args: Args<'_>, out: &mut Vec<u8>) {
+fn get_keys(commands: &Commands, asked: &Command, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     let inner = Args { frame: args.frame, spans: args.spans.get(2..).unwrap_or_default() };
     let command = commands
         .find(inner)
@@ -175,7 +178,7 @@ fn get_keys(commands: &Commands, asked: &Command, args: Args<'_>, out: &mut Vec<
             let words = words(&spec_flag::NAMES, u32::from(of_request(command, flags, inner)));
             wire::array(out, 2);
             wire::bulk(out, inner.get(at).unwrap_or_default());
-            wire::array(out, words.len());
+            wire::set(out, resp, words.len());
             words.iter().for_each(|word| wire::simple(out, word));
         }
         return;

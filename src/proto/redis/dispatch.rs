@@ -4,6 +4,7 @@
 use super::{
     args::Args,
     client::{Client, End},
+    client_reply::Replies,
     entry::{Entry, Owner, Reach},
     fan_out,
     flags::flag,
@@ -13,10 +14,10 @@ use super::{
     hub::Hub,
     inline, insight,
     keys::{self, KeyIndexes, Keys},
-    local, options, reply, route, scripts,
+    local, reply, route, scripts,
     session::{PICKERS, Settings, State},
     split, subscribe,
-    table::{Command, Commands, FanOut, Kind, Local, Step},
+    table::{Command, Commands, Kind, Local, PubSub, Step},
     tally::requests,
     upstream::Upstream,
 };
@@ -31,9 +32,16 @@ pub(super) struct Scene<'a> {
     pub hub: &'a Rc<Hub>,
     pub client: &'a Rc<Client>,
     pub cluster: &'a Cluster,
-    /// All of them.
-    pub clusters: &'a [Arc<Cluster>],
     pub commands: &'a Commands,
+    /// All clusters of the snapshot.
+    pub clusters: &'a [Arc<Cluster>],
+    /// The commands of each route's cluster.
+    pub tables: &'a [Rc<Commands>],
+    /// The user has changed, and with it the cluster or the connections: what follows needs a scene
+    /// of its own.
+    pub is_stale: bool,
+    /// The user may do what this request says: its keys are not as it said them any more.
+    pub is_checked: bool,
     pub settings: &'a Settings,
     pub state: &'a mut State,
     pub now_us: u64,
@@ -89,10 +97,19 @@ impl<'a> Scene<'a> {
         }
         let mut frame = Vec::new();
         inline::to_resp(&args, &mut frame);
+        self.frame_as(frame, |scene, args| scene.request(args))
+    }
+
+    /// A request that we have written ourselves, for the cluster at hand.
+    pub(super) fn frame(&mut self, frame: Vec<u8>) -> Flow {
+        self.frame_as(frame, |scene, args| scene.in_cluster(args))
+    }
+
+    fn frame_as(&mut self, frame: Vec<u8>, run: impl Fn(&mut Self, Args<'_>) -> Flow) -> Flow {
         let mut decoder = Decoder::default();
         let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
         let flow = match decoder.decode(&frame, &limits) {
-            Ok(Frame::Request(_)) => self.request(Args { frame: &frame, spans: decoder.spans() }),
+            Ok(Frame::Request(_)) => run(self, Args { frame: &frame, spans: decoder.spans() }),
             _ => Flow::Continue,
         };
         if let Some(big) = self.big.take() {
@@ -103,13 +120,29 @@ impl<'a> Scene<'a> {
 
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
+        if !self.settings.routes.is_empty() {
+            return self.routed(args);
+        }
+        self.in_cluster(args)
+    }
+
+    /// A request for the cluster at hand.
+    pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
         if self.cluster.dedicated.always && self.relays() {
             return self.relay(args);
         }
         let Some(command) = self.commands.find(args) else {
-            return self.unknown(args);
+            let flow = self.unknown(args);
+            self.request_is_over();
+            return flow;
         };
         self.command = command.index;
+        if command.blocking {
+            self.state.sent = None;
+        } else if !flight::fits(command, args.frame) {
+            self.sends();
+        }
+        self.client.last.set(command.name);
         let flow = self.run(command, args);
         if flow != Flow::Hold {
             self.count(usize::from(command.index));
@@ -119,6 +152,9 @@ impl<'a> Scene<'a> {
             if args.frame.len() >= BIG {
                 insight::big_request(self, command, args);
             }
+            if self.state.replies != Replies::On {
+                self.request_is_over();
+            }
         }
         flow
     }
@@ -126,6 +162,9 @@ impl<'a> Scene<'a> {
     /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if self.state.transaction.is_some() {
+            if self.must_pause(command) {
+                return Flow::Hold;
+            }
             return self.queue(command, args);
         }
         if !self.state.authenticated && !before_auth(command) {
@@ -138,6 +177,12 @@ impl<'a> Scene<'a> {
                 _ => reply::wrong_arity(out, command.name),
             });
         }
+        if self.state.who.user.is_some()
+            && !self.is_checked
+            && let Some(flow) = self.is_refused(command, args)
+        {
+            return flow;
+        }
         if self.client.is_subscribed()
             && let Some(flow) = subscribe::while_subscribed(self, command, args)
         {
@@ -146,6 +191,9 @@ impl<'a> Scene<'a> {
         if self.out_of_memory {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
+        }
+        if self.must_pause(command) {
+            return Flow::Hold;
         }
         let kind = self.kind_of(command, args);
         if self.settings.strict_order && spans(kind) {
@@ -167,6 +215,12 @@ impl<'a> Scene<'a> {
             }
             Kind::Wait => self.wait(command, args),
             Kind::Transaction(step) => self.step(step, args),
+            // Subscribers share connections, which are the cluster's own.
+            Kind::PubSub(what)
+                if self.state.class.identity != 0 && !matches!(what, PubSub::Publish(_)) =>
+            {
+                self.say(|out| reply::not_yet(out, command.name))
+            }
             Kind::PubSub(what) => subscribe::run(self, what, command, args),
             Kind::Local(local) => local::answer(self, local, args),
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
@@ -176,17 +230,6 @@ impl<'a> Scene<'a> {
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
             Kind::CrossProtocol => self.cross_protocol(command),
         }
-    }
-
-    /// What is done with a command here: the listener may allow and deny.
-    pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
-            return Kind::Disabled;
-        }
-        if !self.settings.allow.is_empty() && named(&self.settings.allow, command.name) {
-            return allowed(command, args);
-        }
-        command.kind
     }
 
     /// Forwards to the shard that owns all keys.
@@ -445,7 +488,9 @@ impl<'a> Scene<'a> {
         }
         let denied = |word: &String| word.as_bytes().eq_ignore_ascii_case(name);
         let mut refused = Vec::new();
-        if self.settings.deny.iter().any(denied) {
+        if self.state.who.user.as_ref().is_some_and(|user| user.refuses_unknown(name)) {
+            reply::may_not_run(&mut refused, &reply::printable(name));
+        } else if self.settings.deny.iter().any(denied) {
             reply::disabled(&mut refused, &reply::printable(name));
         } else if self.cluster.shards.len() > 1 {
             reply::unknown_command(&mut refused, name);
@@ -532,24 +577,6 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// What an allowed command becomes.
-fn allowed(command: &Command, args: Args<'_>) -> Kind {
-    match command.kind {
-        // A shared connection cannot become a stream.
-        Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
-        // Each has a part of the answer, or of what is to be done.
-        Kind::Disabled if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
-        Kind::Disabled if command.name == "DEBUG" && options::is(args, 1, "DIGEST") => {
-            Kind::FanOut(FanOut::Xor)
-        }
-        Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
-            Kind::FanOut(FanOut::First)
-        }
-        Kind::Disabled => Kind::Keyed,
-        other => other,
-    }
-}
-
 /// Whether it may concern several shards, or is sent by other ways than most: where order is strict
 /// it has all before it answered.
 fn spans(kind: Kind) -> bool {
@@ -563,10 +590,8 @@ pub(super) fn named(list: &[String], name: &str) -> bool {
 }
 
 fn before_auth(command: &Command) -> bool {
-    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit))
+    matches!(command.kind, Kind::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset))
 }
 
 /// From here on a request's bytes are handed over, not copied.
 const BIG: usize = 64 * 1024;
-/// Commands that turn a connection into a stream.
-const STREAMS: &[&str] = &["MONITOR", "SYNC", "PSYNC", "REPLCONF"];

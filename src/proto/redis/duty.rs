@@ -7,7 +7,7 @@ use super::{
     entry::{Entry, Owner},
     failure,
     hub::Hub,
-    pubsub,
+    pause, pubsub,
     upstream::Phase,
 };
 use crate::{
@@ -27,6 +27,7 @@ pub const TICK: Duration = Duration::from_millis(50);
 pub fn tick(hub: &Rc<Hub>, count: u64) {
     hub.metrics.turns.add(1);
     let now_us = hub.now_us();
+    pause::tick(hub, now_us);
     for upstream in hub.upstreams() {
         upstream.tick(hub, now_us);
         failure::expire(hub, &upstream, now_us);
@@ -171,6 +172,9 @@ mod tests {
             name: "l".into(),
             cluster: 0,
             password: None,
+            users: Vec::new(),
+            passthrough: false,
+            routes: Vec::new(),
             max_bulk: 64,
             limits: Limits { output: 64, pipeline: 64, idle, grace: Duration::from_secs(1) },
             split_writes: true,

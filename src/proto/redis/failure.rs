@@ -57,6 +57,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     } else {
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
+    if let Some(client) = upstream.tenant().filter(|client| client.card().tracking.is_some()) {
+        client.kill(End::TrackingLost);
+    }
     let mut touched = Vec::new();
     // Of what was released nobody wants to hear any more.
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };

@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    class::Resp,
     cursor::{self, Cursor},
     dispatch::{Flow, Part, Scene},
     entry::Reach,
@@ -33,7 +34,15 @@ pub(super) fn fan_out(
             let names = scene.cluster.shards.iter().map(|shard| Arc::clone(&shard.name));
             Merge::Texts { shards: names.collect() }
         }
-        FanOut::Tree(how) => Merge::Tree(how),
+        FanOut::Tree(how) => {
+            // Asked in RESP2, told in the client's: the tree that we read knows no other.
+            let class = scene.state.class;
+            scene.state.class.resp = Resp::Two;
+            let merge = Merge::Tree(how, class.resp);
+            let flow = ask_all(scene, command.name, command.access, merge, args.frame);
+            scene.state.class = class;
+            return flow;
+        }
         FanOut::Xor => Merge::Xor,
         FanOut::First => Merge::First,
         FanOut::AllSucceed => Merge::AllSucceed,

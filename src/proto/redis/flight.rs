@@ -11,11 +11,12 @@ use super::{
     dispatch::{Flow, Scene},
     entry::{Entry, Owner},
     hub::Hub,
+    session::Settings,
     table::Command,
     tally::{Settled, requests},
     upstream::Upstream,
 };
-use crate::policy::access::Access;
+use crate::{policy::access::Access, topology::Cluster};
 use foldhash::HashMap;
 use std::{
     cell::{Cell, RefCell},
@@ -66,6 +67,12 @@ impl Stamps {
 /// Whether requests of this command are equal when their one key is.
 pub(super) fn fits(command: &Command, frame: &[u8]) -> bool {
     command.name == "GET" && frame.len() < LONGEST_REQUEST
+}
+
+/// Whether a cluster's GETs are asked once here. Who has a connection of its own, or waits for each
+/// shard, is not to be told by others.
+pub(super) fn coalesces(hub: &Hub, settings: &Settings, cluster: &Cluster) -> bool {
+    hub.insight.options(cluster.id).coalesce && !cluster.dedicated.always && !settings.strict_order
 }
 
 /// Asks for `key`, or waits for the reply to whoever asks for it already.

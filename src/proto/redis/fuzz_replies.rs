@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    class::Resp,
     commands_reply,
     cursor::Cursor,
     frame::{Decoder, Frame, Limits},
@@ -52,7 +53,7 @@ pub fn learn(data: &[u8]) {
         assert_eq!(decoder.decode(&request, &limits), Ok(Frame::Request(request.len())));
         let mut out = Vec::new();
         let args = Args { frame: &request, spans: decoder.spans() };
-        commands_reply::command(&commands, args, &mut out);
+        commands_reply::command(&commands, args, Resp::Three, &mut out);
         assert_one(&out);
     }
 }
@@ -102,9 +103,9 @@ pub fn gather(data: &[u8]) {
         7 => Merge::RandomKey { draw: u64::from(*number) << 56 },
         8 => Merge::Info(info::Frame { header: Some("# Sluice\r\n".to_owned()), clients: 1 }),
         9 => Merge::Texts { shards: (0..parts).map(|part| format!("s{part}").into()).collect() },
-        10 => Merge::Tree(Tree::Stats),
-        11 => Merge::Tree(Tree::Histogram),
-        12 => Merge::Tree(Tree::Latest),
+        10 => Merge::Tree(Tree::Stats, Resp::Two),
+        11 => Merge::Tree(Tree::Histogram, Resp::Two),
+        12 => Merge::Tree(Tree::Latest, Resp::Two),
         13 => Merge::Xor,
         14 => Merge::And,
         15 => Merge::AllSucceed,

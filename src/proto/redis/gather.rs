@@ -2,7 +2,8 @@
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
 use super::{
-    cursor::Cursor, digest, reply, scan::Scanner, subscribe::Published, table, tree_merge, wire,
+    class::Resp, cursor::Cursor, digest, info, reply, scan::Scanner, subscribe::Published, table,
+    tree_merge, wire,
 };
 use std::sync::Arc;
 
@@ -49,11 +50,11 @@ pub(super) enum Merge {
     /// RANDOMKEY: parts come in pairs, DBSIZE and RANDOMKEY of a shard; `draw` picks by size.
     RandomKey { draw: u64 },
     /// INFO: one text, its counts added up, behind our own header.
-    Info(super::info::Frame),
+    Info(info::Frame),
     /// MEMORY DOCTOR: the texts, each under its shard's name.
     Texts { shards: Vec<Arc<str>> },
     /// MEMORY STATS, LATENCY HISTOGRAM, LATENCY LATEST: by names.
-    Tree(table::Tree),
+    Tree(table::Tree, Resp),
     /// DEBUG DIGEST.
     Xor,
     /// WAIT: the least of the counts.
@@ -63,6 +64,8 @@ pub(super) enum Merge {
     Waited { streams: Vec<u64> },
     /// The first part's reply when no part failed.
     First,
+    /// The client does not want to hear it.
+    Nothing,
     /// SCRIPT LOAD, FUNCTION LOAD: likewise; where some have done it and others not, that is told.
     AllSucceed,
     /// SCRIPT EXISTS: arrays of 0 and 1, 1 where all say so.
@@ -77,7 +80,8 @@ impl Gather {
     /// Waits for `parts` replies.
     pub(super) fn new(command: &'static str, merge: Merge, parts: u16) -> Self {
         let keeps = match merge {
-            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk | Merge::Published(_) => 0,
+            Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::AllOk => 0,
+            Merge::Published(_) | Merge::Nothing => 0,
             _ => usize::from(parts),
         };
         let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
@@ -93,6 +97,12 @@ impl Gather {
             elements: 0,
             kept_bytes: 0,
         }
+    }
+
+    /// Whatever comes, the client hears nothing of it.
+    pub(super) fn say_nothing(&mut self) {
+        self.merge = Merge::Nothing;
+        self.kept = Vec::new();
     }
 
     /// Takes the reply of one part; true when it was the last one.
@@ -135,17 +145,19 @@ impl Gather {
     /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
-            Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(_) | Merge::And => {
+            Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(..) | Merge::And => {
                 bytes.starts_with(b"*")
             }
             Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::Published(_) => {
                 integer(bytes).is_some()
             }
-            Merge::Info(_) | Merge::Texts { .. } => bytes.starts_with(b"$"),
+            Merge::Info(_) | Merge::Texts { .. } => {
+                bytes.starts_with(b"$") || bytes.starts_with(b"=")
+            }
             Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
             Merge::AllSucceed | Merge::OneSucceeds => true,
-            Merge::Least | Merge::Waited { .. } => true,
+            Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
     }
 
@@ -167,6 +179,9 @@ impl Gather {
 
     /// Writes the reply.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        if matches!(self.merge, Merge::Nothing) {
+            return;
+        }
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
         let partial = matches!(
             self.merge,
@@ -183,12 +198,13 @@ impl Gather {
             Merge::Concat { .. } => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
-            Merge::Info(frame) => super::info::merge(frame, &self.kept, out),
+            Merge::Info(frame) => info::merge(frame, &self.kept, out),
             Merge::Texts { shards } => texts(shards, &self.kept, out),
-            Merge::Tree(how) => tree_merge::merge(*how, &self.kept, out),
+            Merge::Tree(how, resp) => tree_merge::merge(*how, *resp, &self.kept, out),
             Merge::Xor => digest::xor(&self.kept, out),
             Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
             Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
+            Merge::Nothing => {}
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
@@ -258,20 +274,20 @@ fn concat(parts: &[Vec<u8>], out: &mut Vec<u8>) {
 
 /// Each text under a line with its shard's name.
 fn texts(shards: &[Arc<str>], parts: &[Vec<u8>], out: &mut Vec<u8>) {
-    let mut all = Vec::new();
+    let mut all = String::new();
     for (shard, part) in shards.iter().zip(parts) {
-        all.extend_from_slice(format!("# shard {shard}\n").as_bytes());
-        let text = memchr::memchr(b'\n', part).and_then(|end| part.get(end + 1..));
-        all.extend_from_slice(text.unwrap_or_default().trim_ascii_end());
-        all.push(b'\n');
+        let text = info::text(part);
+        all.push_str(&format!("# shard {shard}\n{}\n", text.trim_end()));
     }
-    wire::bulk(out, &all);
+    let verbatim = parts.iter().any(|part| part.starts_with(b"="));
+    let resp = if verbatim { Resp::Three } else { Resp::Two };
+    wire::verbatim(out, resp, all.as_bytes());
 }
 
 fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let shards = || {
         parts.chunks_exact(2).filter_map(|pair| match pair {
-            [size, key] if key.as_slice() != reply::NULL => {
+            [size, key] if !is_null(key) => {
                 Some((integer(size).and_then(|n| u64::try_from(n).ok()).unwrap_or(0).max(1), key))
             }
             _ => None,
@@ -287,7 +303,12 @@ fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
         }
         left -= size;
     }
-    out.extend_from_slice(reply::NULL);
+    // The null of the version that the shards speak.
+    out.extend_from_slice(parts.iter().find(|part| is_null(part)).map_or(reply::NULL, |null| null));
+}
+
+fn is_null(reply: &[u8]) -> bool {
+    matches!(reply, b"$-1\r\n" | b"_\r\n")
 }
 
 /// The number of a `:n` reply.
@@ -348,6 +369,10 @@ mod tests {
             gathered(Merge::Concat { most: 3 }, &parts),
             "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n"
         );
+        let parts: [&[u8]; 2] = [b"*1\r\n_\r\n", b"*2\r\n$1\r\nb\r\n_\r\n"];
+        let order = vec![1, 0, 1];
+        let merge = Merge::ByPosition { order, embeds: false };
+        assert_eq!(gathered(merge, &parts), "*3\r\n$1\r\nb\r\n_\r\n_\r\n");
         assert_eq!(gathered(Merge::Sum, &[b":2\r\n", b":40\r\n"]), ":42\r\n");
         assert_eq!(gathered(Merge::AllOk, &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
     }
@@ -396,7 +421,10 @@ mod tests {
         for draw in 0..5 {
             assert_eq!(gathered(Merge::RandomKey { draw }, &parts), "$1\r\nk\r\n");
         }
-        assert_eq!(gathered(Merge::RandomKey { draw: 1 }, &[b":0\r\n", b"$-1\r\n"]), "$-1\r\n");
+        for null in ["$-1\r\n", "_\r\n"] {
+            let empty = [b":0\r\n", null.as_bytes()];
+            assert_eq!(gathered(Merge::RandomKey { draw: 1 }, &empty), null);
+        }
     }
 
     /// Merged by its length alone, `:5` became an array of five elements that never came.

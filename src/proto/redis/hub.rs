@@ -6,9 +6,12 @@ use super::{
     class::Class,
     client::Client,
     flight::Stamps,
+    identity::Identities,
     insight::{Insight, SAMPLED},
     lease::Rested,
     library::Library,
+    pause::Paused,
+    peers::Peers,
     pubsub::PubSub,
     scripts::Scripts,
     table::Commands,
@@ -50,8 +53,12 @@ pub struct Hub {
     /// new is sent.
     apart: RefCell<Vec<Rc<Upstream>>>,
     pub(super) rested: Rested,
+    pub(super) peers: Peers,
+    /// CLIENT PAUSE
+    pub(super) paused: Cell<Option<Paused>>,
     pub(super) scripts: Scripts,
     pub(super) pubsub: PubSub,
+    pub(super) identities: Identities,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -106,6 +113,8 @@ pub struct Parts {
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
     pub insight: Arc<Insight>,
+    /// The other workers.
+    pub peers: Peers,
     /// Who listens to what in the whole process.
     pub audience: Arc<Audience>,
 }
@@ -125,8 +134,11 @@ impl Hub {
             rare: RefCell::default(),
             apart: RefCell::default(),
             rested: Rested::default(),
+            peers: parts.peers,
+            paused: Cell::default(),
             scripts: Scripts::new(parts.library),
             pubsub: PubSub::new(parts.audience, clusters),
+            identities: Identities::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -310,17 +322,13 @@ impl Hub {
 
     /// Closes the connections of rare classes that nobody has wanted for a while.
     pub(super) fn sweep_rare(&self, now_us: u64) {
-        let mut idle = Vec::new();
-        self.rare.borrow_mut().retain(|_, upstream| {
-            let goes = upstream.is_idle(now_us, RARE_US);
-            if goes {
-                idle.push(Rc::clone(upstream));
-            }
-            !goes
-        });
+        let is_idle = |upstream: &&Rc<Upstream>| upstream.is_idle(now_us, RARE_US);
+        let idle: Vec<_> = self.rare.borrow().values().filter(is_idle).map(Rc::clone).collect();
         for upstream in idle {
+            self.retire(&upstream);
             upstream.end(Phase::Released, "not wanted for a while");
         }
+        self.identities.sweep(self);
     }
 
     /// A connection for one session.

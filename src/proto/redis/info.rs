@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    class::Resp,
     dispatch::{Flow, Scene},
     fan_out,
     gather::Merge,
@@ -104,7 +105,10 @@ pub(super) fn answer(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
             .any(|at| ["sluice", "default", "all", "everything"].iter().any(|word| is(at, word)));
     let header = with_header.then(|| header(scene));
     if args.len() == 2 && is(1, "sluice") {
-        return scene.say(|out| wire::bulk(out, header.unwrap_or_default().as_bytes()));
+        let resp = scene.state.class.resp;
+        return scene.say(|out| {
+            wire::verbatim(out, resp, header.unwrap_or_default().as_bytes());
+        });
     }
     let clients = scene.hub.memory.workers.iter().map(|worker| worker.clients.get()).sum();
     let merge = Merge::Info(Frame { header, clients });
@@ -192,7 +196,9 @@ pub(super) fn merge(frame: &Frame, parts: &[Vec<u8>], out: &mut Vec<u8>) {
             listed(&texts, *belongs, &mut merged);
         }
     }
-    wire::bulk(out, merged.as_bytes());
+    let resp =
+        if parts.iter().any(|part| part.starts_with(b"=")) { Resp::Three } else { Resp::Two };
+    wire::verbatim(out, resp, merged.as_bytes());
 }
 
 /// Whether a name belongs to a section.
@@ -285,10 +291,11 @@ fn human(bytes: f64) -> String {
     }
 }
 
-/// The text of a bulk reply.
-fn text(part: &[u8]) -> Cow<'_, str> {
+/// The text of a bulk or verbatim reply.
+pub(super) fn text(part: &[u8]) -> Cow<'_, str> {
     let start = memchr::memchr(b'\n', part).map_or(part.len(), |end| end + 1);
-    String::from_utf8_lossy(part.get(start..).unwrap_or_default())
+    let text = part.get(start..).unwrap_or_default();
+    String::from_utf8_lossy(text.strip_prefix(b"txt:").unwrap_or(text))
 }
 
 /// A u64 has 20 digits.
@@ -349,6 +356,17 @@ mod tests {
         ] {
             assert_eq!(told.matches(expected).count(), 1, "{expected} in {told}");
         }
+    }
+
+    #[test]
+    fn in_resp3_it_is_text_for_people() {
+        let mut out = Vec::new();
+        let frame = Frame { header: Some("# Sluice\r\n".to_owned()), clients: 1 };
+        merge(&frame, &[b"=10\r\ntxt:role:x\r\n".to_vec()], &mut out);
+        let merged = String::from_utf8(out).unwrap();
+        assert!(merged.starts_with("=") && merged.contains("\r\ntxt:# Sluice\r\n"), "{merged}");
+        assert_eq!(merged.matches("txt:").count(), 1);
+        assert!(merged.contains("\r\nrole:x\r\n"), "{merged}");
     }
 
     /// Each one was followed by all databases: 1 MB of them made gigabytes.

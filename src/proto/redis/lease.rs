@@ -2,7 +2,12 @@
 //! shared one for everybody or keep everybody waiting. Not when a session needs one: that is
 //! [`super::pin`] and [`super::blocking`].
 
-use super::{class::Class, hub::Hub, upstream::Phase, upstream::Upstream};
+use super::{
+    class::{Class, Resp},
+    hub::Hub,
+    upstream::{Phase, Upstream},
+    wire,
+};
 use crate::{
     net::pool::Pool,
     topology::{Backend, Cluster, Dedicated},
@@ -22,6 +27,8 @@ pub(super) struct Lease {
     pub(super) watches: bool,
     /// What was done on it cannot be undone: it is not for others.
     pub(super) is_spoilt: bool,
+    /// The server remembers of it what it does not of others: it is not for others either.
+    pub(super) is_altered: bool,
     /// Its session keeps it to its end.
     for_life: bool,
     _permit: OwnedSemaphorePermit,
@@ -50,6 +57,7 @@ impl Lease {
             rules: cluster.dedicated,
             watches: false,
             is_spoilt: false,
+            is_altered: false,
             for_life: false,
             _permit: permit,
         }
@@ -65,6 +73,25 @@ impl Lease {
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
         &self.upstream
     }
+
+    /// Makes it one of another class; then it is of no use to the next session.
+    pub(super) fn change_class(&mut self, from: Class, to: Class) {
+        self.is_altered = true;
+        let mut request = Vec::new();
+        if from.db != to.db {
+            wire::array(&mut request, 2);
+            wire::bulk(&mut request, b"SELECT");
+            wire::bulk(&mut request, to.db.to_string().as_bytes());
+            self.upstream.send_unheard(&self.hub, &request);
+            request.clear();
+        }
+        if from.resp != to.resp {
+            wire::array(&mut request, 2);
+            wire::bulk(&mut request, b"HELLO");
+            wire::bulk(&mut request, if to.resp == Resp::Three { b"3" } else { b"2" });
+            self.upstream.send_unheard(&self.hub, &request);
+        }
+    }
 }
 
 impl Drop for Lease {
@@ -76,7 +103,8 @@ impl Drop for Lease {
         if upstream.has_ended() {
             return;
         }
-        if self.for_life || self.is_spoilt || upstream.is_spoilt() || !upstream.is_quiet() {
+        let others_may = !self.for_life && !self.is_spoilt && !self.is_altered;
+        if !others_may || upstream.is_spoilt() || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
         }
         let age_us = self.hub.now_us().saturating_sub(upstream.opened_us);

@@ -1,7 +1,7 @@
 //! One client's line: a place for every request that waits for its reply, so that replies leave in
 //! the order of the requests whatever order the backends answer in. It does no I/O.
 
-use super::gather::Gather;
+use super::gather::{Gather, Merge};
 use crate::net::outgoing::Outgoing;
 use std::collections::VecDeque;
 
@@ -24,6 +24,8 @@ pub(super) struct Line {
     is_begun: bool,
     /// Pushes that came meanwhile.
     late: Vec<u8>,
+    /// The client does not want to hear the replies to the requests that come now.
+    pub is_muted: bool,
 }
 
 /// How far a request is after one more reply.
@@ -62,16 +64,25 @@ impl Line {
 
     /// Opens a place at the end; the number names it in [`Self::answer`].
     pub(super) fn open(&mut self) -> u32 {
+        if self.is_muted {
+            return self.open_gather(Gather::new("", Merge::Nothing, 1));
+        }
         self.push(Place::Waiting)
     }
 
     /// Opens a place whose reply is put together from several.
-    pub(super) fn open_gather(&mut self, gather: Gather) -> u32 {
+    pub(super) fn open_gather(&mut self, mut gather: Gather) -> u32 {
+        if self.is_muted {
+            gather.say_nothing();
+        }
         self.push(Place::Gather(Box::new(gather)))
     }
 
     /// A reply of our own, behind all that wait.
     pub(super) fn reply(&mut self, bytes: &[u8]) {
+        if self.is_muted {
+            return;
+        }
         if self.places.is_empty() {
             self.out.extend(bytes);
         } else {

@@ -1,11 +1,15 @@
-//! Redis: RESP2 in, RESP2 out. No other protocol, and no decision that `policy` can take.
+//! Redis: RESP2 or RESP3 in, the same out. No other protocol, and no decision that `policy` can take.
 
+mod allow;
 pub mod args;
 pub mod audience;
 mod block;
 mod blocking;
-mod class;
+mod card;
+pub mod class;
 pub mod client;
+mod client_list;
+mod client_reply;
 mod commands_entry;
 pub mod commands_reply;
 mod cursor;
@@ -13,6 +17,7 @@ mod digest;
 mod dispatch;
 pub mod duty;
 mod entry;
+mod exec;
 mod explain;
 mod failure;
 mod fan_out;
@@ -28,7 +33,9 @@ pub mod fuzzing;
 mod gather;
 mod glob;
 mod handshake;
+mod hello;
 pub mod hub;
+mod identity;
 mod info;
 pub mod inline;
 pub mod insight;
@@ -43,6 +50,8 @@ pub mod multi;
 mod names;
 mod options;
 mod outbox;
+mod pause;
+pub mod peers;
 mod perfect;
 mod pin;
 pub mod probe;
@@ -66,13 +75,16 @@ mod tap;
 #[cfg(test)]
 mod testing;
 mod topics;
+mod tracking;
 mod tree;
 mod tree_merge;
 mod turn;
 mod upload;
 pub mod upstream;
+pub mod users;
 pub mod wait;
 mod waiting;
 mod wire;
 
 pub use reply::refused;
+pub use route::Route;

@@ -1,5 +1,5 @@
-//! A client's transaction from MULTI to EXEC or DISCARD: what is queued, what is refused, and the
-//! connection it is executed on. Not its way over that connection: that is [`super::block`].
+//! A client's open transaction: what is queued, what is refused, and where the queue is. Not how it
+//! ends: that is [`super::exec`]; nor its way over a connection: [`super::block`].
 //!
 //! Usually everything is kept here until EXEC and leaves in one piece on the shared connection. A
 //! session that watches keys, and each one where `multi: pinned` is set, has a connection of its own
@@ -7,18 +7,16 @@
 
 use super::{
     args::Args,
-    block::{Block, Ends},
-    class::Resp,
+    block::Block,
     dispatch::{Flow, Scene},
     entry::{Entry, Owner},
     flags::flag,
-    frame::{Decoder, Frame, Limits},
-    keys, local, reply, route,
-    table::{Command, Kind, Local, PubSub, Script, Step},
-    upstream::Upstream,
+    hello, keys,
+    library::{self, Sha},
+    local, reply, route,
+    table::{Command, Kind, Local, OfClient, PubSub, Script, Step},
 };
 use crate::policy::access::Access;
-use std::{cell::RefCell, rc::Rc};
 
 /// What a listener lets its clients do in transactions.
 #[derive(Clone, Copy, Debug)]
@@ -41,22 +39,26 @@ impl Default for Rules {
 /// A transaction that is open.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    way: Way,
+    pub(super) way: Way,
     /// MULTI and what is queued, as it will be sent.
-    queue: Vec<u8>,
+    pub(super) queue: Vec<u8>,
     /// How many are queued, here or in the server.
-    requests: u32,
+    pub(super) requests: u32,
     /// The shard of all keys so far.
-    shard: Option<usize>,
+    pub(super) shard: Option<usize>,
     /// Something was refused: EXEC will be too.
-    dirty: bool,
+    pub(super) dirty: bool,
+    /// Something queued may write: EXEC waits with the writes when those are paused.
+    writes: bool,
     /// Requests that we answer ourselves, by their place.
-    locals: Vec<(usize, Vec<u8>)>,
-    selects: Vec<(usize, u8)>,
+    pub(super) locals: Vec<(usize, Vec<u8>)>,
+    pub(super) selects: Vec<(usize, u8)>,
+    /// Those that are called by name: the server is told them first.
+    pub(super) scripts: Vec<Sha>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Kept here until EXEC.
     Buffered,
     /// In the server, over the session's own connection.
@@ -82,15 +84,22 @@ impl Transaction {
             requests: 0,
             shard,
             dirty: false,
+            writes: false,
             locals: Vec::new(),
             selects: Vec::new(),
+            scripts: Vec::new(),
         }
+    }
+
+    /// Whether EXEC may write.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
         let locals = self.locals.iter().map(|(_, frame)| frame.capacity() + LOCAL);
-        self.queue.capacity() + locals.sum::<usize>()
+        self.queue.capacity() + locals.sum::<usize>() + self.scripts.len() * size_of::<Sha>()
     }
 
     fn place(&self) -> usize {
@@ -145,18 +154,34 @@ impl Scene<'_> {
             Kind::Transaction(Step::Discard) => return self.discard(args),
             Kind::Transaction(Step::Multi) => return self.answer(reply::NESTED_MULTI),
             Kind::Watch => return self.answer(reply::WATCH_IN_MULTI),
-            Kind::Local(Local::Quit) => return local::answer(self, Local::Quit, args),
+            Kind::Local(now @ (Local::Quit | Local::Reset)) => {
+                return local::answer(self, now, args);
+            }
             Kind::CrossProtocol => return self.cross_protocol(command),
             _ => {}
         }
         if command.flags & flag::NO_MULTI != 0 {
             return self.spoil(|out| out.extend_from_slice(reply::NO_MULTI));
         }
+        if !self.is_checked
+            && let Some(text) = self.refusal(command, args)
+        {
+            return self.spoil(|out| out.extend_from_slice(&text));
+        }
         if self.out_of_memory {
             return self.spoil(|out| out.extend_from_slice(reply::OUT_OF_MEMORY));
         }
         match self.admit(command, args) {
-            Ok((shard, queued)) => self.enqueue(shard, queued, args),
+            Ok((shard, queued)) => {
+                let sha = (command.kind == Kind::Script(Script::EvalSha))
+                    .then(|| args.get(1).and_then(library::parse))
+                    .flatten();
+                if let Some(open) = &mut self.state.transaction {
+                    open.writes |= command.may_write();
+                    open.scripts.extend(sha);
+                }
+                self.enqueue(shard, queued, args)
+            }
             Err(text) => self.spoil(|out| out.extend_from_slice(&text)),
         }
     }
@@ -218,6 +243,10 @@ impl Scene<'_> {
                 Ok((Some(route::shard_of(self.cluster, channel)), Queued::AsItIs))
             }
             Kind::PubSub(_) => Ok((None, Queued::Here)),
+            // What follows in it would be another user's.
+            Kind::Local(Local::Auth | Local::Hello) if self.has_users() => {
+                refuse(&|out| reply::not_in_multi(out, command.name))
+            }
             Kind::Local(local) => Ok((None, queued(local, args))),
             Kind::Container => refuse(&|out| reply::unknown_subcommand(out, args)),
             Kind::Disabled => refuse(&|out| reply::disabled(out, command.name)),
@@ -283,165 +312,19 @@ impl Scene<'_> {
         Ok(())
     }
 
-    fn exec(&mut self, args: Args<'_>) -> Flow {
-        let Some(open) = &self.state.transaction else { return Flow::Continue };
-        if open.dirty {
-            self.abandon();
-            return self.answer(reply::EXEC_ABORT);
-        }
-        match (open.way, open.shard) {
-            (Way::Buffered, _) if open.requests == 0 => {
-                self.close();
-                self.answer(reply::EMPTY_ARRAY)
-            }
-            (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
-            (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
-                self.state.written.note(shard, &own.backend);
-                self.exec_own(&own, args)
-            }
-            _ => self.exec_lost(),
-        }
-    }
-
-    /// Sends all of it in one piece.
-    fn exec_block(&mut self, shard: usize) -> Flow {
-        let Some(open) = &self.state.transaction else { return Flow::Continue };
-        let apart = open.queue.len() >= LARGE || !open.selects.is_empty();
-        let Some(backend) = self.pick(shard, Access::Write, true) else {
-            self.close();
-            return self.refuse(Access::Write, |out| {
-                self.unserved(shard, Access::Write, true, out);
-            });
-        };
-        if (apart || !self.hub.is_proven(backend.id))
-            && let Err(flow) = self.pin(shard)
-        {
-            if flow != Flow::Hold {
-                self.close();
-            }
-            return flow;
-        }
-        let upstream = self.own(shard).unwrap_or_else(|| {
-            self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
-        });
-        self.state.written.note(shard, backend);
-        let Some(open) = self.close() else { return Flow::Continue };
-        let (requests, mut bytes) = (open.requests, open.queue);
-        bytes.extend_from_slice(EXEC);
-        let ends = self.ends(open.locals, open.selects);
-        let seq = self.client.open(bytes.len());
-        let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, seq, Access::Write, self.now_us).command(self.command);
-        self.sends();
-        upstream.send_block(self.hub, entry, Block::whole(requests, ends), bytes);
-        if self.state.pinned.is_some() {
-            self.client.wait_for_all();
-        }
-        Flow::Continue
-    }
-
-    /// EXEC where the server has the queue.
-    fn exec_own(&mut self, own: &Rc<Upstream>, args: Args<'_>) -> Flow {
-        let Some(open) = self.close() else { return Flow::Continue };
-        self.set_in_multi(false);
-        let ends = self.ends(open.locals, open.selects);
-        let owner = Owner::Client(Rc::clone(self.client));
-        let seq = self.client.open(args.frame.len());
-        let entry = Entry::new(owner, seq, Access::Write, self.now_us);
-        own.send_block(self.hub, entry, Block::last(ends), args.frame.to_vec());
-        self.client.wait_for_all();
-        Flow::Continue
-    }
-
-    /// EXEC whose connection is lost: nothing was executed. To who watched keys that is told as if
-    /// one had changed, for then clients begin anew.
-    fn exec_lost(&mut self) -> Flow {
-        let lost = self.close().and_then(|open| open.shard).unwrap_or(0);
-        let watched = self.state.pinned.take().is_some_and(|pinned| pinned.lease.watches);
-        match (watched, self.state.class.resp) {
-            (true, Resp::Two) => self.answer(reply::NULL_ARRAY),
-            (true, Resp::Three) => self.answer(reply::NULL_THREE),
-            (false, _) => {
-                let name = self.cluster.shards.get(lost).map_or("", |shard| &shard.name);
-                let cause = format!("sluice: connection to shard {name} lost");
-                self.say(|out| reply::exec_aborted(out, cause.as_bytes()))
-            }
-        }
-    }
-
-    fn discard(&mut self, args: Args<'_>) -> Flow {
-        let open = self.close();
-        let own = open.and_then(|open| match open.way {
-            Way::Verbatim => self.own(open.shard?),
-            Way::Buffered | Way::Lost => None,
-        });
-        let Some(own) = own else {
-            self.forget_watched();
-            return self.answer(reply::OK);
-        };
-        self.set_in_multi(false);
-        let owner = Owner::Client(Rc::clone(self.client));
-        let seq = self.client.open(args.frame.len());
-        let entry = Entry::new(owner, seq, Access::Write, self.now_us);
-        own.send_block(self.hub, entry, Block::last(Ends::default()), args.frame.to_vec());
-        self.client.wait_for_all();
-        Flow::Continue
-    }
-
-    /// Ends the transaction, if one is open, without a word to the client.
-    pub(super) fn abandon(&mut self) {
-        let Some(open) = self.close() else { return };
-        let own = open.shard.and_then(|shard| self.own(shard));
-        let (Way::Verbatim, Some(own)) = (open.way, own) else { return self.forget_watched() };
-        self.set_in_multi(false);
-        let entry = Entry::new(Owner::Tombstone, 0, Access::Write, self.now_us);
-        own.send_block(self.hub, entry, Block::last(Ends::default()), DISCARD.to_vec());
-        self.client.wait_for_all();
-    }
-
-    /// A watching session without a connection has nothing to keep.
-    fn forget_watched(&mut self) {
-        if self.state.pinned.as_ref().is_some_and(|pinned| pinned.lease.upstream().has_ended()) {
-            self.state.pinned = None;
-        }
-    }
-
-    /// What is done with EXEC's reply: what we answer ourselves is answered now.
-    fn ends(&mut self, locals: Vec<(usize, Vec<u8>)>, selects: Vec<(usize, u8)>) -> Ends {
-        let locals = locals.into_iter().map(|(place, frame)| (place, self.aside(&frame))).collect();
-        let ends = Ends { locals, selects, ..Ends::default() };
-        if let (false, Some(pinned)) = (ends.selects.is_empty(), &mut self.state.pinned) {
-            pinned.moved = true;
-            pinned.lease.is_spoilt = true;
-            pinned.selected = Some(Rc::clone(&ends.selected));
-        }
-        ends
-    }
-
-    /// Our own answer to a request, which is told elsewhere than in its turn.
-    fn aside(&mut self, frame: &[u8]) -> Vec<u8> {
-        let mut decoder = Decoder::default();
-        let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
-        let Ok(Frame::Request(_)) = decoder.decode(frame, &limits) else { return Vec::new() };
-        let args = Args { frame, spans: decoder.spans() };
-        let Some(command) = self.commands.find(args) else { return Vec::new() };
-        self.aside = Some(RefCell::default());
-        self.run(command, args);
-        self.aside.take().map(RefCell::into_inner).unwrap_or_default()
-    }
-
     fn open(&mut self, transaction: Transaction) {
         self.state.transaction = Some(Box::new(transaction));
         self.client.set_unfinished(true);
     }
 
-    fn close(&mut self) -> Option<Transaction> {
+    /// The transaction is over.
+    pub(super) fn close(&mut self) -> Option<Transaction> {
         self.client.set_unfinished(false);
         self.state.transaction.take().map(|open| *open)
     }
 
     /// Refuses a request: EXEC will be refused too.
-    fn spoil(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+    pub(super) fn spoil(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
         if let Some(open) = &mut self.state.transaction {
             open.dirty = true;
             open.queue = Vec::new();
@@ -450,14 +333,15 @@ impl Scene<'_> {
         self.say(write)
     }
 
-    fn answer(&self, bytes: &[u8]) -> Flow {
+    /// Answers here and goes on.
+    pub(super) fn answer(&self, bytes: &[u8]) -> Flow {
         self.reply(bytes);
         Flow::Continue
     }
 
     /// MULTI is open on the session's own connection from now on, or no longer and nothing is
     /// watched there any more.
-    fn set_in_multi(&mut self, in_multi: bool) {
+    pub(super) fn set_in_multi(&mut self, in_multi: bool) {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.in_multi = in_multi;
             pinned.lease.is_spoilt = in_multi || pinned.moved;
@@ -474,10 +358,11 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::Echo
         | Local::Time
         | Local::Info
-        | Local::ConfigGet
+        | Local::AskFirst
+        | Local::Client(OfClient::Caching | OfClient::TrackingInfo)
         | Local::Command
         | Local::Unwatch => Queued::AsItIs,
-        Local::Select => match args.get(1).and_then(local::database) {
+        Local::Select => match hello::database(args) {
             Some(db) => Queued::Select(db),
             // The server says what is wrong with it.
             None => Queued::AsItIs,
@@ -485,13 +370,12 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         Local::Quit
         | Local::Auth
         | Local::Hello
-        | Local::ClientSetName
-        | Local::ClientGetName
-        | Local::ClientSetInfo
-        | Local::ClientId
+        | Local::Reset
+        | Local::Role
+        | Local::WhoAmI
+        | Local::Client(_)
         | Local::ClientUnblock
         | Local::ClusterKeySlot
-        | Local::Role
         | Local::Slowlog
         | Local::Sluice
         | Local::Accept => Queued::Here,
@@ -499,16 +383,11 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
 }
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// As many as a request may have arguments.
 const MAX_COMMANDS: u32 = 1_000_000;
 /// What Redis lets a client send ahead: its `client-query-buffer-limit`.
 const MAX_BYTES: u64 = 1024 * 1024 * 1024;
-/// From here on a block goes over a connection of its own: others would wait behind it, and a
-/// server with `maxmemory-clients` closes connections that hold much (redis.md, T4, T32).
-const LARGE: usize = 1024 * 1024;
 /// What a request of ours costs beside its bytes.
 const LOCAL: usize = size_of::<(usize, Vec<u8>)>();
 /// Their replies would not stay inside EXEC's (redis.md, T4).
@@ -520,6 +399,12 @@ const UNFRAMED: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE",
     "CLIENT|REPLY",
+    "CLIENT|TRACKING",
+    // All workers are asked.
+    "CLIENT|LIST",
+    "CLIENT|KILL",
+    "CLIENT|PAUSE",
+    "CLIENT|UNPAUSE",
     "CLIENT|UNBLOCK",
     "MONITOR",
     "REPLCONF",

@@ -19,6 +19,8 @@ use std::{cell::Cell, rc::Rc};
 pub(super) struct Pinned {
     pub lease: Lease,
     pub shard: usize,
+    /// The server tells it of keys that change: CLIENT TRACKING.
+    pub tracks: bool,
     /// MULTI is open on it.
     pub in_multi: bool,
     /// It is in another database than those who come after expect.
@@ -28,10 +30,18 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
+    fn new(lease: Lease, shard: usize) -> Self {
+        Self { lease, shard, tracks: false, in_multi: false, moved: false, selected: None }
+    }
+
+    /// Whether the server knows something of the session that would be lost with it.
+    fn keeps(&self) -> bool {
+        self.lease.watches || self.in_multi || self.tracks
+    }
+
     /// Whether the session has no more need of it.
     pub(super) fn is_done(&self) -> bool {
-        let keeps = self.lease.watches || self.in_multi;
-        !keeps && (self.lease.upstream().is_quiet() || self.lease.upstream().has_ended())
+        !self.keeps() && (self.lease.upstream().is_quiet() || self.lease.upstream().has_ended())
     }
 }
 
@@ -43,8 +53,10 @@ impl Scene<'_> {
     pub(super) fn pin(&mut self, shard: usize) -> Result<(), Flow> {
         self.state.sent = None;
         if let Some(pinned) = &self.state.pinned {
-            let keeps = pinned.lease.watches || pinned.in_multi;
-            if pinned.shard == shard && (keeps || !pinned.lease.upstream().has_ended()) {
+            let keeps = pinned.keeps();
+            let own = pinned.lease.upstream();
+            let here = pinned.shard == shard && own.cluster == self.cluster.id;
+            if here && (keeps || !own.has_ended()) {
                 return Ok(());
             }
             if keeps {
@@ -65,8 +77,7 @@ impl Scene<'_> {
         self.state.pinned = None;
         let lease = self.lease(backend)?;
         lease.upstream().set_tenant(Some(self.client));
-        self.state.pinned =
-            Some(Box::new(Pinned { lease, shard, in_multi: false, moved: false, selected: None }));
+        self.state.pinned = Some(Box::new(Pinned::new(lease, shard)));
         Ok(())
     }
 
@@ -74,17 +85,8 @@ impl Scene<'_> {
     pub(super) fn own(&self, shard: usize) -> Option<Rc<Upstream>> {
         let pinned = self.state.pinned.as_deref()?;
         let upstream = pinned.lease.upstream();
-        (pinned.shard == shard && !upstream.has_ended()).then(|| Rc::clone(upstream))
-    }
-
-    /// The session's own connection, which SELECT is to take to another database as well: then it
-    /// is nobody else's any more.
-    pub(super) fn move_own(&mut self) -> Option<Rc<Upstream>> {
-        let pinned = self.state.pinned.as_mut()?;
-        pinned.moved = true;
-        pinned.lease.is_spoilt = true;
-        let shard = pinned.shard;
-        self.own(shard)
+        let own = pinned.shard == shard && upstream.cluster == self.cluster.id;
+        (own && !upstream.has_ended()).then(|| Rc::clone(upstream))
     }
 
     /// WATCH: from here to EXEC, DISCARD or UNWATCH the session's requests for that shard go over a

@@ -14,9 +14,10 @@ use super::{
     entry::{Entry, Owner},
     frame::Decoder,
     lease::Lease,
-    local, reply,
+    reply,
     table::{Command, Kind, Local},
     upstream::Upstream,
+    users::{self, LogIn},
     wire,
 };
 use crate::{policy::access::Access, topology::Backend};
@@ -53,7 +54,9 @@ impl Own {
 impl Scene<'_> {
     /// Whether its requests go on as they are.
     pub(super) fn relays(&self) -> bool {
-        self.cluster.dedicated.always && self.cluster.shards.len() == 1
+        // What passes as it is, is not looked at: not where users have rules.
+        let open = !self.has_users() && self.settings.routes.is_empty();
+        self.cluster.dedicated.always && self.cluster.shards.len() == 1 && open
     }
 
     /// The connection of a client that has just come, if one can be had at once.
@@ -118,6 +121,14 @@ impl Scene<'_> {
             Some(command) => self.refuses(command).then_some(command.name),
             None => self.denies(name).then_some("of that name"),
         };
+        let user = self.state.who.user.as_ref();
+        let forbidden = user.is_some_and(|user| match command {
+            Some(command) => user.refuses(command, args).is_some(),
+            None => user.refuses_unknown(name),
+        });
+        if forbidden {
+            return self.relay_instead(&upstream, "sluice: this user has no permission for it");
+        }
         if let Some(refused) = refused {
             let why = format!("sluice: command '{refused}' is disabled");
             return self.relay_instead(&upstream, &why);
@@ -208,9 +219,9 @@ impl Scene<'_> {
         self.relay_frame(upstream, Access::Write, &frame, false)
     }
 
-    /// Whether the listener's password is asked for here.
+    /// Whether the listener's password or users are asked for here.
     fn logs_in(&self, command: Option<&Command>, args: Args<'_>) -> bool {
-        self.settings.password.is_some()
+        (self.settings.password.is_some() || self.has_users())
             && match command.map(|command| command.kind) {
                 Some(Kind::Local(Local::Auth)) => true,
                 Some(Kind::Local(Local::Hello)) => has_auth(args),
@@ -232,9 +243,15 @@ impl Scene<'_> {
             };
         }
         let (user, password) = (args.get(3).unwrap_or_default(), args.get(4).unwrap_or_default());
-        if !local::log_in(self, user, password) {
-            self.reply(reply::WRONG_PASS);
-            return Flow::Continue;
+        match users::log_in(self, user, password) {
+            LogIn::Right => {}
+            LogIn::Wrong => return self.say(|out| out.extend_from_slice(reply::WRONG_PASS)),
+            LogIn::Refused(words) => return self.say(|out| out.extend_from_slice(&words)),
+            LogIn::Later => return Flow::Hold,
+        }
+        if self.is_stale {
+            // Its connection is another one now; the same is said again there.
+            return Flow::Hold;
         }
         let mut frame = Vec::new();
         wire::array(&mut frame, args.len() - 3);
@@ -254,7 +271,7 @@ impl Scene<'_> {
 
     /// The server has forgotten who we are, and the client must say again who it is.
     fn after_reset(&mut self, upstream: &Rc<Upstream>) -> Flow {
-        self.state.authenticated = self.settings.password.is_none();
+        (self.state.authenticated, self.state.who) = users::at_first(self.settings);
         let Some(password) = &self.cluster.credentials.password else { return Flow::Continue };
         if self.state.own.raw {
             return Flow::Close(End::Quit);

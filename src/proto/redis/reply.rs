@@ -6,6 +6,9 @@ use crate::topology::door::{Reason, Refusal};
 
 pub(super) const OK: &[u8] = b"+OK\r\n";
 pub(super) const PONG: &[u8] = b"+PONG\r\n";
+pub(super) const RESET: &[u8] = b"+RESET\r\n";
+/// A primary that has written nothing and has no replicas.
+pub(super) const ROLE: &[u8] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 pub(super) const QUEUED: &[u8] = b"+QUEUED\r\n";
 pub(super) const EXEC_WITHOUT_MULTI: &[u8] = b"-ERR EXEC without MULTI\r\n";
 pub(super) const DISCARD_WITHOUT_MULTI: &[u8] = b"-ERR DISCARD without MULTI\r\n";
@@ -31,7 +34,8 @@ the client and select the RESP protocol version at the same time\r\n";
 pub(super) const PROTO_NOT_INTEGER: &[u8] =
     b"-ERR Protocol version is not an integer or out of range\r\n";
 pub(super) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
-pub(super) const INVALID_DB: &[u8] = b"-ERR invalid DB index\r\n";
+pub(super) const NOT_INT: &[u8] =
+    b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n";
 pub(super) const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
 pub(super) const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
 pub(super) const BAD_NAME: &[u8] =
@@ -57,6 +61,14 @@ pub(super) const TOO_MANY_KEYS: &[u8] =
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
+pub(super) const MAY_NOT_TOUCH: &[u8] =
+    b"-NOPERM this user has no permissions to access one of the keys used as arguments\r\n";
+pub(super) const TOO_MANY_USERS: &[u8] =
+    b"-ERR sluice: too many users at once, try again later\r\n";
+pub(super) const SEVERAL_CLUSTERS: &[u8] =
+    b"-CROSSSLOT sluice: the keys in the request belong to several clusters\r\n";
+pub(super) const TRANSACTION_ROUTE: &[u8] =
+    b"-CROSSSLOT sluice: transactions are for keys of the route without match\r\n";
 pub(super) const ZERO: &[u8] = b":0\r\n";
 pub(super) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 pub(super) const UNBLOCK_REASON: &[u8] =
@@ -74,6 +86,32 @@ pub(super) const TOO_MANY_SUBSCRIPTIONS: &[u8] =
     b"-ERR sluice: too many subscriptions of one client\r\n";
 pub(super) const TIMED_OUT: &str = "request timed out, result unknown";
 
+pub(super) const NO_SUCH_CLIENT: &[u8] = b"-ERR No such client\r\n";
+pub(super) const INVALID_CLIENT_ID: &[u8] = b"-ERR Invalid client ID\r\n";
+pub(super) const CLIENT_ID_RANGE: &[u8] = b"-ERR client-id should be greater than 0\r\n";
+pub(super) const TIMEOUT_NOT_INTEGER: &[u8] = b"-ERR timeout is not an integer or out of range\r\n";
+pub(super) const TIMEOUT_NEGATIVE: &[u8] = b"-ERR timeout is negative\r\n";
+pub(super) const PAUSE_MODE: &[u8] = b"-ERR CLIENT PAUSE mode must be WRITE or ALL\r\n";
+pub(super) const WORKER_SILENT: &[u8] =
+    b"-ERR sluice: a worker did not answer within 1s; what it was asked is not known to be done\r\n";
+pub(super) const CACHING_WITHOUT_TRACKING: &[u8] = b"-ERR CLIENT CACHING can be called only when \
+the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n";
+pub(super) const TRACKING_SHARDS: &[u8] =
+    b"-ERR sluice: CLIENT TRACKING needs a cluster of one shard\r\n";
+pub(super) const TRACKING_REDIRECT: &[u8] =
+    b"-ERR sluice: CLIENT TRACKING does not redirect; use RESP3\r\n";
+pub(super) const TRACKING_TWO_REDIRECTS: &[u8] =
+    b"-ERR A client can only redirect to a single other client\r\n";
+pub(super) const TRACKING_PREFIX: &[u8] =
+    b"-ERR PREFIX option requires BCAST mode to be enabled\r\n";
+pub(super) const TRACKING_SWITCH_BCAST: &[u8] = b"-ERR You can't switch BCAST mode on/off before \
+disabling tracking for this client, and then re-enabling it with a different mode.\r\n";
+pub(super) const TRACKING_OPT_BCAST: &[u8] =
+    b"-ERR OPTIN and OPTOUT are not compatible with BCAST\r\n";
+pub(super) const TRACKING_OPT_BOTH: &[u8] =
+    b"-ERR You can't specify both OPTIN mode and OPTOUT mode\r\n";
+pub(super) const TRACKING_SWITCH_OPT: &[u8] = b"-ERR You can't switch OPTIN/OPTOUT mode before \
+disabling tracking for this client, and then re-enabling it with a different mode.\r\n";
 /// Redis's words for a command that a subscriber of RESP2 may not send.
 pub(super) fn only_subscriptions(out: &mut Vec<u8>, command: &str) {
     let allowed = "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET";
@@ -252,6 +290,13 @@ pub(super) fn no_such_shard(out: &mut Vec<u8>, name: &[u8]) {
     );
 }
 
+/// Redis's words for a command that a user may not run.
+pub(super) fn may_not_run(out: &mut Vec<u8>, command: &str) {
+    let name = command.to_ascii_lowercase();
+    let text = format!("NOPERM this user has no permissions to run the '{name}' command");
+    raw_error(out, text.as_bytes());
+}
+
 /// A command that is refused by default or by the configuration.
 pub(super) fn disabled(out: &mut Vec<u8>, command: &str) {
     error(out, &format!("sluice: command '{command}' is disabled"));
@@ -283,6 +328,16 @@ pub(super) fn unknown_subcommand(out: &mut Vec<u8>, args: super::args::Args<'_>)
             ),
         ),
     }
+}
+
+/// Redis's words for a type of clients that is none.
+pub(super) fn unknown_client_type(out: &mut Vec<u8>, word: &[u8]) {
+    error(out, &format!("Unknown client type '{}'", printable(word)));
+}
+
+/// Redis's words for a user that is none.
+pub(super) fn no_such_user(out: &mut Vec<u8>, user: &[u8]) {
+    error(out, &format!("No such user '{}'", printable(user)));
 }
 
 /// Redis's words for a subcommand that has other arguments than it can have.

@@ -6,7 +6,9 @@ use super::{
     blocking::Blocked,
     class::Class,
     client::{AHEAD, Client, End, Event},
+    client_reply::Replies,
     dispatch::{Flow, Scene},
+    flight,
     frame::{self, Decoder, Frame},
     hub::Hub,
     lease::Lease,
@@ -15,7 +17,9 @@ use super::{
     pubsub,
     relay::Own,
     reply,
+    route::{self, Route},
     upload::{STREAM_FROM, Upload},
+    users::{self, User, Who},
     wait::Written,
     waiting::Waiting,
 };
@@ -44,6 +48,12 @@ pub struct Settings {
     /// The cluster's place in the snapshot.
     pub cluster: usize,
     pub password: Option<String>,
+    /// Users with rules of their own.
+    pub users: Vec<Arc<User>>,
+    /// The servers say who may come in, and each client is to them who it says it is.
+    pub passthrough: bool,
+    /// By the beginning of the key, the longest first; everything else goes to `cluster`.
+    pub routes: Vec<Route>,
     pub max_bulk: u64,
     pub limits: super::client::Limits,
     /// Whether writes to several shards are split.
@@ -68,7 +78,10 @@ pub struct Settings {
 pub(super) struct State {
     pub authenticated: bool,
     pub class: Class,
-    pub name: Vec<u8>,
+    /// The cluster's place in the snapshot.
+    pub cluster: usize,
+    pub who: Who,
+    pub replies: Replies,
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
@@ -113,17 +126,22 @@ pub async fn serve(
         };
     }
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
+    client.card_mut().born_us = hub.now_us();
     hub.register(&client);
     client.charge(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
+    let (authenticated, who) = users::at_first(&settings);
+    let cluster = who.user.as_ref().and_then(|user| user.cluster).unwrap_or(settings.cluster);
     let mut session = Session {
         guard: Guard { hub, client },
         state: State {
-            authenticated: settings.password.is_none(),
+            authenticated,
             class: Class::default(),
-            name: Vec::new(),
+            cluster,
+            who,
+            replies: Replies::default(),
             pickers,
             sent: Some(0),
             pinned: None,
@@ -144,7 +162,9 @@ pub async fn serve(
         look: None,
         full: false,
     };
-    session.batch();
+    if session.is_apart() {
+        session.batch();
+    }
     loop {
         match session.next_event().await {
             Event::End(end) => return end,
@@ -179,7 +199,7 @@ struct Session {
 
 impl State {
     /// The connection of its own goes, and what it has left the session with is taken over.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         let selected = self.pinned.take().and_then(|pinned| pinned.selected?.take());
         self.class.db = selected.unwrap_or(self.class.db);
     }
@@ -192,6 +212,13 @@ struct Guard {
 }
 
 impl Session {
+    /// Whether the cluster gives each client connections of its own: one is opened when it comes.
+    fn is_apart(&self) -> bool {
+        let mut topology = self.guard.hub.topology();
+        let cluster = topology.snapshot().clusters.get(self.settings.cluster);
+        cluster.is_some_and(|cluster| cluster.dedicated.always)
+    }
+
     async fn next_event(&mut self) -> Event {
         std::future::poll_fn(|cx| {
             if self.state.waiting.poll(cx).is_ready() {
@@ -229,40 +256,49 @@ impl Session {
 
     /// Dispatches every complete request of the input, as far as there is room for its reply.
     fn batch(&mut self) {
+        while self.is_stale_after_run() {}
+    }
+
+    /// True when the rest of the batch is another user's than its beginning.
+    fn is_stale_after_run(&mut self) -> bool {
         let Guard { hub, client } = &self.guard;
         let now_us = hub.now_us();
         if self.state.waiting.is_pending() {
-            return;
+            return false;
         }
         client.look_up();
         if self.state.blocked.as_ref().is_some_and(|blocked| blocked.is_done()) {
             self.state.blocked = None;
         }
+        self.state.own.blocks &= !client.is_settled();
         let done = self.state.pinned.as_ref().is_some_and(|pinned| pinned.is_done());
         if done && self.state.upload.is_none() {
             self.state.let_go();
+            client.card_mut().class = self.state.class;
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
         let (Some(cluster), Some(commands)) =
-            (snapshot.clusters.get(self.settings.cluster), hub.commands(self.settings.cluster))
+            (snapshot.clusters.get(self.state.cluster), hub.commands(self.state.cluster))
         else {
-            return client.kill(End::Shutdown);
+            client.kill(End::Shutdown);
+            return false;
         };
+        let tables = route::tables(hub, &self.settings.routes);
         let mut scene = Scene {
             hub,
             client,
             cluster,
-            clusters: &snapshot.clusters,
             commands: &commands,
+            clusters: &snapshot.clusters,
+            tables: &tables,
+            is_stale: false,
+            is_checked: false,
             settings: &self.settings,
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
-            // Who has a connection of its own, or waits for each shard, is not to be told by others.
-            coalesce: hub.insight.options(cluster.id).coalesce
-                && !cluster.dedicated.always
-                && !self.settings.strict_order,
+            coalesce: flight::coalesces(hub, &self.settings, cluster),
             command: u16::MAX,
             big: None,
             aside: None,
@@ -271,7 +307,11 @@ impl Session {
         let relays = scene.relays();
         let mut requests = 0;
         let mut flow = Flow::Continue;
-        while flow == Flow::Continue && self.start < self.input.len() && client.has_room() {
+        while flow == Flow::Continue
+            && !scene.is_stale
+            && self.start < self.input.len()
+            && client.has_room()
+        {
             let bytes = self.input.get(self.start..).unwrap_or_default();
             if scene.state.upload.is_some() {
                 match scene.upload(bytes) {
@@ -330,8 +370,9 @@ impl Session {
             self.decoder.reset();
         }
         self.full = scene.is_full();
+        let is_stale = scene.is_stale && self.start < self.input.len();
         drop(topology);
-        hub.on_requests(self.settings.cluster, now_us, requests);
+        hub.on_requests(self.state.cluster, now_us, requests);
         if let Flow::Close(end) = flow {
             client.close_after_replies(end);
         } else if self.input.len() > BIG_INPUT && hub.memory.is_used_up() {
@@ -341,7 +382,8 @@ impl Session {
         if self.state.eof && !self.state.waiting.is_pending() {
             client.close_after_replies(End::Client);
         }
-        let apart = self.state.pinned.is_some() || self.state.blocked.is_some();
+        let waits = self.state.blocked.is_some() || self.state.own.blocks;
+        let apart = self.state.pinned.is_some() || waits;
         if flow == Flow::Hold || apart {
             // The session is to be told when nothing is under way.
             client.has_room();
@@ -350,6 +392,7 @@ impl Session {
         self.compact();
         let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
         self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
+        is_stale && flow == Flow::Continue
     }
 
     /// Gives the buffer back when all of it is dispatched, else keeps what is left.

@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    class::Resp,
     dispatch::{Flow, Scene},
     explain, reply, wire,
 };
@@ -17,7 +18,7 @@ pub(super) fn answer(scene: &Scene<'_>, args: Args<'_>) -> Flow {
     match word.as_slice() {
         b"CLIENTS" => scene.say(|out| clients(scene, out)),
         b"CLUSTERS" => scene.say(|out| clusters(scene, out)),
-        b"SHARDS" => scene.say(|out| shards(scene.cluster, out)),
+        b"SHARDS" => scene.say(|out| shards(scene.cluster, scene.state.class.resp, out)),
         b"HOTKEYS" => hot_keys(scene, args),
         b"EXPLAIN" => scene.say(|out| explain::explain(scene, args, out)),
         _ => scene.say(help),
@@ -51,11 +52,12 @@ fn text(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 fn clients(scene: &Scene<'_>, out: &mut Vec<u8>) {
+    let resp = scene.state.class.resp;
     let workers = &scene.hub.memory.workers;
     let total = |pick: fn(&ListenerMetrics) -> u64| -> u64 {
         workers.iter().filter_map(|w| w.listeners.get(scene.settings.listener)).map(pick).sum()
     };
-    wire::map(out, 7);
+    wire::map(out, resp, 7);
     text(out, "listener", &scene.settings.name);
     number(out, "id", scene.client.id);
     number(out, "active", total(|listener| listener.active.get()));
@@ -65,13 +67,14 @@ fn clients(scene: &Scene<'_>, out: &mut Vec<u8>) {
     wire::bulk(out, b"workers");
     wire::array(out, workers.len());
     for worker in workers.iter() {
-        wire::map(out, 2);
+        wire::map(out, resp, 2);
         number(out, "clients", worker.clients.get());
         number(out, "buffered_bytes", worker.buffered.get());
     }
 }
 
 fn clusters(scene: &Scene<'_>, out: &mut Vec<u8>) {
+    let resp = scene.state.class.resp;
     // Clusters of other protocols have no shards of Redis.
     let of_redis = scene.clusters.iter().filter(|one| matches!(one.layout, Layout::Shards));
     wire::array(out, of_redis.clone().count());
@@ -83,7 +86,7 @@ fn clusters(scene: &Scene<'_>, out: &mut Vec<u8>) {
         };
         let members = || cluster.shards.iter().flat_map(|shard| &shard.members);
         let ready = members().filter(|backend| backend.gate().open()).count();
-        wire::map(out, 10);
+        wire::map(out, resp, 10);
         text(out, "name", &cluster.name);
         number(out, "shards", cluster.shards.len() as u64);
         number(out, "backends", members().count() as u64);
@@ -111,21 +114,21 @@ fn all(counted: &RequestMetrics) -> u64 {
     counted.ok.get() + counted.backend_errors.get() + counted.proxy_errors.get()
 }
 
-fn shards(cluster: &Cluster, out: &mut Vec<u8>) {
+fn shards(cluster: &Cluster, resp: Resp, out: &mut Vec<u8>) {
     wire::array(out, cluster.shards.len());
     for (index, shard) in cluster.shards.iter().enumerate() {
-        wire::map(out, 3);
+        wire::map(out, resp, 3);
         text(out, "name", &shard.name);
         text(out, "slots", &slots(cluster, index));
         wire::bulk(out, b"backends");
         wire::array(out, shard.members.len());
-        shard.members.iter().for_each(|member| backend(member, out));
+        shard.members.iter().for_each(|member| backend(member, resp, out));
     }
 }
 
-fn backend(member: &Backend, out: &mut Vec<u8>) {
+fn backend(member: &Backend, resp: Resp, out: &mut Vec<u8>) {
     let lag = member.lag_bytes();
-    wire::map(out, if lag.is_some() { 7 } else { 6 });
+    wire::map(out, resp, if lag.is_some() { 7 } else { 6 });
     text(out, "address", &member.name);
     text(out, "role", member.role().as_str());
     text(out, "state", member.state().as_str());
@@ -167,11 +170,12 @@ fn hot_keys(scene: &Scene<'_>, args: Args<'_>) -> Flow {
             _ => return scene.say(|out| out.extend_from_slice(reply::NOT_INTEGER)),
         },
     };
+    let resp = scene.state.class.resp;
     scene.say(|out| {
         let keys = scene.hub.insight.hot_keys(scene.cluster.id, count);
         wire::array(out, keys.len());
         for one in keys {
-            wire::map(out, 3);
+            wire::map(out, resp, 3);
             wire::bulk(out, b"key");
             wire::bulk(out, &one.key);
             number(out, "requests_per_second", one.per_second);

@@ -8,6 +8,7 @@ use super::{
     hub::{Hub, Parts},
     insight::{Insight, Options},
     multi::Rules,
+    peers::Peers,
     session::{self, Settings},
     table::Commands,
 };
@@ -123,6 +124,7 @@ impl Stage {
             seed: 7,
             ids: Arc::default(),
             insight: Arc::new(insight),
+            peers: Peers::none(),
             audience: Arc::new(Audience::new(1)),
         });
         let stage = Self {
@@ -220,6 +222,9 @@ impl Stage {
             name: "test".into(),
             cluster: 0,
             password: None,
+            users: Vec::new(),
+            passthrough: false,
+            routes: Vec::new(),
             max_bulk: 1024 * 1024,
             limits: self.limits,
             split_writes: true,

@@ -192,25 +192,47 @@ pub enum Local {
     Hello,
     /// COMMAND and all its subcommands, known or not: [`super::commands_reply::command`].
     Command,
-    ConfigGet,
+    Reset,
+    /// What is one server's, or the same text everywhere: the first shard speaks for all (CONFIG GET,
+    /// the HELP of containers).
+    AskFirst,
     Info,
     Time,
-    ClientSetName,
-    ClientGetName,
-    ClientSetInfo,
-    ClientId,
+    /// ROLE: a primary, whose replicas are no client's business.
+    Role,
+    /// ACL WHOAMI
+    WhoAmI,
+    Client(OfClient),
     ClientUnblock,
     ClusterKeySlot,
-    /// We are a primary without replicas, whatever is behind us.
-    Role,
     /// SLOWLOG GET, LEN, RESET: of our own log.
     Slowlog,
     /// SLUICE and its subcommands.
     Sluice,
     Unwatch,
-    /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING,
-    /// CLIENT NO-EVICT, CLIENT NO-TOUCH).
+    /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING).
     Accept,
+}
+
+/// The subcommands of CLIENT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfClient {
+    Id,
+    GetName,
+    SetName,
+    SetInfo,
+    NoEvict,
+    NoTouch,
+    Info,
+    List,
+    Kill,
+    Pause,
+    Unpause,
+    Reply,
+    Tracking,
+    TrackingInfo,
+    Caching,
+    GetRedirect,
 }
 
 impl Command {

@@ -3,6 +3,7 @@
 use super::{
     args::{Args, Span},
     hub::{Hub, Parts},
+    peers::Peers,
 };
 use crate::{
     net::{memory::Memory, spawn::Spawn},
@@ -52,6 +53,7 @@ pub(super) fn hub() -> Rc<Hub> {
         seed: 1,
         ids: Arc::default(),
         insight: Arc::default(),
+        peers: Peers::none(),
         audience: Arc::default(),
     })
 }

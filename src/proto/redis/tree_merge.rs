@@ -1,11 +1,21 @@
 //! Nested replies of several shards put together by their names: MEMORY STATS, LATENCY HISTOGRAM and
 //! LATENCY LATEST. Not flat ones: those are [`super::gather`]'s own.
 
-use super::{reply, table::Tree, tree::Value, wire};
+use super::{class::Resp, reply, table::Tree, tree::Value, wire};
 use std::collections::{BTreeMap, HashMap};
 
-/// Writes the merged reply of `parts`, which were measured before.
-pub(super) fn merge(how: Tree, parts: &[Vec<u8>], out: &mut Vec<u8>) {
+/// A merged value.
+enum Merged<'a> {
+    Text(&'a [u8]),
+    Integer(i64),
+    Array(Vec<Self>),
+    /// Names and values in turn.
+    Map(Vec<Self>),
+}
+
+/// Writes the merged reply of `parts`, which were measured before, for a reader of `resp`. The parts
+/// themselves are in RESP2.
+pub(super) fn merge(how: Tree, resp: Resp, parts: &[Vec<u8>], out: &mut Vec<u8>) {
     let parsed: Option<Vec<Value<'_>>> = parts.iter().map(|part| Value::parse(part)).collect();
     let Some(values) = parsed else {
         return reply::raw_error(out, reply::OTHER_KIND);
@@ -14,19 +24,19 @@ pub(super) fn merge(how: Tree, parts: &[Vec<u8>], out: &mut Vec<u8>) {
         Tree::Stats | Tree::Histogram => by_name(&values),
         Tree::Latest => latest(&values),
     };
-    write(&merged, out);
+    write(&merged, resp, out);
 }
 
 /// Integers are added up, arrays of names and values merged name by name; of all else the first.
-fn by_name<'a>(values: &[Value<'a>]) -> Value<'a> {
+fn by_name<'a>(values: &[Value<'a>]) -> Merged<'a> {
     if let Some(numbers) = values.iter().map(Value::integer).collect::<Option<Vec<i64>>>() {
-        return Value::Integer(numbers.into_iter().fold(0, i64::saturating_add));
+        return Merged::Integer(numbers.into_iter().fold(0, i64::saturating_add));
     }
     if let Some(bounds) = values.iter().map(bounds).collect::<Option<Vec<_>>>() {
         return up_to(&bounds);
     }
     let Some(lists) = values.iter().map(pairs).collect::<Option<Vec<_>>>() else {
-        return values.first().cloned().unwrap_or(Value::Array(Vec::new()));
+        return values.first().map_or_else(|| Merged::Array(Vec::new()), Merged::of);
     };
     let mut places: HashMap<&'a [u8], usize> = HashMap::new();
     let mut merged: Vec<(&'a [u8], Vec<Value<'a>>)> = Vec::new();
@@ -37,8 +47,8 @@ fn by_name<'a>(values: &[Value<'a>]) -> Value<'a> {
             None => merged.push((name, vec![value])),
         }
     }
-    let each = merged.into_iter().flat_map(|(name, all)| [Value::Text(name), by_name(&all)]);
-    Value::Array(each.collect())
+    let each = merged.into_iter().flat_map(|(name, all)| [Merged::Text(name), by_name(&all)]);
+    Merged::Map(each.collect())
 }
 
 /// An array of names and values.
@@ -63,7 +73,7 @@ fn bounds(value: &Value<'_>) -> Option<Vec<(i64, i64)>> {
 }
 
 /// A server leaves out a bound up to which there are no more than up to the one before.
-fn up_to<'a>(parts: &[Vec<(i64, i64)>]) -> Value<'a> {
+fn up_to<'a>(parts: &[Vec<(i64, i64)>]) -> Merged<'a> {
     let all: BTreeMap<i64, i64> = parts
         .iter()
         .flatten()
@@ -74,12 +84,12 @@ fn up_to<'a>(parts: &[Vec<(i64, i64)>]) -> Value<'a> {
             (bound, parts.iter().map(of).fold(0, i64::saturating_add))
         })
         .collect();
-    let flat = all.into_iter().flat_map(|(a, b)| [Value::Integer(a), Value::Integer(b)]);
-    Value::Array(flat.collect())
+    let flat = all.into_iter().flat_map(|(a, b)| [Merged::Integer(a), Merged::Integer(b)]);
+    Merged::Map(flat.collect())
 }
 
 /// Of each event when it was last seen, how long that took, and the longest.
-fn latest<'a>(values: &[Value<'a>]) -> Value<'a> {
+fn latest<'a>(values: &[Value<'a>]) -> Merged<'a> {
     let mut events: BTreeMap<&'a [u8], [i64; 3]> = BTreeMap::new();
     for event in values.iter().filter_map(Value::array).flatten() {
         let Some([Value::Text(name), time, last, longest]) = event.array() else { continue };
@@ -90,18 +100,34 @@ fn latest<'a>(values: &[Value<'a>]) -> Value<'a> {
         all[2] = longest;
     }
     let event = |(name, seen): (&'a [u8], [i64; 3])| {
-        Value::Array(std::iter::once(Value::Text(name)).chain(seen.map(Value::Integer)).collect())
+        let numbers = seen.map(Merged::Integer);
+        Merged::Array(std::iter::once(Merged::Text(name)).chain(numbers).collect())
     };
-    Value::Array(events.into_iter().map(event).collect())
+    Merged::Array(events.into_iter().map(event).collect())
 }
 
-fn write(value: &Value<'_>, out: &mut Vec<u8>) {
+impl<'a> Merged<'a> {
+    /// One value as it is.
+    fn of(value: &Value<'a>) -> Self {
+        match value {
+            Value::Text(text) => Self::Text(text),
+            Value::Integer(number) => Self::Integer(*number),
+            Value::Array(values) => Self::Array(values.iter().map(Self::of).collect()),
+        }
+    }
+}
+
+fn write(value: &Merged<'_>, resp: Resp, out: &mut Vec<u8>) {
     match value {
-        Value::Text(text) => wire::bulk(out, text),
-        Value::Integer(number) => wire::integer(out, *number),
-        Value::Array(values) => {
+        Merged::Text(text) => wire::bulk(out, text),
+        Merged::Integer(number) => wire::integer(out, *number),
+        Merged::Array(values) => {
             wire::array(out, values.len());
-            values.iter().for_each(|value| write(value, out));
+            values.iter().for_each(|value| write(value, resp, out));
+        }
+        Merged::Map(pairs) => {
+            wire::map(out, resp, pairs.len() / 2);
+            pairs.iter().for_each(|value| write(value, resp, out));
         }
     }
 }
@@ -117,7 +143,7 @@ mod tests {
         let parts: Vec<Vec<u8>> =
             parts.iter().map(|part| part.replace(' ', "\r\n").into_bytes()).collect();
         let mut out = Vec::new();
-        merge(how, &parts, &mut out);
+        merge(how, Resp::Two, &parts, &mut out);
         String::from_utf8(out).unwrap().replace("\r\n", " ")
     }
 

@@ -211,7 +211,8 @@ impl Upstream {
 
     /// Of a relay: bytes that answer nothing, or that nobody can count, go to its client as they are.
     fn pass_on(&self, hub: &Hub, turn: &mut Turn, client: &Client) {
-        turn.scanner = Scanner::default();
+        turn.scanner = Scanner::new(self.class.resp);
+        turn.is_begun = false;
         let bytes = turn.input.get(turn.start..).unwrap_or_default();
         if !bytes.is_empty() {
             client.stream(hub, bytes);

@@ -37,6 +37,9 @@ impl Scene<'_> {
     /// Begins to pass on a request of which only `bytes` have come, when they tell where it goes.
     /// `None`: it must be kept until it is whole.
     pub(super) fn begin_upload(&mut self, decoder: &Decoder, bytes: &[u8]) -> Option<Flow> {
+        if self.state.transaction.is_some() {
+            return None;
+        }
         let args = Args { frame: bytes, spans: decoder.spans() };
         let (front, missing) = decoder.progress();
         let command = self.commands.find(args)?;
@@ -44,8 +47,15 @@ impl Scene<'_> {
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
         let other = self.state.transaction.is_some() || self.client.is_subscribed();
-        if !fits || other || self.kind_of(command, args) != command.kind {
+        let user = self.state.who.user.as_ref();
+        let refused = user.is_some_and(|user| user.refuses(command, args).is_some());
+        // Where a route leads is looked up when all is there.
+        let fits = fits && !other && !refused && self.settings.routes.is_empty();
+        if !fits || self.kind_of(command, args) != command.kind {
             return None;
+        }
+        if self.must_pause(command) {
+            return Some(Flow::Hold);
         }
         let shard = route::shard_of(self.cluster, key);
         if let Err(flow) = self.pin(shard) {
@@ -106,7 +116,7 @@ impl Scene<'_> {
         match own {
             Some(own) => {
                 if let Some(pinned) = &mut self.state.pinned {
-                    pinned.lease.is_spoilt = false;
+                    pinned.lease.is_spoilt = pinned.moved;
                 }
                 let owner = Owner::Client(Rc::clone(self.client));
                 let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);
@@ -122,6 +132,7 @@ impl Scene<'_> {
                 self.refuse(upload.access, |out| reply::upload_lost(out, name));
             }
         }
+        self.request_is_over();
         Ok(taken)
     }
 

@@ -31,7 +31,7 @@ use crate::{
         access::Access,
         suspicion::{Recent, is_suspect},
     },
-    topology::{Backend, Cluster, Outcome, Standing, Timeouts},
+    topology::{Backend, Cluster, Credentials, Outcome, Standing, Timeouts},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -188,11 +188,12 @@ impl Upstream {
             asked_number: Cell::new(false),
             told: Told::default(),
         });
-        let (credentials, tls) = (cluster.credentials.clone(), cluster.tls.clone());
+        let credentials = hub.identities.credentials(class, &cluster.credentials);
+        let tls = cluster.tls.clone();
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
         hub.clone().start(async move {
             let guard = EndGuard { hub: &hub, upstream: &this };
-            let error = match this.connect(&credentials, tls.as_ref()).await {
+            let error = match this.connect(credentials.as_ref(), tls.as_ref()).await {
                 Ok(stream) => {
                     let cell = hub.cell(&this.backend);
                     cell.iter().for_each(|c| {
@@ -527,18 +528,25 @@ impl Upstream {
 
     async fn connect(
         &self,
-        credentials: &crate::topology::Credentials,
+        credentials: Option<&Credentials>,
         tls: Option<&tls::Client>,
     ) -> Result<Stream, UpstreamError> {
+        let Some(credentials) = credentials else {
+            return Err(self.error(Phase::Released, "its user has left"));
+        };
         let timeout = self.timeouts.connect;
         let dialled = dial(&self.backend.address, Opening::tls(tls), timeout).await;
         let mut stream = dialled.map_err(|error| UpstreamError {
             ours: is_exhaustion(&error),
             ..self.error(Phase::Connect, error)
         })?;
-        handshake::greet(&mut stream, credentials, self.class, timeout)
-            .await
-            .map_err(|error| self.error(Phase::Handshake, error))?;
+        handshake::greet(&mut stream, credentials, self.class, timeout).await.map_err(|error| {
+            UpstreamError {
+                // A user whose password is wrong by now says nothing of the server.
+                ours: self.class.identity != 0,
+                ..self.error(Phase::Handshake, error)
+            }
+        })?;
         Ok(stream)
     }
 }

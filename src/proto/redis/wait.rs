@@ -122,6 +122,7 @@ impl Scene<'_> {
                 words.iter().for_each(|word| wire::bulk(out, word));
             });
         };
+        upstream.ask_number(self.hub);
         let mut last = first;
         if wrote {
             // Sharded channels are not seen by those who listen to every pattern.

@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::sync::OwnedSemaphorePermit as Permit;
 
@@ -27,6 +28,15 @@ pub(super) enum Waiting {
 }
 
 impl Waiting {
+    /// For nobody's permit: until something that is on its way has come.
+    pub(super) fn a_moment() -> Self {
+        let moment = Box::pin(async {
+            tokio::time::sleep(A_MOMENT).await;
+            None
+        });
+        Self::For(u32::MAX, moment)
+    }
+
     /// Whether its turn is still to come.
     pub(super) fn is_pending(&self) -> bool {
         matches!(self, Self::For(..))
@@ -99,3 +109,6 @@ impl Scene<'_> {
         }
     }
 }
+
+/// A server on the same network has answered by then.
+const A_MOMENT: Duration = Duration::from_millis(100);

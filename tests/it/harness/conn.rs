@@ -2,7 +2,7 @@
 
 use super::{
     PATIENCE,
-    resp::{Value, request},
+    resp::{Value, read_raw, request},
 };
 use std::{
     io::{self, BufReader, Read, Write},
@@ -95,6 +95,25 @@ impl Conn {
                 words.iter().map(|w| w.as_ref().escape_ascii().to_string()).collect();
             panic!("no reply to {words:.80?}: {error}")
         })
+    }
+
+    /// One reply or push as it came, byte for byte.
+    #[track_caller]
+    pub(crate) fn read_raw(&mut self) -> String {
+        read_raw(&mut self.stream).unwrap_or_else(|error| panic!("no reply: {error}"))
+    }
+
+    /// One request of words without spaces, one reply as it came.
+    #[track_caller]
+    pub(crate) fn raw(&mut self, line: &str) -> String {
+        self.say(line);
+        self.read_raw()
+    }
+
+    /// Sends a request of words without spaces.
+    #[track_caller]
+    pub(crate) fn say(&mut self, line: &str) {
+        self.send(&request(&line.split(' ').collect::<Vec<_>>()));
     }
 
     /// As [`Self::cmd`], for when the connection may be gone.

@@ -168,6 +168,30 @@ pub(crate) fn request<T: AsRef<[u8]>>(words: &[T]) -> Vec<u8> {
     out
 }
 
+/// One value of RESP2 or RESP3 as it came, byte for byte.
+pub(crate) fn read_raw(from: &mut impl BufRead) -> io::Result<String> {
+    let line = read_line(from)?;
+    let (kind, rest) = line.split_at_checked(1).ok_or_else(|| bad("an empty line"))?;
+    let mut raw = format!("{line}\r\n");
+    let count = rest.parse::<i64>().unwrap_or(0).max(0);
+    let elements = match kind {
+        "*" | "~" | ">" => count,
+        "%" => 2 * count,
+        "|" => 2 * count + 1,
+        "$" | "=" | "!" if rest != "-1" => {
+            let mut bytes = vec![0; usize::try_from(count).unwrap() + 2];
+            from.read_exact(&mut bytes)?;
+            raw.push_str(&String::from_utf8_lossy(&bytes));
+            0
+        }
+        _ => 0,
+    };
+    for _ in 0..elements {
+        raw.push_str(&read_raw(from)?);
+    }
+    Ok(raw)
+}
+
 fn read_line(from: &mut impl BufRead) -> io::Result<String> {
     let mut line = Vec::new();
     from.take(1 << 20).read_until(b'\n', &mut line)?;

@@ -1,0 +1,41 @@
+//! What a client has said of itself and asked for its connection, kept where the questions of other
+//! sessions reach it. Not the list made of it: that is [`super::client_list`].
+
+use super::class::Class;
+
+/// One client's, from its connection's first moment to its last.
+#[derive(Debug, Default)]
+pub(super) struct Card {
+    /// Microseconds on the worker's clock.
+    pub born_us: u64,
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO.
+    pub library: Vec<u8>,
+    pub library_version: Vec<u8>,
+    pub class: Class,
+    /// CLIENT NO-EVICT and NO-TOUCH: told, but without a meaning on connections that are shared.
+    pub no_evict: bool,
+    pub no_touch: bool,
+    /// CLIENT TRACKING.
+    pub tracking: Option<Tracking>,
+}
+
+/// How a client wants to be told of keys that changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tracking {
+    pub broadcast: bool,
+    pub opt_in: bool,
+    pub opt_out: bool,
+    pub no_loop: bool,
+}
+
+impl Card {
+    /// Everything that RESET takes back.
+    pub(super) fn reset(&mut self) {
+        self.name.clear();
+        self.class = Class::default();
+        (self.no_evict, self.no_touch) = (false, false);
+        self.tracking = None;
+    }
+}

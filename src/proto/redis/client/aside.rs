@@ -1,0 +1,94 @@
+//! What others than its own session see of a client and do to it: CLIENT LIST, PAUSE, REPLY. Not
+//! which clients they mean: that is `client_list`.
+
+use super::{
+    super::{card::Card, hub::Hub},
+    Client,
+};
+use crate::net::stream::Ends;
+use std::cell::{Ref, RefMut};
+
+/// What CLIENT LIST tells of a connection.
+#[derive(Debug)]
+pub(in crate::proto::redis) struct Look {
+    pub ends: Ends,
+    /// Bytes of requests that are not complete, or wait.
+    pub input: usize,
+    /// Bytes of replies that the client has not taken.
+    pub output: usize,
+    /// Bytes held for it in all.
+    pub held: usize,
+    pub active_us: u64,
+    pub last: &'static str,
+}
+
+impl Client {
+    /// What it has said of itself.
+    pub(in crate::proto::redis) fn card(&self) -> Ref<'_, Card> {
+        self.card.borrow()
+    }
+
+    pub(in crate::proto::redis) fn card_mut(&self) -> RefMut<'_, Card> {
+        self.card.borrow_mut()
+    }
+
+    /// `None`: it is gone.
+    pub(in crate::proto::redis) fn look(&self) -> Option<Look> {
+        let inner = self.inner.borrow();
+        Some(Look {
+            ends: inner.stream.as_ref()?.ends(),
+            input: inner.input_held,
+            output: inner.backlog(),
+            held: inner.charged,
+            active_us: inner.active_us,
+            last: self.last.get(),
+        })
+    }
+
+    /// Whether it hears the replies to the requests that come now.
+    pub(in crate::proto::redis) fn mute(&self, muted: bool) {
+        self.inner.borrow_mut().line.is_muted = muted;
+    }
+
+    /// Its next request waits until [`Self::go_on`].
+    pub(in crate::proto::redis) fn pause(&self) {
+        self.inner.borrow_mut().is_paused = true;
+    }
+
+    pub(in crate::proto::redis) fn go_on(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::take(&mut inner.is_paused) {
+            inner.wake();
+        }
+    }
+
+    /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
+    /// turn's list of touched ones, as for [`Self::answer`].
+    pub(in crate::proto::redis) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_gone() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.push_out(bytes);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// Stops reading its requests, or goes on.
+    pub(in crate::proto::redis) fn hold_back(&self, hold: bool) {
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::replace(&mut inner.held_back, hold) && !hold {
+            inner.wake();
+        }
+    }
+
+    /// Bytes of replies held for this client.
+    pub(in crate::proto::redis) fn owed(&self) -> usize {
+        self.inner.borrow().line.held()
+    }
+
+    /// Microseconds for which others may wait behind a reply that it does not read.
+    pub(in crate::proto::redis) fn grace_us(&self) -> u64 {
+        u64::try_from(self.limits.grace.as_micros()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,110 @@
+//! CLIENT PAUSE: all clients of the process wait with their requests, or with those that may write.
+//! Not the waiting itself: that is `client`'s.
+
+use super::{
+    args::Args,
+    dispatch::{Flow, Scene},
+    flags::flag,
+    hub::Hub,
+    peers::Question,
+    reply,
+    table::{Command, Kind, Step},
+};
+
+/// What waits, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pause {
+    ms: u64,
+    /// Reads too.
+    all: bool,
+}
+
+/// A worker's own, with the end on its own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Paused {
+    until_us: u64,
+    all: bool,
+}
+
+impl Scene<'_> {
+    /// Whether a request must wait: the client is woken when it need no more.
+    pub(super) fn must_pause(&self, command: &Command) -> bool {
+        let Some(paused) = self.hub.paused.get() else { return false };
+        let waits = paused.all
+            || match self.state.transaction.as_deref() {
+                Some(open) => command.kind == Kind::Transaction(Step::Exec) && open.writes(),
+                None => command.may_write(),
+            };
+        if waits {
+            self.client.pause();
+        }
+        waits
+    }
+
+    /// `CLIENT PAUSE timeout [WRITE | ALL]`
+    pub(super) fn client_pause(&mut self, args: Args<'_>) -> Flow {
+        let all = match args.get(3) {
+            None => true,
+            Some(_) if args.len() > 4 => {
+                return self.say(|out| reply::wrong_subcommand(out, args));
+            }
+            Some(word) if word.eq_ignore_ascii_case(b"ALL") => true,
+            Some(word) if word.eq_ignore_ascii_case(b"WRITE") => false,
+            Some(_) => {
+                self.reply(reply::PAUSE_MODE);
+                return Flow::Continue;
+            }
+        };
+        let ms = args.number(2);
+        let ms = match ms.map(u64::try_from) {
+            Some(Ok(ms)) => ms,
+            Some(Err(_)) => {
+                self.reply(reply::TIMEOUT_NEGATIVE);
+                return Flow::Continue;
+            }
+            None => {
+                self.reply(reply::TIMEOUT_NOT_INTEGER);
+                return Flow::Continue;
+            }
+        };
+        self.ask_workers(&Question::Pause(Pause { ms, all }), |_| reply::OK.to_vec())
+    }
+
+    /// `CLIENT UNPAUSE`
+    pub(super) fn client_unpause(&mut self) -> Flow {
+        self.ask_workers(&Question::Unpause, |_| reply::OK.to_vec())
+    }
+}
+
+/// Redis's `pauseClients`: of two, the later end and the stricter kind hold.
+pub(super) fn pause(hub: &Hub, pause: Pause) {
+    let until_us = hub.now_us().saturating_add(pause.ms.saturating_mul(1000));
+    let before = hub.paused.get();
+    let until_us = before.map_or(until_us, |before| before.until_us.max(until_us));
+    let all = pause.all || before.is_some_and(|before| before.all);
+    hub.paused.set(Some(Paused { until_us, all }));
+}
+
+/// Ends a pause whose time is over; called some twenty times a second.
+pub(super) fn tick(hub: &Hub, now_us: u64) {
+    if hub.paused.get().is_some_and(|paused| paused.until_us <= now_us) {
+        unpause(hub);
+    }
+}
+
+/// Everybody goes on.
+pub(super) fn unpause(hub: &Hub) {
+    if hub.paused.take().is_some() {
+        hub.clients().iter().for_each(|client| client.go_on());
+    }
+}
+
+impl Command {
+    /// Whether it is held while writes are paused.
+    pub(super) fn may_write(&self) -> bool {
+        self.flags & flag::WRITE != 0 || MAY_REPLICATE.contains(&self.name)
+    }
+}
+
+/// Redis's flag `may_replicate`, which its COMMAND does not tell.
+const MAY_REPLICATE: &[&str] = &["EVAL", "EVALSHA", "FCALL", "PFCOUNT", "PUBLISH", "SPUBLISH"];

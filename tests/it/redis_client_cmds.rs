@@ -1,0 +1,184 @@
+//! CLIENT: who is there, who goes, who waits, and who wants no replies, over all workers.
+
+use crate::harness::{Cluster, Conn, PATIENCE, eventually};
+use std::time::{Duration, Instant};
+
+fn field(line: &str, name: &str) -> String {
+    let mut words = line.trim_end().split(' ');
+    let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
+}
+
+fn list(conn: &mut Conn, words: &str) -> Vec<String> {
+    let words: Vec<&str> = ["CLIENT", "LIST"].into_iter().chain(words.split_whitespace()).collect();
+    conn.cmd(&words).text().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn clients_of_all_workers_are_listed() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let mut conns: Vec<Conn> = (0..6).map(|_| sluice.conn()).collect();
+    let ids: Vec<String> =
+        conns.iter_mut().map(|conn| conn.cmd(&["CLIENT", "ID"]).int().to_string()).collect();
+    conns[1].raw("CLIENT SETNAME one");
+    conns[1].raw("CLIENT SETINFO LIB-NAME tests");
+    conns[1].raw("CLIENT SETINFO LIB-VER 1.2");
+    conns[1].raw("HELLO 3");
+    conns[1].raw("SELECT 7");
+    conns[1].raw("CLIENT NO-EVICT ON");
+    let lines = list(&mut conns[0], "");
+    let mut listed: Vec<_> = lines.iter().map(|line| field(line, "id")).collect();
+    let mut sorted = ids.clone();
+    sorted.sort();
+    assert_eq!(listed, sorted, "by id");
+    let one = lines.iter().find(|line| field(line, "id") == ids[1]).unwrap();
+    for (name, value) in [
+        ("name", "one"),
+        ("db", "7"),
+        ("resp", "3"),
+        ("flags", "e"),
+        ("cmd", "client|no-evict"),
+        ("user", "default"),
+        ("redir", "-1"),
+        ("sub", "0"),
+        ("multi", "-1"),
+        ("lib-name", "tests"),
+        ("lib-ver", "1.2"),
+        ("laddr", &format!("127.0.0.1:{}", sluice.port())),
+    ] {
+        assert_eq!(field(one, name), value, "{name} in {one}");
+    }
+    assert!(field(one, "addr").starts_with("127.0.0.1:"));
+    // The same fields in the same order as the server's, and then those of newer ones.
+    let names = |line: &str| -> Vec<String> {
+        line.split_whitespace().map(|word| word.split('=').next().unwrap().to_owned()).collect()
+    };
+    let server = cluster.shards[0].primary.cmd(&["CLIENT", "INFO"]).text();
+    assert!(names(one).starts_with(&names(&server)), "{one}\n{server}");
+    let info = conns[2].cmd(&["CLIENT", "INFO"]).text();
+    assert_eq!((field(&info, "id"), field(&info, "cmd")), (ids[2].clone(), "client|info".into()));
+
+    let chosen = format!("ID {} {} 999999 {}", ids[4], ids[3], ids[4]);
+    listed = list(&mut conns[5], &chosen).iter().map(|line| field(line, "id")).collect();
+    assert_eq!(listed, [&*ids[4], &ids[3], &ids[4]]);
+    assert_eq!(list(&mut conns[5], "TYPE normal").len(), 6);
+    assert_eq!(list(&mut conns[5], "TYPE replica").len(), 0);
+    conns.truncate(3);
+    eventually("those that left are not listed", PATIENCE, || {
+        (list(&mut conns[0], "").len() == 3).then_some(())
+    });
+}
+
+#[test]
+fn clients_are_killed_wherever_they_are() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let mut admin = sluice.conn();
+    let victim = || {
+        let mut conn = sluice.conn();
+        let line = conn.cmd(&["CLIENT", "INFO"]).text();
+        (conn, field(&line, "id"), field(&line, "addr"))
+    };
+    for _ in 0..4 {
+        let (mut conn, id, _) = victim();
+        assert_eq!(admin.raw(&format!("CLIENT KILL ID {id}")), ":1\r\n");
+        assert_eq!(conn.read_to_close(), b"");
+        let (mut conn, id, addr) = victim();
+        assert_eq!(admin.raw(&format!("CLIENT KILL {addr}")), "+OK\r\n");
+        assert_eq!(conn.read_to_close(), b"");
+        assert_eq!(admin.raw(&format!("CLIENT KILL {addr}")), "-ERR No such client\r\n");
+        assert_eq!(admin.raw(&format!("CLIENT KILL ID {id}")), ":0\r\n");
+        let (mut conn, _, addr) = victim();
+        let laddr = format!("127.0.0.1:{}", sluice.port());
+        let both = format!("CLIENT KILL TYPE normal ADDR {addr} LADDR {laddr} USER default");
+        assert_eq!(admin.raw(&both), ":1\r\n");
+        assert_eq!(conn.read_to_close(), b"");
+    }
+    let mut others: Vec<_> = (0..4).map(|_| victim().0).collect();
+    assert_eq!(admin.raw("CLIENT KILL TYPE normal MAXAGE 1000"), ":0\r\n");
+    assert_eq!(admin.raw("CLIENT KILL TYPE normal"), ":4\r\n");
+    assert!(others.iter_mut().all(|conn| conn.read_to_close().is_empty()));
+    let (mut last, ..) = victim();
+    admin.send(b"CLIENT KILL TYPE normal SKIPME no\r\nPING\r\n");
+    assert_eq!(admin.read_to_close(), b":2\r\n");
+    assert_eq!(last.read_to_close(), b"");
+    let line = sluice.conn().cmd(&["CLIENT", "INFO"]).text();
+    let mut own = sluice.conn();
+    let addr = field(&own.cmd(&["CLIENT", "INFO"]).text(), "addr");
+    assert_ne!(addr, field(&line, "addr"));
+    own.say(&format!("CLIENT KILL {addr}"));
+    assert_eq!(own.read_to_close(), b"+OK\r\n");
+}
+
+#[test]
+fn a_pause_holds_writes_or_everything_of_everybody() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let mut conns: Vec<Conn> = (0..4).map(|_| sluice.conn()).collect();
+    let mut admin = sluice.conn();
+    assert_eq!(admin.raw("SET k old"), "+OK\r\n");
+    assert_eq!(admin.raw("CLIENT PAUSE 100000 WRITE"), "+OK\r\n");
+    for conn in &mut conns {
+        assert_eq!(conn.raw("GET k"), "$3\r\nold\r\n");
+        // What comes behind a write that waits, waits too.
+        conn.send(b"SET k new\r\nGET k\r\nPUBLISH c m\r\n");
+    }
+    let mut reader = sluice.conn();
+    for _ in 0..20 {
+        assert_eq!(reader.raw("GET k"), "$3\r\nold\r\n");
+    }
+    let mut transaction = sluice.conn();
+    let words = ["MULTI", "GET k", "EXEC", "MULTI", "SET k new"];
+    let said = words.map(|words| transaction.raw(words)).concat();
+    assert_eq!(said, "+OK\r\n+QUEUED\r\n*1\r\n$3\r\nold\r\n+OK\r\n+QUEUED\r\n");
+    transaction.say("EXEC");
+    assert_eq!(reader.raw("GET k"), "$3\r\nold\r\n");
+    assert_eq!(admin.raw("CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(transaction.read_raw(), "*1\r\n+OK\r\n");
+    for conn in &mut conns {
+        assert_eq!([conn.read_raw(), conn.read_raw()], ["+OK\r\n", "$3\r\nnew\r\n"]);
+        conn.read_raw();
+    }
+    // By its time, and reads as well.
+    let begun = Instant::now();
+    assert_eq!(admin.raw("CLIENT PAUSE 300"), "+OK\r\n");
+    for conn in &mut conns {
+        conn.say("GET k");
+    }
+    for conn in &mut conns {
+        assert_eq!(conn.read_raw(), "$3\r\nnew\r\n");
+        assert!(begun.elapsed() >= Duration::from_millis(300));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(admin.raw("SET k x"), "+OK\r\n");
+}
+
+#[test]
+fn replies_that_nobody_wants_are_not_sent_and_move_no_other() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    for round in 0..50 {
+        let value = format!("v{round}");
+        conn.send(b"CLIENT REPLY OFF\r\n");
+        for n in 0..20 {
+            conn.say(&format!("SET k{n} {value}"));
+            conn.say("MGET k1 k2 k3");
+            conn.say("PING");
+            conn.say("NOSUCH");
+        }
+        conn.say("CLIENT REPLY SKIP");
+        conn.say("CLIENT REPLY nonsense");
+        assert_eq!(conn.raw("CLIENT REPLY ON"), "+OK\r\n");
+        assert_eq!(conn.raw("GET k19"), format!("${}\r\n{value}\r\n", value.len()));
+        conn.send(
+            b"CLIENT REPLY SKIP\r\nGET k1\r\nGET k2\r\nCLIENT REPLY SKIP\r\nPING\r\nECHO e\r\n",
+        );
+        assert_eq!(conn.read_raw(), format!("${}\r\n{value}\r\n", value.len()));
+        assert_eq!(conn.read_raw(), "$1\r\ne\r\n");
+        assert_eq!(other.raw("GET none"), "$-1\r\n");
+    }
+    conn.say("CLIENT REPLY OFF");
+    assert_eq!(conn.raw("RESET"), "+RESET\r\n");
+}
