@@ -66,7 +66,7 @@ impl Scene<'_> {
         let ends = self.ends(open.locals, open.selects);
         let seq = self.client.open(bytes.len());
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, seq, Access::Write, self.now_us);
+        let entry = Entry::new(owner, seq, Access::Write, self.now_us).command(self.command);
         upstream.send_block(self.hub, entry, Block::whole(requests, ends), bytes);
         if self.state.pinned.is_some() {
             self.client.wait_for_all();

@@ -175,12 +175,12 @@ impl Scene<'_> {
             Ok(upstream) => upstream,
             Err(Flow::Hold) => return Some(Flow::Hold),
             Err(_) => {
-                self.begin_feed(missing, 0, command, true);
+                self.begin_feed((front, missing), 0, command, true);
                 return Some(Flow::Continue);
             }
         };
         upstream.append(self.hub, bytes.get(..front).unwrap_or_default());
-        self.begin_feed(missing, 0, command, false);
+        self.begin_feed((front, missing), 0, command, false);
         Some(Flow::Continue)
     }
 
