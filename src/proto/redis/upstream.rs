@@ -6,6 +6,7 @@
 //! queue of places is the lease. What is pushed adds to the backend's `in_flight`, what is popped,
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
+pub use super::broken::{Phase, UpstreamError};
 use super::{
     class::{Class, Resp},
     client::{Client, End},
@@ -112,46 +113,6 @@ pub(super) struct Inner {
     pub(super) blocked: bool,
     pub(super) delays: Delays,
     pub(super) flights: Flights,
-}
-
-/// Why a connection ended, and in which phase.
-#[derive(Debug, thiserror::Error)]
-#[error("backend {backend}: {phase}: {reason}")]
-pub struct UpstreamError {
-    pub backend: Arc<str>,
-    pub phase: Phase,
-    pub reason: String,
-    /// We ran out of descriptors or memory: no fault of the backend's.
-    pub ours: bool,
-}
-
-/// How far a connection had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Connect,
-    Handshake,
-    Write,
-    Read,
-    /// What the backend sent is not RESP, or answers nothing we asked.
-    Protocol,
-    /// Control took the backend out.
-    Evicted,
-    /// It was one session's own, and nobody has a use for it any more.
-    Released,
-}
-
-impl std::fmt::Display for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Connect => "connect",
-            Self::Handshake => "handshake",
-            Self::Write => "write",
-            Self::Read => "read",
-            Self::Protocol => "protocol",
-            Self::Evicted => "out of rotation",
-            Self::Released => "released",
-        })
-    }
 }
 
 impl Upstream {
@@ -421,11 +382,7 @@ impl Upstream {
 
     /// Whether another request of `client` is under way on it.
     pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
-        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Flight(flight) => flight.has(client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => false,
-        })
+        self.inner.borrow().fifo.iter().any(|entry| entry.owner.is_of(client))
     }
 
     /// Whether nothing is under way on it, and nothing was for so long.
@@ -442,13 +399,10 @@ impl Upstream {
     /// Ends the connection if a reply of `client` is due on it: a session that panicked may have
     /// left half a request there.
     pub(super) fn end_if_owned_by(&self, client: &Rc<Client>) {
-        let owned = self.inner.try_borrow().is_ok_and(|inner| {
-            inner.fifo.iter().any(|entry| match &entry.owner {
-                Owner::Client(owner) => Rc::ptr_eq(owner, client),
-                Owner::Flight(flight) => flight.has(client),
-                Owner::Tombstone | Owner::Commands | Owner::Number => false,
-            })
-        });
+        let owned = self
+            .inner
+            .try_borrow()
+            .is_ok_and(|inner| inner.fifo.iter().any(|entry| entry.owner.is_of(client)));
         if owned {
             self.end(Phase::Protocol, "a session panicked while it was using it");
         }
