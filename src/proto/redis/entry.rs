@@ -83,6 +83,15 @@ pub struct Tried {
 }
 
 impl Owner {
+    /// Whether that client waits for the reply.
+    pub(super) fn is_of(&self, client: &Rc<Client>) -> bool {
+        match self {
+            Self::Client(owner) => Rc::ptr_eq(owner, client),
+            Self::Flight(flight) => flight.has(client),
+            Self::Tombstone | Self::Commands | Self::Number => false,
+        }
+    }
+
     /// The clients that wait for the reply.
     pub(super) fn clients(&self) -> Vec<Rc<Client>> {
         match self {

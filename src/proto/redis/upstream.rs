@@ -382,11 +382,7 @@ impl Upstream {
 
     /// Whether another request of `client` is under way on it.
     pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
-        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Flight(flight) => flight.has(client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => false,
-        })
+        self.inner.borrow().fifo.iter().any(|entry| entry.owner.is_of(client))
     }
 
     /// Whether nothing is under way on it, and nothing was for so long.
@@ -403,13 +399,10 @@ impl Upstream {
     /// Ends the connection if a reply of `client` is due on it: a session that panicked may have
     /// left half a request there.
     pub(super) fn end_if_owned_by(&self, client: &Rc<Client>) {
-        let owned = self.inner.try_borrow().is_ok_and(|inner| {
-            inner.fifo.iter().any(|entry| match &entry.owner {
-                Owner::Client(owner) => Rc::ptr_eq(owner, client),
-                Owner::Flight(flight) => flight.has(client),
-                Owner::Tombstone | Owner::Commands | Owner::Number => false,
-            })
-        });
+        let owned = self
+            .inner
+            .try_borrow()
+            .is_ok_and(|inner| inner.fifo.iter().any(|entry| entry.owner.is_of(client)));
         if owned {
             self.end(Phase::Protocol, "a session panicked while it was using it");
         }
