@@ -5,6 +5,7 @@ use super::{
     args::Args,
     dispatch::{Scene, named},
     keys, options,
+    stream::STREAMS,
     table::{Command, FanOut, Kind},
 };
 
@@ -30,7 +31,7 @@ impl Scene<'_> {
 /// What an allowed command becomes.
 fn allowed(command: &Command, args: Args<'_>) -> Kind {
     match command.kind {
-        // A shared connection cannot become a stream.
+        // A shared connection cannot become a stream: the session gets one of its own.
         Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
         // Each has a part of the answer, or of what is to be done.
         Kind::Disabled if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
@@ -44,6 +45,3 @@ fn allowed(command: &Command, args: Args<'_>) -> Kind {
         other => other,
     }
 }
-
-/// Commands that turn a connection into a stream.
-const STREAMS: &[&str] = &["MONITOR", "SYNC", "PSYNC", "REPLCONF"];

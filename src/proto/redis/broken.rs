@@ -12,6 +12,8 @@ pub struct UpstreamError {
     pub reason: String,
     /// We ran out of descriptors or memory: no fault of the backend's.
     pub ours: bool,
+    /// The server's own words to what waits: it runs a script and was told nothing.
+    pub busy: Option<Vec<u8>>,
 }
 
 /// How far a connection had come.

@@ -16,7 +16,9 @@ use super::{
     keys::{self, KeyIndexes, Keys},
     local, reply, route, scripts,
     session::{PICKERS, Settings, State},
-    split, subscribe,
+    split,
+    stream::STREAMS,
+    subscribe,
     table::{Command, Commands, Kind, Local, PubSub, Step},
     tally::requests,
     upstream::Upstream,
@@ -128,7 +130,7 @@ impl<'a> Scene<'a> {
 
     /// A request for the cluster at hand.
     pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
-        if self.cluster.dedicated.always && self.relays() {
+        if (self.cluster.dedicated.always || self.state.own.is_raw()) && self.relays() {
             return self.relay(args);
         }
         let Some(command) = self.commands.find(args) else {
@@ -226,6 +228,7 @@ impl<'a> Scene<'a> {
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
+            Kind::NotYet if STREAMS.contains(&command.name) => self.become_stream(command, args),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
             Kind::CrossProtocol => self.cross_protocol(command),

@@ -2,6 +2,7 @@
 //! gates when control has changed one. Not the loop that calls it: that is the worker's.
 
 use super::{
+    busy,
     class::Class,
     client::End,
     entry::{Entry, Owner},
@@ -35,6 +36,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
             upstream.decay();
         }
     }
+    busy::tick(hub, now_us);
     if count.is_multiple_of(SECOND) {
         close_idle_clients(hub, now_us);
         close_drained(hub);

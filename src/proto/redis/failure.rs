@@ -47,7 +47,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         }
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
-    let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
+    let wanted = matches!(error.phase, Phase::Evicted | Phase::Released) || error.busy.is_some();
     if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
@@ -57,7 +57,8 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     } else {
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
-    if let Some(client) = upstream.tenant().filter(|client| client.card().tracking.is_some()) {
+    let tracks = |client: &Rc<Client>| !upstream.is_ear() && client.card().tracking.is_some();
+    if let Some(client) = upstream.tenant().filter(tracks) {
         client.kill(End::TrackingLost);
     }
     let mut touched = Vec::new();
@@ -257,9 +258,12 @@ fn lost(
         }
         return;
     }
-    let entry = match retry(hub, upstream, entry, sent) {
-        Ok(()) => return,
-        Err(entry) => entry,
+    let entry = match &error.busy {
+        Some(_) => entry,
+        None => match retry(hub, upstream, entry, sent) {
+            Ok(()) => return,
+            Err(entry) => entry,
+        },
     };
     let attempts = entry.tried.as_ref().map_or(1, |tried| tried.attempts);
     let waiting = match entry.owner {
@@ -271,6 +275,7 @@ fn lost(
     };
     let mut text = Vec::new();
     match decide(sent, entry.access, attempts) {
+        _ if error.busy.is_some() => text.extend(error.busy.iter().flatten()),
         Verdict::Fail(Effect::Unknown) => reply::unknown_result(&mut text, &upstream.backend.shard),
         Verdict::Fail(Effect::None) | Verdict::Retry => reply::cluster_down(
             &mut text,

@@ -74,6 +74,8 @@ pub(super) enum Merge {
     OneSucceeds,
     /// PUBLISH: the number of receivers, as we know it.
     Published(Published),
+    /// CLIENT TRACKINGINFO of one whose client of that id is told.
+    Redirect(u64),
 }
 
 impl Gather {
@@ -156,7 +158,7 @@ impl Gather {
             }
             Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
-            Merge::AllSucceed | Merge::OneSucceeds => true,
+            Merge::AllSucceed | Merge::OneSucceeds | Merge::Redirect(_) => true,
             Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
     }
@@ -210,6 +212,10 @@ impl Gather {
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
             }
             Merge::And => and(&self.kept, out),
+            Merge::Redirect(client) => {
+                let told = self.kept.first().map_or(&b""[..], |kept| kept);
+                super::redirect::rewrite(*client, told, out);
+            }
         }
     }
 

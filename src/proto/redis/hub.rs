@@ -3,6 +3,7 @@
 
 use super::{
     audience::Audience,
+    busy::Busy,
     class::Class,
     client::Client,
     flight::Stamps,
@@ -13,6 +14,7 @@ use super::{
     pause::Paused,
     peers::Peers,
     pubsub::PubSub,
+    redirect::{self, Ears},
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -57,8 +59,11 @@ pub struct Hub {
     /// CLIENT PAUSE
     pub(super) paused: Cell<Option<Paused>>,
     pub(super) scripts: Scripts,
+    /// Where a script runs long now.
+    pub(super) busy: RefCell<Option<Busy>>,
     pub(super) pubsub: PubSub,
     pub(super) identities: Identities,
+    pub(super) ears: Ears,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -137,8 +142,10 @@ impl Hub {
             peers: parts.peers,
             paused: Cell::default(),
             scripts: Scripts::new(parts.library),
+            busy: RefCell::default(),
             pubsub: PubSub::new(parts.audience, clusters),
             identities: Identities::default(),
+            ears: Ears::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -382,7 +389,13 @@ impl Hub {
     }
 
     pub fn unregister(&self, id: u64) {
+        redirect::forget(self, id);
         self.clients.borrow_mut().remove(&id);
+    }
+
+    /// A client of this worker.
+    pub(super) fn client(&self, id: u64) -> Option<Rc<Client>> {
+        self.clients.borrow().get(&id).map(Rc::clone)
     }
 
     /// Every client of this worker.

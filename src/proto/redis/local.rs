@@ -15,16 +15,16 @@ use super::{
     wire,
 };
 use crate::policy::{access::Access, slot::slot};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    rc::Rc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Answers `local`.
 pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flow {
     match local {
-        Local::Ping => match args.get(1) {
-            _ if args.len() > 2 => scene.say(|out| reply::wrong_arity(out, "PING")),
-            Some(text) => scene.say(|out| wire::bulk(out, text)),
-            None => fixed(scene, reply::PONG),
-        },
+        Local::Ping if scene.hub.busy.borrow().is_some() => ping(scene, args),
+        Local::Ping => pong(scene, args),
         Local::Echo => scene.say(|out| wire::bulk(out, args.get(1).unwrap_or_default())),
         Local::Quit => {
             scene.reply(reply::OK);
@@ -57,6 +57,27 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         }
         Local::Accept => fixed(scene, reply::OK),
     }
+}
+
+fn pong(scene: &Scene<'_>, args: Args<'_>) -> Flow {
+    match args.get(1) {
+        _ if args.len() > 2 => scene.say(|out| reply::wrong_arity(out, "PING")),
+        Some(text) => scene.say(|out| wire::bulk(out, text)),
+        None => fixed(scene, reply::PONG),
+    }
+}
+
+/// PING where a script runs long: whoever asks is told, as by the server, that it is busy.
+fn ping(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
+    let busy = scene.hub.busy.borrow();
+    let Some(busy) = busy.as_ref().filter(|busy| busy.cluster == scene.cluster.id) else {
+        return pong(scene, args);
+    };
+    let class = scene.state.class;
+    let upstream = scene.hub.upstream(scene.cluster, &busy.backend, class, Rc::clone);
+    let entry = scene.entry(Access::Read, true, args.frame.len());
+    upstream.send(scene.hub, entry, |out| out.extend_from_slice(args.frame));
+    Flow::Continue
 }
 
 /// Answers a subcommand of CLIENT.

@@ -56,7 +56,8 @@ impl Scene<'_> {
     pub(super) fn relays(&self) -> bool {
         // What passes as it is, is not looked at: not where users have rules.
         let open = !self.has_users() && self.settings.routes.is_empty();
-        self.cluster.dedicated.always && self.cluster.shards.len() == 1 && open
+        self.state.own.raw
+            || self.cluster.dedicated.always && self.cluster.shards.len() == 1 && open
     }
 
     /// The connection of a client that has just come, if one can be had at once.

@@ -98,8 +98,9 @@ pub(super) const CACHING_WITHOUT_TRACKING: &[u8] = b"-ERR CLIENT CACHING can be 
 the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n";
 pub(super) const TRACKING_SHARDS: &[u8] =
     b"-ERR sluice: CLIENT TRACKING needs a cluster of one shard\r\n";
-pub(super) const TRACKING_REDIRECT: &[u8] =
-    b"-ERR sluice: CLIENT TRACKING does not redirect; use RESP3\r\n";
+pub(super) const NO_REDIRECT: &[u8] = b"-ERR The client ID you want redirect to does not exist\r\n";
+pub(super) const REDIRECT_DEAF: &[u8] =
+    b"-ERR sluice: no connection for the client to redirect to; nothing is tracked, try again\r\n";
 pub(super) const TRACKING_TWO_REDIRECTS: &[u8] =
     b"-ERR A client can only redirect to a single other client\r\n";
 pub(super) const TRACKING_PREFIX: &[u8] =

@@ -15,6 +15,7 @@ use super::{
     multi::{Rules, Transaction},
     pin::Pinned,
     pubsub,
+    redirect::Search,
     relay::Own,
     reply,
     route::{self, Route},
@@ -102,6 +103,8 @@ pub(super) struct State {
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
     pub own: Own,
+    /// Whose connection is to hear of changed keys for this one.
+    pub search: Option<Search>,
     /// The client sends no more.
     pub eof: bool,
     /// A request that is passed on while it comes.
@@ -151,6 +154,7 @@ pub async fn serve(
             written: Written::default(),
             last_shard: None,
             own: Own::default(),
+            search: None,
             eof: false,
             upload: None,
             transaction: None,

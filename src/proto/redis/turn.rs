@@ -11,7 +11,7 @@ use super::{
     flight::{self, Flight},
     hub::Hub,
     insight::slow::{self, Moment},
-    reply,
+    redirect, reply,
     scan::Scanner,
     tally::{Settled, Tally},
     upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
@@ -325,7 +325,11 @@ impl Upstream {
     fn hand_out_push(&self, hub: &Hub, push: &[u8], touched: &mut Vec<Rc<Client>>) {
         match self.tenant() {
             Some(client) => {
-                if client.push(hub, push) {
+                let touches = match self.is_ear() {
+                    true => redirect::tell(hub, &client, push),
+                    false => client.push(hub, push),
+                };
+                if touches {
                     touched.push(client);
                 }
             }

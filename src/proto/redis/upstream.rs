@@ -71,6 +71,8 @@ pub struct Upstream {
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
     silence_us: Cell<u64>,
+    /// Its tenant hears on it for others.
+    ear: Cell<bool>,
     /// The one client of it whose bytes pass as they are.
     relay: RefCell<Option<Rc<Client>>>,
     /// Its replies can no longer be counted.
@@ -142,6 +144,7 @@ impl Upstream {
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            ear: Cell::new(false),
             relay: RefCell::new(None),
             raw: Cell::new(false),
             opened_us: now_us,
@@ -364,6 +367,17 @@ impl Upstream {
         *self.tenant.borrow_mut() = client.map(Rc::clone);
     }
 
+    /// From now on `client` hears on it what the server says of keys that others have read.
+    pub(super) fn set_ear(&self, client: &Rc<Client>) {
+        self.ear.set(true);
+        self.set_tenant(Some(client));
+    }
+
+    /// Whether its tenant hears on it for others.
+    pub(super) fn is_ear(&self) -> bool {
+        self.ear.get()
+    }
+
     /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
     /// say so.
     pub(super) fn hears_pushes(&self) -> bool {
@@ -410,7 +424,7 @@ impl Upstream {
 
     pub(super) fn error(&self, phase: Phase, reason: impl ToString) -> UpstreamError {
         let backend = Arc::clone(&self.backend.name);
-        UpstreamError { backend, phase, reason: reason.to_string(), ours: false }
+        UpstreamError { backend, phase, reason: reason.to_string(), ours: false, busy: None }
     }
 
     /// Counts one latency for what counts as usual here.
@@ -498,6 +512,10 @@ impl Upstream {
             UpstreamError {
                 // A user whose password is wrong by now says nothing of the server.
                 ours: self.class.identity != 0,
+                busy: error
+                    .get_ref()
+                    .and_then(|error| error.downcast_ref::<handshake::Busy>())
+                    .map(|busy| busy.0.clone()),
                 ..self.error(Phase::Handshake, error)
             }
         })?;
