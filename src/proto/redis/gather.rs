@@ -101,8 +101,8 @@ impl Gather {
             if let (Merge::ByPosition { embeds: true, .. }, Some(kept)) =
                 (&self.merge, self.kept.get_mut(usize::from(part)))
             {
-                self.kept_bytes += error.len();
                 reply::raw_error(kept, error.trim_ascii_end());
+                self.kept_bytes += kept.len();
             }
             let idle = |error: &[u8]| error.starts_with(b"NOTBUSY");
             if self.error.as_ref().is_none_or(|(_, kept)| idle(kept) && !idle(error)) {

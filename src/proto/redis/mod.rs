@@ -4,6 +4,7 @@ pub mod args;
 pub mod audience;
 mod block;
 mod blocking;
+mod broken;
 mod card;
 pub mod class;
 pub mod client;
