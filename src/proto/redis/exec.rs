@@ -162,7 +162,12 @@ impl Scene<'_> {
         let Some(command) = self.commands.find(args) else { return Vec::new() };
         self.aside = Some(RefCell::default());
         self.run(command, args);
-        self.aside.take().map(RefCell::into_inner).unwrap_or_default()
+        let mut told = self.aside.take().map(RefCell::into_inner).unwrap_or_default();
+        if told.is_empty() {
+            // Without an element in its place EXEC's reply would swallow the next one.
+            reply::not_in_multi(&mut told, command.name);
+        }
+        told
     }
 }
 
