@@ -58,6 +58,7 @@ def py(run, unit, folder):
     command = [SUITES / "venv" / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += [f"--protocol={run.protocol}", "-W", "ignore", "--timeout", "60", "-m", MARKS]
     command += ["--tb=native", "--durations=10", "-p", "names_plugin", unit]
+    command += [f"--deselect={name}" for name in runs.POISON if run.baseline]
     names = folder.resolve() / "names"
     names.touch()
     environment = os.environ | {"PYTHONPATH": str(stack.HERE), "NAMES": str(names)}

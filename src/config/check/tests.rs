@@ -206,7 +206,7 @@ fn keys_that_are_missing_unknown_or_for_later() {
             cluster("reads: { consistency: session }"),
             "clusters.c.reads.consistency: `session` is not supported yet",
         ),
-        (cluster("coalesce: true"), "clusters.c.coalesce: `coalesce` is not supported yet"),
+        (cluster("mirror: {}"), "clusters.c.mirror: `mirror` is not supported yet"),
         (shards("{ replicas: [] }"), "clusters.c.shards[0]: `primary` is missing"),
         (shards(""), "clusters.c.shards: it is empty"),
         ("just text".to_owned(), "expected a map of keys and values, found 'just text'"),

@@ -44,6 +44,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         hub.sweep_rare(now_us);
         pubsub::tick(hub, now_us);
         ask_commands(hub, now_us);
+        hub.insight.decay(hub.worker());
     }
     hold_back(hub);
     if hub.memory.is_used_up() {
@@ -182,6 +183,7 @@ mod tests {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             strict_order: false,
             multi: Rules::default(),
             tls: None,

@@ -7,9 +7,9 @@ use super::{
     client::End,
     commands_reply,
     dispatch::{Flow, Scene},
-    fan_out,
-    gather::Merge,
-    hello, reply,
+    hello, info,
+    insight::slowlog,
+    reply, sluice,
     table::{Local, OfClient},
     users::{self, LogIn},
     wire,
@@ -39,7 +39,9 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
             scene.say(|out| commands_reply::command(scene.commands, args, resp, out))
         }
         Local::AskFirst => scene.send(0, Access::Read, true, args.frame),
-        Local::Info => info(scene, args),
+        Local::Info => info::answer(scene, args),
+        Local::Slowlog => slowlog::answer(scene, args),
+        Local::Sluice => sluice::answer(scene, args),
         Local::Time => time(scene),
         Local::Client(what) => of_client(scene, what, args),
         Local::Role => fixed(scene, reply::ROLE),
@@ -125,17 +127,6 @@ fn auth(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
         LogIn::Refused(words) => fixed(scene, &words),
         LogIn::Later => Flow::Hold,
     }
-}
-
-/// INFO of every shard as of one server, behind a section of ours.
-fn info(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
-    let header = format!(
-        "# Sluice\r\nsluice_version:{}\r\nsluice_cluster:{}\r\nsluice_shards:{}\r\n",
-        env!("CARGO_PKG_VERSION"),
-        scene.cluster.name,
-        scene.cluster.shards.len(),
-    );
-    fan_out::ask_all(scene, "INFO", Access::Read, Merge::Info { header }, args.frame)
 }
 
 fn time(scene: &Scene<'_>) -> Flow {

@@ -1,5 +1,6 @@
 //! Redis: RESP2 or RESP3 in, the same out. No other protocol, and no decision that `policy` can take.
 
+mod allow;
 pub mod args;
 pub mod audience;
 mod block;
@@ -14,14 +15,17 @@ mod client_reply;
 mod commands_entry;
 pub mod commands_reply;
 mod cursor;
+mod digest;
 mod dispatch;
 pub mod duty;
 mod entry;
 mod exec;
+mod explain;
 mod failure;
 mod fan_out;
 mod feed;
 pub mod flags;
+mod flight;
 mod forms;
 pub mod frame;
 mod fuzz_replies;
@@ -36,6 +40,7 @@ pub mod hub;
 mod identity;
 mod info;
 pub mod inline;
+pub mod insight;
 pub mod keys;
 mod learn;
 mod lease;
@@ -60,6 +65,7 @@ mod route;
 pub mod scan;
 mod scripts;
 pub mod session;
+mod sluice;
 pub mod spec;
 mod split;
 #[cfg(test)]
@@ -75,6 +81,7 @@ mod testing;
 mod topics;
 mod tracking;
 mod tree;
+mod tree_merge;
 mod turn;
 mod upload;
 pub mod upstream;

@@ -11,11 +11,15 @@ use super::{
     class::{Class, Resp},
     client::{Client, End},
     entry::{Entry, Owner, Patience},
-    failure, handshake,
+    failure,
+    flight::Flights,
+    handshake,
     hub::Hub,
+    insight::slow::{Delays, Watch},
     lease::micros,
     outbox::Outbox,
     scripts::Told,
+    turn::PAUSE_BACKLOG,
 };
 use crate::{
     net::{
@@ -47,6 +51,7 @@ pub struct Upstream {
     pub class: Class,
     pub(super) purpose: Purpose,
     pub timeouts: Timeouts,
+    pub(super) watch: Watch,
     inner: RefCell<Inner>,
     /// The flush is scheduled already.
     scheduled: Cell<bool>,
@@ -106,6 +111,10 @@ pub(super) struct Inner {
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
+    /// What is appended has to wait.
+    pub(super) blocked: bool,
+    pub(super) delays: Delays,
+    pub(super) flights: Flights,
 }
 
 impl Upstream {
@@ -124,7 +133,8 @@ impl Upstream {
             class,
             purpose,
             timeouts: cluster.timeouts,
-            inner: RefCell::new(Inner { last_byte_us: now_us, ..Inner::default() }),
+            watch: Watch::new(hub, cluster.id),
+            inner: RefCell::new(Inner { last_byte_us: now_us, blocked: true, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
@@ -171,7 +181,8 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read || entry.keeps;
+        // The slow log tells what was asked.
+        let keep = entry.access == Access::Read || entry.keeps || self.watch.is_on();
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -385,10 +396,7 @@ impl Upstream {
 
     /// Whether another request of `client` is under way on it.
     pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
-        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => false,
-        })
+        self.inner.borrow().fifo.iter().any(|entry| entry.owner.is_of(client))
     }
 
     /// Whether nothing is under way on it, and nothing was for so long.
@@ -405,12 +413,10 @@ impl Upstream {
     /// Ends the connection if a reply of `client` is due on it: a session that panicked may have
     /// left half a request there.
     pub(super) fn end_if_owned_by(&self, client: &Rc<Client>) {
-        let owned = self.inner.try_borrow().is_ok_and(|inner| {
-            inner.fifo.iter().any(|entry| match &entry.owner {
-                Owner::Client(owner) => Rc::ptr_eq(owner, client),
-                Owner::Tombstone | Owner::Commands | Owner::Number => false,
-            })
-        });
+        let owned = self
+            .inner
+            .try_borrow()
+            .is_ok_and(|inner| inner.fifo.iter().any(|entry| entry.owner.is_of(client)));
         if owned {
             self.end(Phase::Protocol, "a session panicked while it was using it");
         }
@@ -483,7 +489,9 @@ impl Upstream {
 
     /// Forgets half of what it knows of its own speed; called every ten seconds.
     pub fn decay(&self) {
-        self.inner.borrow_mut().recent.decay();
+        let mut inner = self.inner.borrow_mut();
+        inner.recent.decay();
+        inner.flights.forget_long();
     }
 
     async fn connect(
@@ -527,17 +535,19 @@ impl Inner {
     /// Closes the client that does not read its reply when others have waited behind it for long
     /// enough. When nobody waits, it may take its time.
     fn end_patience(&self, waited_us: u64) {
-        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
-            Owner::Client(client) => Some(client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => None,
-        });
-        let Some(slow) = waiting.next() else { return };
-        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
-            tracing::info!(
-                client = slow.id,
-                "a client that does not read its reply is closed: others wait behind it"
-            );
-            slow.kill(End::SlowReader);
+        let waiting: Vec<_> = self.fifo.iter().flat_map(|entry| entry.owner.clients()).collect();
+        let slow = match self.fifo.front() {
+            Some(Entry { owner: Owner::Flight(flight), .. }) => flight.slow(PAUSE_BACKLOG),
+            _ => waiting.iter().take(1).map(Rc::clone).collect(),
+        };
+        for slow in slow {
+            if waited_us >= slow.grace_us() && waiting.iter().any(|client| client.id != slow.id) {
+                tracing::info!(
+                    client = slow.id,
+                    "a client that does not read its reply is closed: others wait behind it"
+                );
+                slow.kill(End::SlowReader);
+            }
         }
     }
 
