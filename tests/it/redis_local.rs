@@ -1,7 +1,7 @@
 //! What Sluice answers by itself, the words with which it refuses, and inline commands. Not what
 //! it asks of every shard: that is redis_spread.
 
-use crate::harness::{Cluster, Conn, Value, bulk};
+use crate::harness::{Cluster, Conn, PATIENCE, Value, bulk, eventually};
 use std::time::{Duration, SystemTime};
 
 #[test]
