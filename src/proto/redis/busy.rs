@@ -30,11 +30,16 @@ pub(super) fn tick(hub: &Hub, now_us: u64) {
     *hub.busy.borrow_mut() = first;
 }
 
+/// A server also keeps the replies to what it read together with the script.
 fn runs_long(upstream: &Upstream, now_us: u64) -> bool {
     let inner = upstream.inner();
-    inner.fifo.front().is_some_and(|oldest| {
-        oldest.patience == Patience::Script && now_us.saturating_sub(oldest.start_us) >= LONG_US
-    })
+    let is_long_ago = |us: u64| now_us.saturating_sub(us) >= LONG_US;
+    is_long_ago(inner.last_byte_us)
+        && inner
+            .fifo
+            .iter()
+            .take_while(|entry| is_long_ago(entry.start_us))
+            .any(|entry| entry.patience == Patience::Script)
 }
 
 /// Those whose requests are on their way there wait for their replies before they go on.
