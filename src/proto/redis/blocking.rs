@@ -4,7 +4,7 @@
 
 use super::{
     args::Args,
-    client::End,
+    client::{Client, End},
     dispatch::{Flow, Scene},
     entry::{Entry, Owner},
     keys,
@@ -21,12 +21,13 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 #[derive(Debug)]
 pub(super) struct Blocked {
     leases: Vec<Lease>,
-    client: u64,
+    client: Rc<Client>,
 }
 
 impl Blocked {
     /// That client waits on these.
-    pub(super) fn new(leases: Vec<Lease>, client: u64) -> Self {
+    pub(super) fn new(leases: Vec<Lease>, client: Rc<Client>) -> Self {
+        client.card_mut().is_blocked = true;
         Self { leases, client }
     }
 
@@ -39,9 +40,10 @@ impl Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
+        self.client.card_mut().is_blocked = false;
         // Before the leases: who aims at one from here on must not find it.
         for lease in &self.leases {
-            lease.upstream().backend.leases.end_wait(self.client);
+            lease.upstream().backend.leases.end_wait(self.client.id);
         }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Card {
     /// CLIENT NO-EVICT and NO-TOUCH: told, but without a meaning on connections that are shared.
     pub no_evict: bool,
     pub no_touch: bool,
+    /// Its command waits in the server.
+    pub is_blocked: bool,
     /// CLIENT TRACKING.
     pub tracking: Option<Tracking>,
 }

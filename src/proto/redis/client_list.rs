@@ -242,7 +242,9 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
         card.class.db,
         if output > 0 { "rw" } else { "r" },
         if last.is_empty() { "NULL".to_owned() } else { last.to_ascii_lowercase() },
-        if card.tracking.is_some() { 0 } else { -1 },
+        card.tracking.as_ref().map_or(-1, |tracking| {
+            tracking.redirect.map_or(0, |client| i64::try_from(client).unwrap_or(i64::MAX))
+        }),
         if card.class.resp == Resp::Three { 3 } else { 2 },
         String::from_utf8_lossy(&card.library),
         String::from_utf8_lossy(&card.library_version),
@@ -253,6 +255,7 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
 /// Redis's letters for what a client is.
 fn flags(card: &Card, is_unix: bool, is_subscribed: bool) -> String {
     let letters = [
+        (card.is_blocked, 'b'),
         (is_subscribed, 'P'),
         (card.tracking.is_some(), 't'),
         (card.tracking.as_ref().is_some_and(|tracking| tracking.broadcast), 'B'),

@@ -8,11 +8,12 @@ use super::{
     dispatch::{Flow, Part, Scene},
     entry::Reach,
     gather::{Gather, Merge},
-    reply, route,
+    reply, route, scripts,
     table::{Command, FanOut},
     wire,
 };
-use crate::policy::access::Access;
+use crate::{policy::access::Access, topology::Outcome};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Asks all shards; with one shard the request passes unchanged.
@@ -23,6 +24,9 @@ pub(super) fn fan_out(
     args: Args<'_>,
 ) -> Flow {
     if scene.cluster.shards.len() == 1 {
+        if SETS_ROLE.contains(&command.name) {
+            return set_role(scene, args);
+        }
         return scene.forward(0, command, args.frame);
     }
     let merge = match how {
@@ -52,6 +56,22 @@ pub(super) fn fan_out(
     };
     ask_all(scene, command.name, command.access, merge, args.frame)
 }
+
+/// What makes a server a primary again finds it although it is none.
+fn set_role(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
+    let (hub, cluster) = (scene.hub, scene.cluster);
+    let Some(server) = cluster.shards.first().and_then(scripts::primary) else {
+        return scene.refuse(Access::Write, |out| scene.unserved(0, Access::Write, true, out));
+    };
+    let upstream = hub.upstream(cluster, server, scene.state.class, Rc::clone);
+    let flow = scene.send_over(upstream, Access::Write, true, args.frame);
+    // A probe looks at what has become of it.
+    hub.reporter.report(server, Outcome::Suspect);
+    flow
+}
+
+/// Commands that an operator allows so that roles can be changed through us.
+const SETS_ROLE: &[&str] = &["REPLICAOF", "SLAVEOF"];
 
 /// Sends `frame` to every primary.
 pub(super) fn ask_all(

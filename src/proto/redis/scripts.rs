@@ -235,7 +235,7 @@ fn stats(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
 }
 
 /// The primary of a shard in whatever state: one that runs a script for long looks as if it hung.
-fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
+pub(super) fn primary(shard: &Shard) -> Option<&Arc<Backend>> {
     shard.members.iter().find(|member| member.gate().primary()).or_else(|| shard.members.first())
 }
 

@@ -144,7 +144,7 @@ impl Scene<'_> {
             let leases: &Arc<Backend> = &lease.upstream().backend;
             leases.leases.begin_wait(self.client.id, lease.upstream().standing());
         }
-        self.state.blocked = Some(Box::new(Blocked::new(leases, self.client.id)));
+        self.state.blocked = Some(Box::new(Blocked::new(leases, Rc::clone(self.client))));
         self.client.wait_for_all();
         self.client.look_ahead();
     }
