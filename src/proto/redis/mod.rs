@@ -52,6 +52,7 @@ mod perfect;
 mod pin;
 pub mod probe;
 mod pubsub;
+mod raw;
 mod relay;
 mod reply;
 mod route;

@@ -15,6 +15,7 @@ use super::{
     hub::Hub,
     lease::micros,
     outbox::Outbox,
+    raw::Raw,
     scripts::Told,
 };
 use crate::{
@@ -69,7 +70,7 @@ pub struct Upstream {
     /// The one client of it whose bytes pass as they are.
     relay: RefCell<Option<Rc<Client>>>,
     /// Its replies can no longer be counted.
-    raw: Cell<bool>,
+    pub(super) raw: Raw,
     pub(super) opened_us: u64,
     /// How others know it.
     standing: Arc<Standing>,
@@ -133,7 +134,7 @@ impl Upstream {
             deadline_us: Cell::new(0),
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
             relay: RefCell::new(None),
-            raw: Cell::new(false),
+            raw: Raw::default(),
             opened_us: now_us,
             standing: Arc::default(),
             asked_number: Cell::new(false),
@@ -221,12 +222,12 @@ impl Upstream {
 
     /// What comes when no reply is due is passed on as it is from here on.
     pub(super) fn go_raw(&self) {
-        self.raw.set(true);
+        self.raw.begin();
     }
 
     /// Whether replies are no longer counted.
     pub(super) fn is_raw(&self) -> bool {
-        self.raw.get()
+        self.raw.is_on()
     }
 
     /// How others know this connection.
