@@ -5,9 +5,9 @@
 use super::{
     args::Args,
     class::Resp,
-    commands_entry::{categories, entry},
+    commands_entry::{categories, entry, simple_set},
     flags::{flag, group, spec_flag, words},
-    keys, reply,
+    key_flags, keys, reply,
     table::{Command, Commands, Kind},
     wire,
 };
@@ -26,7 +26,8 @@ pub fn command(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8
     }
     let asks_much = args.len() > MOST_NAMES + 2 || args.frame.len() > LONGEST_REQUEST;
     match found.name {
-        "COMMAND|GETKEYS" => get_keys(commands, args, out),
+        "COMMAND|GETKEYS" => get_keys(commands, args, None, out),
+        "COMMAND|GETKEYSANDFLAGS" => get_keys(commands, args, Some(resp), out),
         _ if asks_much => out.extend_from_slice(reply::TOO_MANY_NAMES),
         "COMMAND|COUNT" => wire::integer(out, top_level(commands).count()),
         "COMMAND|INFO" => info(commands, args, resp, out),
@@ -149,8 +150,8 @@ fn docs(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     }
 }
 
-/// COMMAND GETKEYS.
-fn get_keys(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
+/// COMMAND GETKEYS, and with `flags` GETKEYSANDFLAGS.
+fn get_keys(commands: &Commands, args: Args<'_>, flags: Option<Resp>, out: &mut Vec<u8>) {
     let inner = Args { frame: args.frame, spans: args.spans.get(2..).unwrap_or_default() };
     let command = commands
         .find(inner)
@@ -170,17 +171,26 @@ fn get_keys(commands: &Commands, args: Args<'_>, out: &mut Vec<u8>) {
         return out.extend_from_slice(reply::INVALID_ARGUMENTS);
     }
     wire::array(out, keys.len());
-    for key in keys.filter_map(|at| inner.get(at)) {
+    for at in keys {
+        let key = inner.get(at).unwrap_or_default();
+        let Some(resp) = flags else {
+            wire::bulk(out, key);
+            continue;
+        };
+        let flags = key_flags::of(command, inner, at, keys.first() == Some(at));
+        wire::array(out, 2);
         wire::bulk(out, key);
+        simple_set(out, resp, &words(&spec_flag::NAMES, u32::from(flags)), "");
     }
 }
 
 fn help(out: &mut Vec<u8>) {
-    const LINES: [&str; 7] = [
+    const LINES: [&str; 8] = [
         "COMMAND [<subcommand> [<arg> [value] ...]]. Without one: all commands. Subcommands are:",
         "COUNT -- how many commands there are.",
         "DOCS [<command> ...] -- where they are documented.",
         "GETKEYS <command> [<arg> ...] -- the keys of that request.",
+        "GETKEYSANDFLAGS <command> [<arg> ...] -- the same, and what is done to each.",
         "INFO [<command> ...] -- their arity, flags and key positions.",
         "LIST [FILTERBY (MODULE <name> | ACLCAT <category> | PATTERN <pattern>)] -- their names.",
         "HELP -- this text.",

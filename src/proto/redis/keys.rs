@@ -193,6 +193,11 @@ fn by_specs(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> 
     Ok(found)
 }
 
+/// The keys that one specification tells; `None` when it tells nothing about these arguments.
+pub(super) fn of_spec(spec: &Spec, args: Args<'_>) -> Option<KeyIndexes> {
+    find(spec.find, begin(spec.begin, args)?, args).ok()?.map(KeyIndexes::of)
+}
+
 /// Where the first key would be; `None` when the word is not there.
 fn begin(begin: Begin, args: Args<'_>) -> Option<usize> {
     match begin {

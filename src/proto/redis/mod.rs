@@ -34,6 +34,7 @@ pub mod hub;
 mod identity;
 mod info;
 pub mod inline;
+mod key_flags;
 pub mod keys;
 mod learn;
 mod lease;

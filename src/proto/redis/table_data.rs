@@ -175,7 +175,7 @@ pub(super) static COMMANDS: &[Command] = &[
     row("COMMAND|COUNT", 2, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]),
     row("COMMAND|DOCS", -2, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]).tips(&["nondeterministic_output_order"]),
     row("COMMAND|GETKEYS", -4, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]),
-    row("COMMAND|GETKEYSANDFLAGS", -4, LOADING | STALE, g::CONNECTION, NOT_YET, &[]),
+    row("COMMAND|GETKEYSANDFLAGS", -4, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]),
     row("COMMAND|HELP", 2, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]),
     row("COMMAND|INFO", -2, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]).tips(&["nondeterministic_output_order"]),
     row("COMMAND|LIST", -2, LOADING | STALE, g::CONNECTION, Kind::Local(Local::Command), &[]).tips(&["nondeterministic_output_order"]),
