@@ -5,6 +5,7 @@
 mod access_log;
 mod dedicated;
 mod http;
+pub(super) mod insight;
 mod limits;
 mod probe;
 mod sticky;
@@ -344,6 +345,12 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         ),
         key("deny", Kind::List(&Kind::Command, MAX_COMMANDS), "", "Commands refused, likewise."),
         key(
+            "keys_max",
+            whole(1, 1_000_000_000),
+            "1000000",
+            "The most keys that KEYS tells of several shards; over it, an error.",
+        ),
+        key(
             "slow_client_grace",
             up_to(HOUR),
             "1s",
@@ -395,7 +402,6 @@ pub(super) static LISTENER_REDIS: Scope = Scope {
         ),
         later("cluster_spoof"),
         later("keyless_shard"),
-        later("keys_max"),
         later("script_shebang_reads"),
     ],
 };
@@ -459,6 +465,12 @@ pub(super) static CLUSTER: Scope = Scope {
         key("upstream", Kind::Map(&UPSTREAM), "", "Who we are to the backends."),
         key("redis", Kind::Map(&CLUSTER_REDIS), "", "What only the protocol redis has."),
         key(
+            "coalesce",
+            Kind::Switch,
+            "false",
+            "Equal GETs that are under way at one backend are asked once by each worker.",
+        ),
+        key(
             "on_shard_down",
             Kind::Choice { now: &["fail_fast"], later: &["replica_reads", "miss", "rehash"] },
             "fail_fast",
@@ -470,7 +482,6 @@ pub(super) static CLUSTER: Scope = Scope {
         later("file"),
         later("kubernetes"),
         later("mirror"),
-        later("coalesce"),
         later("failover_wait"),
         later("init_state"),
         later("on_unhealthy"),
@@ -701,6 +712,19 @@ pub(super) static CLUSTER_REDIS: Scope = Scope {
             Kind::Named(&COMMAND),
             "",
             "Commands that we do not know or should see otherwise.",
+        ),
+        key("slowlog", Kind::Map(&insight::SLOWLOG), "", "Which requests SLOWLOG tells of."),
+        key(
+            "big",
+            Kind::Size { min: 64 * KIB, max: TIB, auto: false },
+            "1MiB",
+            "A request or reply of so many bytes is counted by its command and told in the log.",
+        ),
+        key(
+            "redact",
+            Kind::Switch,
+            "false",
+            "Keys and values are left out of SLOWLOG, SLUICE HOTKEYS, the status page and the log.",
         ),
         key(
             "keyless_shard",

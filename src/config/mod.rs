@@ -5,6 +5,7 @@ mod check;
 mod env;
 mod file;
 mod finding;
+mod insight;
 mod keys;
 mod nearest;
 mod print;
@@ -18,6 +19,7 @@ pub use env::Env;
 pub(crate) use nearest::nearest;
 
 pub use finding::{Finding, Findings, Level, Position};
+pub use insight::RedisCluster;
 pub use schema::schema;
 pub use units::{Period, Size, UnitError};
 
@@ -262,6 +264,8 @@ pub struct RedisListener {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// The most keys that KEYS tells of several shards; default 1,000,000.
+    pub keys_max: usize,
     /// A request for another shard waits for the replies before it; default false.
     pub strict_order: bool,
     /// Who may come in beside whoever has the password; default nobody.
@@ -336,6 +340,7 @@ pub struct Cluster {
     pub shebang_reads: bool,
     /// `redis.commands`: commands we do not know or should see otherwise.
     pub commands: Vec<CustomCommand>,
+    pub redis: RedisCluster,
     pub dedicated: Dedicated,
     pub http: HttpCluster,
 }

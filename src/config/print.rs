@@ -158,6 +158,7 @@ fn listener(config: &Config, listener: &Listener, defaults: bool) -> Out {
         .text("mget_partial", word(words::MGET, &listener.redis.mget_embeds))
         .row("allow", &listener.redis.allow)
         .row("deny", &listener.redis.deny)
+        .text("keys_max", listener.redis.keys_max)
         .text("strict_order", listener.redis.strict_order)
         .text("multi", word(words::MULTI, &listener.redis.multi))
         .text("multi_max_commands", listener.redis.multi_max_commands)
@@ -336,6 +337,12 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     if defaults || !commands.is_empty() {
         redis.push("commands", Out::Map(commands));
     }
+    let mut slowlog = Entries::new(&keys::insight::SLOWLOG, defaults);
+    slowlog.period("threshold", cluster.redis.slow).text("entries", cluster.redis.slow_entries);
+    redis
+        .map("slowlog", slowlog)
+        .text("big", Size(cluster.redis.big))
+        .text("redact", cluster.redis.redact);
     let keyless = cluster.shards.get(cluster.keyless).filter(|_| cluster.keyless > 0);
     redis
         .optional("keyless_shard", keyless.map(|shard| &*shard.name))
@@ -353,6 +360,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("dedicated", dedicated(&cluster.dedicated, defaults))
         .map("upstream", upstream)
         .map("redis", redis)
+        .text("coalesce", cluster.redis.coalesce)
         .text("on_shard_down", "fail_fast");
     Out::Map(entries.list)
 }

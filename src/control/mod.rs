@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     net::tls,
     policy::dice::Dice,
+    proto::redis::insight::Insight,
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
 };
@@ -58,6 +59,8 @@ pub struct Inputs {
     /// What [`build::build`] made the first snapshot of `publisher` from.
     pub config: Config,
     pub publisher: Publisher,
+    /// Hot keys and slow requests.
+    pub insight: Arc<Insight>,
     /// The TLS of each listener, in the order of the configuration.
     pub tls: Vec<Option<tls::Server>>,
     /// The workers' reports on backends.
@@ -116,6 +119,7 @@ fn run_task(task: impl Future<Output = ()> + 'static) {
 async fn run(inputs: Inputs) {
     let Inputs {
         config,
+        insight,
         publisher,
         tls,
         reports,
@@ -136,6 +140,7 @@ async fn run(inputs: Inputs) {
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
         topology,
+        insight,
         publisher,
         workers,
         access_log,

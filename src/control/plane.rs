@@ -10,6 +10,7 @@ use super::{
 use crate::{
     config::{Config, Protocol, Secret},
     net::tls,
+    proto::redis::insight::Insight,
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Topology},
 };
@@ -22,6 +23,7 @@ pub(super) struct Plane {
     /// The first snapshot: later ones differ in their balancers alone.
     pub(super) topology: Arc<Topology>,
     pub(super) publisher: Publisher,
+    pub(super) insight: Arc<Insight>,
     pub(super) listeners: Vec<Listener>,
     /// The names of the clusters that are spoken to in HTTP.
     pub(super) web: HashSet<String>,

@@ -7,6 +7,7 @@ use super::{
     process::Stage,
     sessions,
     sheet::Sheet,
+    status::HOT_KEYS,
     subscriptions::Subscriptions,
     usage,
     watch::{Watch, serves},
@@ -84,6 +85,15 @@ fn workers(sheet: &mut Sheet, plane: &Plane) {
         if count > 0 {
             sheet.count(names::REDIS_COMMANDS, &[("command", command)], count);
         }
+        for (direction, count) in [
+            ("in", sum(plane, |worker| worker.big_requests.get(i))),
+            ("out", sum(plane, |worker| worker.big_replies.get(i))),
+        ] {
+            if count > 0 {
+                let labels = [("command", &**command), ("direction", direction)];
+                sheet.count(names::REDIS_BIG, &labels, count);
+            }
+        }
     }
 }
 
@@ -156,6 +166,12 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
+        sheet.count(names::REDIS_COALESCED, &[name], total(|c| &c.coalesced));
+        sheet.count(names::REDIS_SLOW, &[name], plane.insight.slow_requests(i));
+        for (rank, key) in (1..).zip(plane.insight.hot_keys(i, HOT_KEYS)) {
+            let labels = [name, ("rank", &*format!("{rank}"))];
+            sheet.count(names::REDIS_HOT, &labels, key.per_second);
+        }
         sheet.count(names::REDIS_PUSHES, &[name], total(|c| &c.stray_pushes));
         if matches!(cluster.layout, Layout::Shards) {
             Subscriptions::of(plane, i).write(sheet, name);

@@ -57,6 +57,18 @@ struct ClusterStatus<'a> {
     /// Of a cluster of Redis.
     subscriptions: Option<Subscriptions>,
     shards: Vec<ShardStatus<'a>>,
+    /// Of Redis: the ten keys that are asked for most, the hottest first.
+    hot_keys: Vec<HotKeyStatus>,
+}
+
+#[derive(Serialize)]
+struct HotKeyStatus {
+    /// Its first bytes, escaped where they are no text.
+    key: String,
+    /// Sampled: at most so many requests name it.
+    per_second: u64,
+    /// Of these so many may be another key's.
+    error: u64,
 }
 
 #[derive(Default, Serialize)]
@@ -238,10 +250,25 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
             backends: members.map(|watch| backend(plane, watch, now_ms)).collect(),
         }
     });
+    let hot = plane.insight.hot_keys(cluster.id, HOT_KEYS).into_iter().map(|one| HotKeyStatus {
+        key: String::from_utf8(one.key)
+            .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()),
+        per_second: one.per_second,
+        error: one.error,
+    });
     let is_redis = matches!(cluster.layout, Layout::Shards);
     let subscriptions = is_redis.then(|| Subscriptions::of(plane, cluster.id));
-    ClusterStatus { name: &cluster.name, requests, subscriptions, shards: shards.collect() }
+    ClusterStatus {
+        name: &cluster.name,
+        requests,
+        subscriptions,
+        shards: shards.collect(),
+        hot_keys: hot.collect(),
+    }
 }
+
+/// As many as the metric has ranks.
+pub(super) const HOT_KEYS: usize = 10;
 
 fn all(counted: &crate::telemetry::metrics::RequestMetrics) -> u64 {
     counted.ok.get() + counted.backend_errors.get() + counted.proxy_errors.get()

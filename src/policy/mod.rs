@@ -8,6 +8,7 @@ pub mod cookie;
 pub mod dice;
 pub mod gate;
 pub mod health;
+pub mod hot;
 pub mod latency;
 pub mod limit;
 pub mod maglev;

@@ -18,6 +18,8 @@ use crate::{
             self,
             audience::Audience,
             client,
+            hub::Shared,
+            insight::{self, Insight},
             multi::Rules,
             table::{Commands, Custom},
             users::{Password, User},
@@ -97,6 +99,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let http_clusters = http::clusters(&config);
     let memory = Memory { limit: limits::memory(&config), workers: metrics.clone().into() };
     let each = config.listeners.iter().zip(&doors).enumerate();
+    let watched = config.clusters.iter().map(insight_options);
+    let insight = Arc::new(Insight::new(watched, workers));
     let crew = Crew::start(Start {
         settings: each
             .zip(&served)
@@ -107,16 +111,19 @@ pub fn run(config: Config) -> Result<(), RunError> {
             .collect(),
         doors: doors.clone(),
         listeners,
-        commands: config.clusters.iter().map(commands).collect(),
-        library: Arc::default(),
+        redis: Shared {
+            commands: config.clusters.iter().map(commands).collect(),
+            ids: Arc::new(AtomicU64::new(0)),
+            insight: Arc::clone(&insight),
+            audience: Arc::new(Audience::new(config.clusters.len())),
+            library: Arc::default(),
+        },
         metrics: metrics.clone(),
         memory,
         access_log: logging.log.clone(),
         reporter,
         reader,
         clients,
-        ids: Arc::new(AtomicU64::new(0)),
-        audience: Arc::new(Audience::new(config.clusters.len())),
         state: Arc::clone(&state),
         stop: stop.clone(),
     })
@@ -125,6 +132,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let inputs = control::Inputs {
         commands: Commands::builtin().iter().map(|c| c.name.to_ascii_lowercase()).collect(),
         config: config.clone(),
+        insight,
         publisher,
         tls: served,
         reports,
@@ -253,6 +261,7 @@ fn redis_settings(
         mget_embeds: redis.mget_embeds,
         allow: redis.allow.clone(),
         deny: redis.deny.clone(),
+        keys_max: redis.keys_max,
         strict_order: redis.strict_order,
         multi: Rules {
             pinned: redis.multi == Multi::Pinned,
@@ -295,13 +304,27 @@ fn commands(cluster: &crate::config::Cluster) -> Commands {
     }))
 }
 
+fn insight_options(cluster: &crate::config::Cluster) -> insight::Options {
+    let redis = cluster.redis;
+    insight::Options {
+        slow: redis.slow,
+        slow_entries: redis.slow_entries,
+        big: usize::try_from(redis.big).unwrap_or(usize::MAX),
+        redact: redis.redact,
+        coalesce: redis.coalesce,
+    }
+}
+
 fn worker_metrics(config: &Config, workers: usize) -> Vec<Arc<WorkerMetrics>> {
     // One more for commands that are not in the table.
     let commands = Commands::builtin().len() + 1;
+    let counters = || (0..commands).map(|_| Counter::default()).collect();
     let one = || WorkerMetrics {
         listeners: config.listeners.iter().map(|_| ListenerMetrics::default()).collect(),
         clusters: config.clusters.iter().map(|_| ClusterMetrics::default()).collect(),
-        commands: (0..commands).map(|_| Counter::default()).collect(),
+        commands: counters(),
+        big_requests: counters(),
+        big_replies: counters(),
         ..WorkerMetrics::default()
     };
     (0..workers).map(|_| Arc::new(one())).collect()

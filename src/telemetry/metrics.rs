@@ -121,6 +121,8 @@ pub struct ClusterMetrics {
     /// Answered by us without a backend.
     pub local: Counter,
     pub split: Counter,
+    /// Of Redis: GETs that waited for the reply to another client's.
+    pub coalesced: Counter,
     pub stray_replies: Counter,
     pub stray_pushes: Counter,
     /// Clients that have subscribed to something (a gauge).
@@ -269,6 +271,9 @@ pub struct WorkerMetrics {
     pub clusters: Vec<ClusterMetrics>,
     /// By the index of the command in the table; the last one counts unknown commands.
     pub commands: Vec<Counter>,
+    /// Big requests and replies, by the same index.
+    pub big_requests: Vec<Counter>,
+    pub big_replies: Vec<Counter>,
     /// Bytes held in this worker's buffers.
     pub buffered: Counter,
     pub panics: Counter,

@@ -106,6 +106,14 @@ metrics! {
         "How long messages may have been missed, from a lost connection to the last confirmation.";
     REDIS_COMMANDS Counter "sluice_redis_commands_total"
         "Requests by command, as named by our table; unknown ones together.";
+    REDIS_COALESCED Counter "sluice_redis_coalesced_requests_total"
+        "GETs that waited for the reply to an equal one instead of being sent.";
+    REDIS_BIG Counter "sluice_redis_big_total"
+        "Requests and replies of at least redis.big bytes, by command and direction.";
+    REDIS_HOT Gauge "sluice_redis_hot_key_requests_per_second"
+        "Requests per second that name the hottest keys, sampled, by their rank; SLUICE HOTKEYS names them.";
+    REDIS_SLOW Counter "sluice_redis_slow_requests_total"
+        "Requests that took redis.slowlog.threshold or longer.";
     BACKEND_UP Gauge "sluice_backend_up" "1 when it takes requests of its role.";
     BACKEND_STATE Gauge "sluice_backend_state" "1 for the state it is in, 0 for the others.";
     BACKEND_ROLE Gauge "sluice_backend_role" "1 for the role it has, 0 for the others.";

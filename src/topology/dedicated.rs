@@ -81,13 +81,10 @@ impl Leases {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
-    /// A permit, in the order of asking, within `patience`.
-    pub fn permit(
-        &self,
-        patience: Duration,
-    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + 'static {
+    /// A permit, in the order of asking, however long that takes.
+    pub fn permit(&self) -> impl Future<Output = Option<OwnedSemaphorePermit>> + 'static {
         let permits = Arc::clone(&self.permits);
-        async move { tokio::time::timeout(patience, permits.acquire_owned()).await.ok()?.ok() }
+        async move { permits.acquire_owned().await.ok() }
     }
 
     /// A client waits in the server on that connection.
@@ -118,18 +115,19 @@ impl Leases {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn permits_go_to_those_who_wait_in_their_order() {
         let leases = Leases::new(1);
         let first = leases.try_permit().expect("one is left");
-        let mut second = Box::pin(leases.permit(Duration::from_secs(1)));
+        let mut second = Box::pin(leases.permit());
         assert!(futures_now(&mut second).is_none());
         drop(first);
         assert!(leases.try_permit().is_none(), "it is the second one's");
         assert!(futures_now(&mut second).expect("its turn").is_some());
-        let late = leases.permit(Duration::from_secs(1)).await;
+        let late = leases.permit().await;
         assert!(late.is_some(), "the second one was dropped with its permit");
-        assert!(leases.permit(Duration::from_secs(1)).await.is_none(), "nobody gives it back");
+        let mut never = Box::pin(leases.permit());
+        assert!(futures_now(&mut never).is_none(), "nobody gives it back");
     }
 
     fn futures_now<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {

@@ -81,6 +81,7 @@ impl Control {
         let (shutdown, counted) = (CancellationToken::new(), Arc::clone(&changes));
         let thread = control::start(Inputs {
             config,
+            insight: Arc::default(),
             publisher,
             tls: Vec::new(),
             reports,

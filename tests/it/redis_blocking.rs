@@ -154,9 +154,10 @@ enum Leave {
     PipelinesAndCloses(usize),
 }
 
-/// One waits and leaves, then something is pushed: how often that was popped for nobody.
+/// One waits and leaves, then something is pushed the same way: how often that was popped for nobody.
+/// Who pushes straight to the server overtakes when we do not get the processor at once.
 fn lost(server: &Redis, open: impl Fn() -> Conn, rounds: usize, leave: Leave) -> usize {
-    let mut pusher = server.conn();
+    let mut pusher = open();
     let mut lost = 0;
     for _ in 0..rounds {
         let mut waiter = open();
@@ -175,8 +176,6 @@ fn lost(server: &Redis, open: impl Fn() -> Conn, rounds: usize, leave: Leave) ->
         if matches!(leave, Leave::PipelinesAndCloses(100_000..)) {
             wait_for_blocked(server, 0);
             assert!(left.elapsed() < Duration::from_secs(2));
-        } else {
-            thread::sleep(Duration::from_millis(3));
         }
         pusher.cmd(&["RPUSH", "queue", "element"]);
         lost += usize::from(pusher.cmd(&["DEL", "queue"]) == 0);
@@ -203,9 +202,8 @@ fn nothing_is_popped_for_a_client_that_has_left() {
         };
         let through = lost(server, || sluice.conn(), rounds, leave);
         figure(format!("{leave:?}: lost {through} of {rounds} through, {direct} directly"));
-        // Who leaves and the next push race, on a busy machine most; without us nearly as much. A
-        // relay that did not close would lose all of them.
-        assert!(through <= direct + 2 * rounds / 3, "{leave:?}: {through} of {rounds}, {direct}");
+        // A server reads what a client has sent before it sees that it has left, and loses some.
+        assert_eq!(through, 0, "{leave:?}: of {rounds}, {direct} directly");
     }
 }
 

@@ -126,6 +126,22 @@ fn pinned_transactions_are_answered_the_same() {
     as_directly(3, "redis: { multi: pinned }");
 }
 
+/// AUTH was put off where its answer was wanted at once: EXEC's reply had one element too few, and
+/// took the next reply for it.
+#[test]
+fn auth_in_a_pinned_transaction_has_its_place_in_execs_reply() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let mut conn = sluice.conn();
+    let lines = ["WATCH {t}a", "MULTI", "AUTH x y", "ECHO z", "EXEC", "PING"];
+    let replies = told(&mut conn, &lines, true);
+    let of_exec = replies[4].items();
+    assert_eq!(of_exec.len(), 2, "{of_exec:?}");
+    assert!(of_exec[0].error().starts_with("WRONGPASS"), "{of_exec:?}");
+    assert_eq!(of_exec[1], "z");
+    assert_eq!(replies[5], "PONG");
+}
+
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 
 #[test]

@@ -61,7 +61,9 @@ fn several_shards_are_merged_in_the_version_of_the_client() {
     assert_eq!(conn.raw("DBSIZE"), ":4\r\n");
     assert!(conn.raw("KEYS *").starts_with("*4\r\n"));
     let info = conn.raw("INFO keyspace");
-    assert!(info.starts_with("=") && info.contains("txt:# Sluice") && info.contains("db0:keys=4"));
+    assert!(
+        info.starts_with("=") && info.contains("txt:# Keyspace") && info.contains("db0:keys=4")
+    );
     assert_eq!(info.matches("txt:").count(), 1);
     let (mut cursor, mut seen) = ("0".to_owned(), 0);
     loop {

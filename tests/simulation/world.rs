@@ -15,6 +15,7 @@ use sluice::{
         client::Limits,
         duty,
         hub::{Hub, Parts},
+        insight::{Insight, Options},
         multi::Rules,
         peers::Peers,
         session::{self, Settings},
@@ -135,6 +136,11 @@ impl World {
         let counter = Rc::clone(&polls);
         let dials: Rc<Cell<u32>> = Rc::default();
         let dialling = Rc::clone(&dials);
+        // Whether equal GETs are asked once must make no difference to anybody, nor must watching.
+        let coalesce = dice.next().is_multiple_of(2);
+        let slow = Duration::from_millis(1);
+        let watched = Options { slow, slow_entries: 8, big: 64 * 1024, redact: false, coalesce };
+        let insight = Insight::new([watched], 1);
         let hub = Hub::new(Parts {
             worker: 0,
             metrics,
@@ -149,6 +155,7 @@ impl World {
             library: Arc::default(),
             seed: dice.next(),
             ids: Arc::default(),
+            insight: Arc::new(insight),
             peers: Peers::none(),
             audience: Arc::default(),
         });
@@ -171,6 +178,7 @@ impl World {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             strict_order: false,
             multi: Rules::default(),
             tls: None,

@@ -14,7 +14,7 @@ from pathlib import Path
 import compare
 import one
 import stack
-from runs import ALL, QUICK, RUNS
+from runs import ALL, QUICK, RUNS, SLICED
 
 OUT = Path("target/suites/out")  # OUT/run/unit/: names, time, and the logs
 SLOWEST = 400  # seconds that any unit may take directly
@@ -167,7 +167,7 @@ def allowed(run):
 def main(words):
     if words[0] == "known":
         return show_known(words[1]) or 0
-    asked = {"all": ALL, "quick": list(QUICK), "sliced": ["tcl-sliced"]}.get(words[0], [words[0]])
+    asked = {"all": ALL, "quick": list(QUICK), "sliced": SLICED}.get(words[0], [words[0]])
     if asked[0] not in RUNS:
         sys.exit(f"no run {words[0]}; there are all, quick, sliced, {', '.join(RUNS)}")
     begun, good = time.monotonic(), True

@@ -28,9 +28,11 @@ RUNS = {
     "tcl-shared": Run("tcl", "shared", baseline="direct"),
     "tcl-cluster": Run("tcl", "shared", shards=3, baseline="direct-cluster"),
     "tcl-sliced": Run("tcl", "shared", sliced=True, baseline="direct-sliced"),
+    "tcl-dedicated-sliced": Run("tcl", "dedicated", sliced=True, baseline="direct-sliced"),
     "py2": Run("py", "shared", baseline="direct-py2"),
     "py3": Run("py", "shared", protocol=3, baseline="direct-py3"),
 }
+SLICED = ["tcl-sliced", "tcl-dedicated-sliced"]
 ALL = ["tcl-dedicated", "tcl-shared", "tcl-cluster", "py2", "py3"]
 
 # A test that sets a password on the servers through Sluice and cannot take it off again: Sluice has

@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, dedicated, http, limits, probe, shard, sticky, tls};
+use super::{balance, dedicated, http, insight, limits, probe, shard, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
@@ -64,6 +64,7 @@ pub(super) fn cluster(
         keyless,
         shebang_reads: reader.switch(&redis, "script_shebang_reads"),
         commands: commands(reader, &redis),
+        redis: insight::cluster(reader, &section, &redis),
         dedicated: dedicated::dedicated(reader, &section, mode),
         http: of_http,
     })
@@ -105,7 +106,7 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis" | "dedicated")
+        ("", "redis" | "coalesce" | "dedicated")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
@@ -116,7 +117,7 @@ fn only_with_its_kind(
         }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
-        ("", "redis" | "dedicated")
+        ("", "redis" | "coalesce" | "dedicated")
         | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>

@@ -229,6 +229,7 @@ fn redis(
         mget_embeds: reader.choice(&section, "mget_partial", words::MGET),
         allow: commands(reader, &section, "allow"),
         deny: commands(reader, &section, "deny"),
+        keys_max: reader.integer(&section, "keys_max").unwrap_or_default(),
         strict_order: reader.switch(&section, "strict_order"),
         multi: reader.choice(&section, "multi", words::MULTI),
         multi_max_commands: reader.integer(&section, "multi_max_commands").unwrap_or_default(),

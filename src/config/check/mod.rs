@@ -6,6 +6,7 @@ pub(super) mod balance;
 mod cluster;
 mod dedicated;
 mod http;
+mod insight;
 mod limits;
 mod listener;
 mod probe;

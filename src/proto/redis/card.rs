@@ -28,6 +28,8 @@ pub(super) struct Tracking {
     pub opt_in: bool,
     pub opt_out: bool,
     pub no_loop: bool,
+    /// The client that is told instead.
+    pub redirect: Option<u64>,
 }
 
 impl Card {

@@ -36,9 +36,10 @@ impl Class {
         self.lane == Lane::Usual && self.identity == 0
     }
 
-    /// The same beside the usual one.
+    /// The same beside the usual one; in database 0, for a server that is busy with a script refuses
+    /// SELECT.
     pub(super) fn aside(self) -> Self {
-        Self { lane: Lane::Aside, ..self }
+        Self { lane: Lane::Aside, db: 0, ..self }
     }
 
     /// Its place among the usual connections to one backend, dense from 0.

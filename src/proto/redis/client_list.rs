@@ -157,7 +157,7 @@ pub(super) fn list(hub: &Hub, filter: &Filter) -> Answer {
     let now_us = hub.now_us();
     let meant = hub.clients().into_iter().filter(|client| client.fits(filter, now_us));
     let lines = meant.filter_map(|client| Some((client.id, line(hub, &client, filter.asks)?)));
-    Answer { lines: lines.collect(), killed: 0 }
+    Answer { lines: lines.collect(), ..Answer::default() }
 }
 
 /// Closes this worker's clients that are meant. Who asks goes when it has been answered.
@@ -172,7 +172,7 @@ pub(super) fn kill(hub: &Hub, filter: &Filter) -> Answer {
             }
         }
     }
-    Answer { lines: Vec::new(), killed }
+    Answer { killed, ..Answer::default() }
 }
 
 impl Client {

@@ -38,7 +38,7 @@ pub(super) fn entry(commands: &Commands, command: &Command, resp: Resp, out: &mu
     }
 }
 
-pub(super) fn simple_set(out: &mut Vec<u8>, resp: Resp, words: &[&str], prefix: &str) {
+fn simple_set(out: &mut Vec<u8>, resp: Resp, words: &[&str], prefix: &str) {
     wire::set(out, resp, words.len());
     for word in words {
         wire::simple(out, &format!("{prefix}{word}"));

@@ -5,9 +5,9 @@
 use super::{
     args::Args,
     class::Resp,
-    commands_entry::{categories, entry, simple_set},
+    commands_entry::{categories, entry},
     flags::{flag, group, spec_flag, words},
-    key_flags, keys, reply,
+    keys, reply,
     table::{Command, Commands, Kind},
     wire,
 };
@@ -26,8 +26,9 @@ pub fn command(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8
     }
     let asks_much = args.len() > MOST_NAMES + 2 || args.frame.len() > LONGEST_REQUEST;
     match found.name {
-        "COMMAND|GETKEYS" => get_keys(commands, args, None, out),
-        "COMMAND|GETKEYSANDFLAGS" => get_keys(commands, args, Some(resp), out),
+        "COMMAND|GETKEYS" | "COMMAND|GETKEYSANDFLAGS" => {
+            get_keys(commands, found, args, resp, out);
+        }
         _ if asks_much => out.extend_from_slice(reply::TOO_MANY_NAMES),
         "COMMAND|COUNT" => wire::integer(out, top_level(commands).count()),
         "COMMAND|INFO" => info(commands, args, resp, out),
@@ -150,8 +151,8 @@ fn docs(commands: &Commands, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     }
 }
 
-/// COMMAND GETKEYS, and with `flags` GETKEYSANDFLAGS.
-fn get_keys(commands: &Commands, args: Args<'_>, flags: Option<Resp>, out: &mut Vec<u8>) {
+/// COMMAND GETKEYS.
+fn get_keys(commands: &Commands, asked: &Command, args: Args<'_>, resp: Resp, out: &mut Vec<u8>) {
     let inner = Args { frame: args.frame, spans: args.spans.get(2..).unwrap_or_default() };
     let command = commands
         .find(inner)
@@ -170,17 +171,37 @@ fn get_keys(commands: &Commands, args: Args<'_>, flags: Option<Resp>, out: &mut 
     if keys.is_empty() && command.flags & flag::NO_MANDATORY_KEYS == 0 {
         return out.extend_from_slice(reply::INVALID_ARGUMENTS);
     }
+    if asked.name == "COMMAND|GETKEYSANDFLAGS" {
+        let keys = keys::flagged(command, inner).unwrap_or_default();
+        wire::array(out, keys.len());
+        for (at, flags) in keys {
+            let words = words(&spec_flag::NAMES, u32::from(of_request(command, flags, inner)));
+            wire::array(out, 2);
+            wire::bulk(out, inner.get(at).unwrap_or_default());
+            wire::set(out, resp, words.len());
+            words.iter().for_each(|word| wire::simple(out, word));
+        }
+        return;
+    }
     wire::array(out, keys.len());
-    for at in keys {
-        let key = inner.get(at).unwrap_or_default();
-        let Some(resp) = flags else {
-            wire::bulk(out, key);
-            continue;
-        };
-        let flags = key_flags::of(command, inner, at, keys.first() == Some(at));
-        wire::array(out, 2);
+    for key in keys.filter_map(|at| inner.get(at)) {
         wire::bulk(out, key);
-        simple_set(out, resp, &words(&spec_flag::NAMES, u32::from(flags)), "");
+    }
+}
+
+/// db.c, setGetKeys and bitfieldGetKeys: what some commands do to their key depends on their
+/// arguments.
+fn of_request(command: &Command, flags: u16, args: Args<'_>) -> u16 {
+    if flags & spec_flag::VARIABLE == 0 {
+        return flags;
+    }
+    let has = |words: &[&[u8]]| {
+        args.iter().skip(2).any(|arg| words.iter().any(|word| word.eq_ignore_ascii_case(arg)))
+    };
+    match command.name {
+        "SET" if !has(&[b"GET"]) => spec_flag::OW | spec_flag::UPDATE,
+        "BITFIELD" if !has(&[b"SET", b"INCRBY"]) => spec_flag::RO | spec_flag::ACCESS,
+        _ => flags & !spec_flag::VARIABLE,
     }
 }
 
@@ -190,7 +211,7 @@ fn help(out: &mut Vec<u8>) {
         "COUNT -- how many commands there are.",
         "DOCS [<command> ...] -- where they are documented.",
         "GETKEYS <command> [<arg> ...] -- the keys of that request.",
-        "GETKEYSANDFLAGS <command> [<arg> ...] -- the same, and what is done to each.",
+        "GETKEYSANDFLAGS <command> [<arg> ...] -- likewise, and what is done to them.",
         "INFO [<command> ...] -- their arity, flags and key positions.",
         "LIST [FILTERBY (MODULE <name> | ACLCAT <category> | PATTERN <pattern>)] -- their names.",
         "HELP -- this text.",

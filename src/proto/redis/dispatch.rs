@@ -8,16 +8,18 @@ use super::{
     entry::{Entry, Owner, Reach},
     fan_out,
     flags::flag,
-    forms,
+    flight, forms,
     frame::{DecodeError, Decoder, Frame, Limits},
     gather::Gather,
     hub::Hub,
-    inline,
+    inline, insight,
     keys::{self, KeyIndexes, Keys},
     local, reply, route, scripts,
     session::{PICKERS, Settings, State},
-    split, subscribe,
-    table::{Command, Commands, FanOut, Kind, Local, PubSub, Step},
+    split,
+    stream::STREAMS,
+    subscribe,
+    table::{Command, Commands, Kind, Local, PubSub, Step},
     tally::requests,
     upstream::Upstream,
 };
@@ -46,6 +48,10 @@ pub(super) struct Scene<'a> {
     pub state: &'a mut State,
     pub now_us: u64,
     pub out_of_memory: bool,
+    /// Equal GETs are asked once.
+    pub coalesce: bool,
+    /// The command's place in the table.
+    pub command: u16,
     /// A big request on its way: the session hands its bytes over without copying them.
     pub big: Option<Big>,
     /// Our own answers go here while it is there.
@@ -124,7 +130,7 @@ impl<'a> Scene<'a> {
 
     /// A request for the cluster at hand.
     pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
-        if self.cluster.dedicated.always && self.relays() {
+        if (self.cluster.dedicated.always || self.state.own.is_raw()) && self.relays() {
             return self.relay(args);
         }
         let Some(command) = self.commands.find(args) else {
@@ -132,10 +138,22 @@ impl<'a> Scene<'a> {
             self.request_is_over();
             return flow;
         };
+        self.command = command.index;
+        if command.blocking {
+            self.state.sent = None;
+        } else if !flight::fits(command, args.frame) {
+            self.sends();
+        }
         self.client.last.set(command.name);
         let flow = self.run(command, args);
         if flow != Flow::Hold {
             self.count(usize::from(command.index));
+            if self.hub.is_sampled() {
+                insight::sample(self, command, args);
+            }
+            if args.frame.len() >= BIG {
+                insight::big_request(self, command, args);
+            }
             if self.state.replies != Replies::On {
                 self.request_is_over();
             }
@@ -210,28 +228,22 @@ impl<'a> Scene<'a> {
             Kind::FanOut(how) => fan_out::fan_out(self, command, how, args),
             Kind::Script(script) => scripts::run(self, command, script, args),
             Kind::Container => self.say(|out| reply::unknown_subcommand(out, args)),
+            Kind::NotYet if STREAMS.contains(&command.name) => self.become_stream(command, args),
             Kind::NotYet => self.say(|out| reply::not_yet(out, command.name)),
             Kind::Disabled => self.say(|out| reply::disabled(out, command.name)),
             Kind::CrossProtocol => self.cross_protocol(command),
         }
     }
 
-    /// What is done with a command here: the listener may allow and deny.
-    pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
-            return Kind::Disabled;
-        }
-        if self.is_allowed(command) {
-            return allowed(command, args);
-        }
-        command.kind
-    }
-
     /// Forwards to the shard that owns all keys.
     fn keyed(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if let Keys::First(at) = command.keys {
             let key = args.get(at as usize).unwrap_or_default();
-            return self.forward(route::shard_of(self.cluster, key), command, args.frame);
+            let shard = route::shard_of(self.cluster, key);
+            if self.coalesce && self.state.pinned.is_none() && flight::fits(command, args.frame) {
+                return flight::get(self, shard, command, key, args.frame);
+            }
+            return self.forward(shard, command, args.frame);
         }
         if command.one_shard_only && self.cluster.shards.len() > 1 {
             return self.say(|out| reply::unknown_command(out, args.get(0).unwrap_or_default()));
@@ -331,7 +343,7 @@ impl<'a> Scene<'a> {
     pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open(bytes);
-        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary)
+        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).command(self.command)
     }
 
     /// Forwards a write unchanged whose reply `gather` makes the client's.
@@ -363,6 +375,7 @@ impl<'a> Scene<'a> {
         access: Access,
         at_primary: bool,
     ) -> Option<Rc<Upstream>> {
+        self.sends();
         if self.state.pinned.is_some()
             && let Some(own) = self.own(shard)
         {
@@ -417,7 +430,16 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
-        upstream.send(self.hub, shape(entry), write);
+        upstream.send(self.hub, shape(entry.command(self.command)), write);
+    }
+
+    /// Something of this session leaves now: it joins no flight that began before.
+    pub(super) fn sends(&mut self) {
+        if self.coalesce {
+            // Its own connection may be later than any flight.
+            let shared = self.state.pinned.is_none();
+            self.state.sent = shared.then(|| self.hub.stamps.next());
+        }
     }
 
     /// The backend that takes a request for `shard` now.
@@ -461,6 +483,7 @@ impl<'a> Scene<'a> {
     /// A command nobody told us about: with one shard a write with its key at argument 1.
     pub(super) fn unknown(&mut self, args: Args<'_>) -> Flow {
         self.count(usize::MAX);
+        self.command = u16::MAX;
         let name = args.get(0).unwrap_or_default();
         if !self.state.authenticated {
             self.reply(reply::NO_AUTH);
@@ -549,31 +572,11 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    fn is_allowed(&self, command: &Command) -> bool {
-        let user = self.state.who.user.as_ref();
-        !self.settings.allow.is_empty() && named(&self.settings.allow, command.name)
-            || user.is_some_and(|user| named(&user.allow, command.name))
-    }
-
     pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
             counter.add(1);
         }
-    }
-}
-
-/// What an allowed command becomes.
-fn allowed(command: &Command, args: Args<'_>) -> Kind {
-    match command.kind {
-        // A shared connection cannot become a stream.
-        Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
-        Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
-            Kind::FanOut(FanOut::First)
-        }
-        Kind::Disabled => Kind::Keyed,
-        Kind::NotYet if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
-        other => other,
     }
 }
 
@@ -595,5 +598,3 @@ fn before_auth(command: &Command) -> bool {
 
 /// From here on a request's bytes are handed over, not copied.
 const BIG: usize = 64 * 1024;
-/// Commands that turn a connection into a stream.
-const STREAMS: &[&str] = &["MONITOR", "SYNC", "PSYNC", "REPLCONF"];

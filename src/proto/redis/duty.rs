@@ -2,6 +2,7 @@
 //! gates when control has changed one. Not the loop that calls it: that is the worker's.
 
 use super::{
+    busy,
     class::Class,
     client::End,
     entry::{Entry, Owner},
@@ -35,6 +36,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
             upstream.decay();
         }
     }
+    busy::tick(hub, now_us);
     if count.is_multiple_of(SECOND) {
         close_idle_clients(hub, now_us);
         close_drained(hub);
@@ -42,6 +44,7 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         hub.sweep_rare(now_us);
         pubsub::tick(hub, now_us);
         ask_commands(hub, now_us);
+        hub.insight.decay(hub.worker());
     }
     hold_back(hub);
     if hub.memory.is_used_up() {
@@ -180,6 +183,7 @@ mod tests {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             strict_order: false,
             multi: Rules::default(),
             tls: None,

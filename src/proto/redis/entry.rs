@@ -1,7 +1,7 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::{block::Block, client::Client};
+use super::{block::Block, client::Client, flight::Flight};
 use crate::policy::access::Access;
 use std::rc::Rc;
 
@@ -17,6 +17,8 @@ pub struct Entry {
     /// Only the primary may answer it, although it may be a read.
     pub at_primary: bool,
     pub reach: Reach,
+    /// The command's place in the table; beyond it for one that nobody knows.
+    pub command: u16,
     pub patience: Patience,
     /// Its bytes stay until it is answered, although it is a write: it has a script's body or name,
     /// and the server may not know it.
@@ -38,6 +40,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub enum Owner {
     Client(Rc<Client>),
+    /// Several clients that asked the same.
+    Flight(Rc<Flight>),
     /// Nobody any more: the reply is swallowed.
     Tombstone,
     /// The worker itself asked `COMMAND`.
@@ -78,6 +82,26 @@ pub struct Tried {
     pub attempts: u8,
 }
 
+impl Owner {
+    /// Whether that client waits for the reply.
+    pub(super) fn is_of(&self, client: &Rc<Client>) -> bool {
+        match self {
+            Self::Client(owner) => Rc::ptr_eq(owner, client),
+            Self::Flight(flight) => flight.has(client),
+            Self::Tombstone | Self::Commands | Self::Number => false,
+        }
+    }
+
+    /// The clients that wait for the reply.
+    pub(super) fn clients(&self) -> Vec<Rc<Client>> {
+        match self {
+            Self::Client(client) => vec![Rc::clone(client)],
+            Self::Flight(flight) => flight.clients(),
+            Self::Tombstone | Self::Commands | Self::Number => Vec::new(),
+        }
+    }
+}
+
 impl Entry {
     /// A request that begins now; the connection fills in where its bytes lie.
     pub fn new(owner: Owner, seq: u32, access: Access, start_us: u64) -> Self {
@@ -88,6 +112,7 @@ impl Entry {
             access,
             at_primary: access == Access::Write,
             reach: Reach::One,
+            command: u16::MAX,
             patience: Patience::Usual,
             keeps: false,
             start_us,
@@ -102,6 +127,12 @@ impl Entry {
     /// Keeps it at the primary.
     pub fn at_primary(mut self, at_primary: bool) -> Self {
         self.at_primary |= at_primary;
+        self
+    }
+
+    /// Which command it is.
+    pub fn command(mut self, index: u16) -> Self {
+        self.command = index;
         self
     }
 
@@ -142,7 +173,9 @@ impl Entry {
 
     /// Whether it may be sent to another backend after its bytes left.
     pub fn is_movable(&self) -> bool {
-        self.access == Access::Read && !self.streamed && matches!(self.owner, Owner::Client(_))
+        self.access == Access::Read
+            && !self.streamed
+            && matches!(self.owner, Owner::Client(_) | Owner::Flight(_))
     }
 }
 

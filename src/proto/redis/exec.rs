@@ -66,7 +66,7 @@ impl Scene<'_> {
         let ends = self.ends(open.locals, open.selects);
         let seq = self.client.open(bytes.len());
         let owner = Owner::Client(Rc::clone(self.client));
-        let entry = Entry::new(owner, seq, Access::Write, self.now_us);
+        let entry = Entry::new(owner, seq, Access::Write, self.now_us).command(self.command);
         upstream.send_block(self.hub, entry, Block::whole(requests, ends), bytes);
         if self.state.pinned.is_some() {
             self.client.wait_for_all();
@@ -162,7 +162,12 @@ impl Scene<'_> {
         let Some(command) = self.commands.find(args) else { return Vec::new() };
         self.aside = Some(RefCell::default());
         self.run(command, args);
-        self.aside.take().map(RefCell::into_inner).unwrap_or_default()
+        let mut told = self.aside.take().map(RefCell::into_inner).unwrap_or_default();
+        if told.is_empty() {
+            // Without an element in its place EXEC's reply would swallow the next one.
+            reply::not_in_multi(&mut told, command.name);
+        }
+        told
     }
 }
 

@@ -4,7 +4,9 @@
 use super::{
     client::{Client, End},
     entry::{Entry, Owner, Patience, Reach, Tried},
+    flight,
     hub::Hub,
+    insight::slow::{self, Moment},
     line::Progress,
     reply, scripts,
     tally::{Settled, requests},
@@ -45,7 +47,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         }
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
-    let wanted = matches!(error.phase, Phase::Evicted | Phase::Released);
+    let wanted = matches!(error.phase, Phase::Evicted | Phase::Released) || error.busy.is_some();
     if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
@@ -55,7 +57,8 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     } else {
         tracing::debug!(cluster = %upstream.backend.cluster, lost = fifo.len(), "{error}");
     }
-    if let Some(client) = upstream.tenant().filter(|client| client.card().tracking.is_some()) {
+    let tracks = |client: &Rc<Client>| !upstream.is_ear() && client.card().tracking.is_some();
+    if let Some(client) = upstream.tenant().filter(tracks) {
         client.kill(End::TrackingLost);
     }
     let mut touched = Vec::new();
@@ -118,25 +121,51 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
 pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
-    for entry in &mut upstream.inner().fifo {
+    let mut inner = upstream.inner();
+    let mut fifo = std::mem::take(&mut inner.fifo);
+    for entry in &mut fifo {
         let timeout = match (entry.patience, entry.reach) {
             (Patience::Script, _) => timeouts.script,
             (_, Reach::All) => timeouts.fan_out,
             (_, Reach::One | Reach::Part) => timeouts.request,
         };
         let age = u128::from(now_us.saturating_sub(entry.start_us));
+        let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
         let own = entry.patience == Patience::Own;
         if own || timeout.is_zero() || age < timeout.as_micros() || entry.streamed {
             continue;
+        }
+        let moment = Moment { now_us, before_us: 0, bytes: 0, timed_out: true };
+        if !matches!(entry.owner, Owner::Tombstone) && upstream.watch.minds(timeout_us, 0) {
+            slow::note(hub, upstream, &inner, entry, moment).settled(
+                hub,
+                upstream.cluster,
+                Settled::Failed,
+            );
         }
         match std::mem::replace(&mut entry.owner, Owner::Tombstone) {
             Owner::Client(client) => {
                 expired.push((client, (entry.seq, entry.part, entry.access)));
             }
+            // Each for itself: others may have come later.
+            Owner::Flight(flight) => {
+                let (gone, oldest_us) = flight.expire(now_us, timeout.as_micros());
+                expired
+                    .extend(gone.into_iter().map(|one| (one.client, (one.seq, 0, entry.access))));
+                match oldest_us {
+                    Some(start_us) => {
+                        entry.start_us = start_us;
+                        entry.owner = Owner::Flight(flight);
+                    }
+                    None => inner.flights.close(&flight),
+                }
+            }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
             Owner::Tombstone | Owner::Number => {}
         }
     }
+    inner.fifo = fifo;
+    drop(inner);
     if !expired.is_empty() {
         upstream.backend.observe(hub.worker(), now_us, 0, true);
     }
@@ -170,14 +199,20 @@ pub(super) fn error_reply(
         upstream.spoil();
     }
     let scripted = entry.patience == Patience::Script;
-    let entry = match !scripted && blame(hub, upstream, error) {
+    // A write's bytes may be here for the slow log alone: what was sent is not sent again.
+    let is_read = entry.access == Access::Read;
+    let entry = match !scripted && blame(hub, upstream, error) && is_read {
         true => match retry(hub, upstream, entry, false) {
             Ok(()) => return Settled::No,
             Err(entry) => entry,
         },
         false => entry,
     };
-    let Owner::Client(client) = entry.owner else { return Settled::No };
+    let client = match entry.owner {
+        Owner::Client(client) => client,
+        Owner::Flight(flight) => return flight::settle(hub, upstream, &flight, error, touched),
+        Owner::Tombstone | Owner::Commands | Owner::Number => return Settled::No,
+    };
     let shard = &upstream.backend.shard;
     let Some(answered) = client.answer(hub, entry.seq, entry.part, shard, error) else {
         return Settled::No;
@@ -216,27 +251,40 @@ fn lost(
     touched: &mut Vec<Rc<Client>>,
 ) {
     if entry.streamed {
-        if let Owner::Client(client) = entry.owner {
-            client.kill(End::ReplyCut);
+        match entry.owner {
+            Owner::Client(client) => client.kill(End::ReplyCut),
+            Owner::Flight(flight) => flight.cut(),
+            Owner::Tombstone | Owner::Commands | Owner::Number => {}
         }
         return;
     }
-    let entry = match retry(hub, upstream, entry, sent) {
-        Ok(()) => return,
-        Err(entry) => entry,
+    let entry = match &error.busy {
+        Some(_) => entry,
+        None => match retry(hub, upstream, entry, sent) {
+            Ok(()) => return,
+            Err(entry) => entry,
+        },
     };
     let attempts = entry.tried.as_ref().map_or(1, |tried| tried.attempts);
-    let place = (entry.seq, entry.part, entry.access);
-    let Owner::Client(client) = entry.owner else { return };
+    let waiting = match entry.owner {
+        Owner::Client(client) => vec![(client, entry.seq, entry.part)],
+        Owner::Flight(flight) => {
+            flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
+        }
+        Owner::Tombstone | Owner::Commands | Owner::Number => return,
+    };
     let mut text = Vec::new();
     match decide(sent, entry.access, attempts) {
+        _ if error.busy.is_some() => text.extend(error.busy.iter().flatten()),
         Verdict::Fail(Effect::Unknown) => reply::unknown_result(&mut text, &upstream.backend.shard),
         Verdict::Fail(Effect::None) | Verdict::Retry => reply::cluster_down(
             &mut text,
             &format!("shard {}: {error}; tried {attempts}", upstream.backend.shard),
         ),
     }
-    answer_error(hub, upstream, client, place, &text, touched);
+    for (client, seq, part) in waiting {
+        answer_error(hub, upstream, client, (seq, part, entry.access), &text, touched);
+    }
 }
 
 /// Sends the request to another backend of its shard, or to the same one over a new connection
@@ -247,9 +295,11 @@ pub(super) fn retry(
     mut entry: Entry,
     sent: bool,
 ) -> Result<(), Entry> {
-    match entry.owner {
+    match &entry.owner {
         Owner::Client(_) if upstream.purpose != Purpose::Shared => return Err(entry),
         Owner::Client(_) => {}
+        // From here on its order is that of another connection.
+        Owner::Flight(flight) => upstream.inner().flights.close(flight),
         Owner::Commands => {
             hub.set_asked_commands(upstream.cluster, false);
             return Err(entry);

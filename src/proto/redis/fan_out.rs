@@ -3,6 +3,7 @@
 
 use super::{
     args::Args,
+    class::Resp,
     cursor::{self, Cursor},
     dispatch::{Flow, Part, Scene},
     entry::Reach,
@@ -12,6 +13,7 @@ use super::{
     wire,
 };
 use crate::policy::access::Access;
+use std::sync::Arc;
 
 /// Asks all shards; with one shard the request passes unchanged.
 pub(super) fn fan_out(
@@ -26,8 +28,22 @@ pub(super) fn fan_out(
     let merge = match how {
         FanOut::Sum => Merge::Sum,
         FanOut::AllOk => Merge::AllOk,
-        FanOut::Concat => Merge::Concat,
+        FanOut::Concat => Merge::Concat { most: scene.settings.keys_max },
         FanOut::Min => Merge::Min,
+        FanOut::Texts => {
+            let names = scene.cluster.shards.iter().map(|shard| Arc::clone(&shard.name));
+            Merge::Texts { shards: names.collect() }
+        }
+        FanOut::Tree(how) => {
+            // Asked in RESP2, told in the client's: the tree that we read knows no other.
+            let class = scene.state.class;
+            scene.state.class.resp = Resp::Two;
+            let merge = Merge::Tree(how, class.resp);
+            let flow = ask_all(scene, command.name, command.access, merge, args.frame);
+            scene.state.class = class;
+            return flow;
+        }
+        FanOut::Xor => Merge::Xor,
         FanOut::First => Merge::First,
         FanOut::AllSucceed => Merge::AllSucceed,
         FanOut::And => Merge::And,

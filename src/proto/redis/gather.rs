@@ -1,7 +1,11 @@
 //! Puts one reply together from the replies of several shards. It knows replies, not who sent the
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
-use super::{cursor::Cursor, reply, scan::Scanner, subscribe::Published, wire};
+use super::{
+    class::Resp, cursor::Cursor, digest, info, reply, scan::Scanner, subscribe::Published, table,
+    tree_merge, wire,
+};
+use std::sync::Arc;
 
 /// What is collected for one request.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(super) struct Gather {
     /// Replies kept whole, by part.
     kept: Vec<Vec<u8>>,
     kept_bytes: usize,
+    /// Of the arrays kept.
+    elements: usize,
 }
 
 /// How the parts become one reply.
@@ -35,13 +41,22 @@ pub(super) enum Merge {
     /// LASTSAVE: the smallest.
     Min,
     /// KEYS: one array of all elements.
-    Concat,
+    Concat {
+        /// More elements are an error.
+        most: usize,
+    },
     /// SCAN: one shard's reply, its cursor rewritten.
     Scan(Cursor),
     /// RANDOMKEY: parts come in pairs, DBSIZE and RANDOMKEY of a shard; `draw` picks by size.
     RandomKey { draw: u64 },
     /// INFO: one text, its counts added up, behind our own header.
-    Info { header: String },
+    Info(info::Frame),
+    /// MEMORY DOCTOR: the texts, each under its shard's name.
+    Texts { shards: Vec<Arc<str>> },
+    /// MEMORY STATS, LATENCY HISTOGRAM, LATENCY LATEST: by names.
+    Tree(table::Tree, Resp),
+    /// DEBUG DIGEST.
+    Xor,
     /// WAIT: the least of the counts.
     Least,
     /// WAIT behind writes: of each shard its replication, a publication and a count; `streams` are
@@ -59,6 +74,8 @@ pub(super) enum Merge {
     OneSucceeds,
     /// PUBLISH: the number of receivers, as we know it.
     Published(Published),
+    /// CLIENT TRACKINGINFO of one whose client of that id is told.
+    Redirect(u64),
 }
 
 impl Gather {
@@ -79,6 +96,7 @@ impl Gather {
             error: None,
             sum,
             kept: vec![Vec::new(); keeps],
+            elements: 0,
             kept_bytes: 0,
         }
     }
@@ -94,6 +112,7 @@ impl Gather {
         self.answered += 1;
         let error = match bytes.strip_prefix(b"-") {
             None if !self.fits(bytes) => Some(reply::OTHER_KIND),
+            None if self.overflows(bytes) => Some(reply::TOO_MANY_KEYS),
             error => error,
         };
         if let Some(error) = error {
@@ -101,8 +120,8 @@ impl Gather {
             if let (Merge::ByPosition { embeds: true, .. }, Some(kept)) =
                 (&self.merge, self.kept.get_mut(usize::from(part)))
             {
-                self.kept_bytes += error.len();
                 reply::raw_error(kept, error.trim_ascii_end());
+                self.kept_bytes += kept.len();
             }
             let idle = |error: &[u8]| error.starts_with(b"NOTBUSY");
             if self.error.as_ref().is_none_or(|(_, kept)| idle(kept) && !idle(error)) {
@@ -128,15 +147,31 @@ impl Gather {
     /// Whether a reply is of the kind that can be merged; where any is passed on, it is.
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.merge {
-            Merge::ByPosition { .. } | Merge::Concat | Merge::And => bytes.starts_with(b"*"),
+            Merge::ByPosition { .. } | Merge::Concat { .. } | Merge::Tree(..) | Merge::And => {
+                bytes.starts_with(b"*")
+            }
             Merge::Sum | Merge::SumOfWrites | Merge::Min | Merge::Published(_) => {
                 integer(bytes).is_some()
             }
-            Merge::Info { .. } => bytes.starts_with(b"$") || bytes.starts_with(b"="),
+            Merge::Info(_) | Merge::Texts { .. } => {
+                bytes.starts_with(b"$") || bytes.starts_with(b"=")
+            }
+            Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
-            Merge::AllSucceed | Merge::OneSucceeds => true,
+            Merge::AllSucceed | Merge::OneSucceeds | Merge::Redirect(_) => true,
             Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
+    }
+
+    /// Whether there are more elements than may be told; then nothing of them is kept.
+    fn overflows(&mut self, bytes: &[u8]) -> bool {
+        let Merge::Concat { most } = self.merge else { return false };
+        self.elements = self.elements.saturating_add(Elements::new(bytes).count);
+        if self.elements > most {
+            self.kept.iter_mut().for_each(|kept| *kept = Vec::new());
+            self.kept_bytes = 0;
+        }
+        self.elements > most
     }
 
     /// Bytes held.
@@ -152,7 +187,7 @@ impl Gather {
         // INFO tells of the shards that answer: a client that looks whether we are there asks it.
         let partial = matches!(
             self.merge,
-            Merge::Info { .. } | Merge::OneSucceeds | Merge::ByPosition { embeds: true, .. }
+            Merge::Info(_) | Merge::OneSucceeds | Merge::ByPosition { embeds: true, .. }
         ) && self.failed < self.parts;
         if self.failed > 0 && !partial {
             return self.fail(out);
@@ -162,18 +197,25 @@ impl Gather {
             Merge::Sum | Merge::SumOfWrites | Merge::Min => wire::integer(out, self.sum),
             Merge::Published(published) => wire::integer(out, published.receivers(self.sum)),
             Merge::AllOk => out.extend_from_slice(reply::OK),
-            Merge::Concat => concat(&self.kept, out),
+            Merge::Concat { .. } => concat(&self.kept, out),
             Merge::Scan(cursor) => cursor.rewrite(self.kept.first().map_or(&b""[..], |k| k), out),
             Merge::RandomKey { draw } => random_key(*draw, &self.kept, out),
+            Merge::Info(frame) => info::merge(frame, &self.kept, out),
+            Merge::Texts { shards } => texts(shards, &self.kept, out),
+            Merge::Tree(how, resp) => tree_merge::merge(*how, *resp, &self.kept, out),
+            Merge::Xor => digest::xor(&self.kept, out),
             Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
             Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
-            Merge::Info { header } => super::info::merge(header, &self.kept, out),
             Merge::Nothing => {}
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
             }
             Merge::And => and(&self.kept, out),
+            Merge::Redirect(client) => {
+                let told = self.kept.first().map_or(&b""[..], |kept| kept);
+                super::redirect::rewrite(*client, told, out);
+            }
         }
     }
 
@@ -234,6 +276,18 @@ fn concat(parts: &[Vec<u8>], out: &mut Vec<u8>) {
     for part in parts {
         out.extend_from_slice(Elements::new(part).rest);
     }
+}
+
+/// Each text under a line with its shard's name.
+fn texts(shards: &[Arc<str>], parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    let mut all = String::new();
+    for (shard, part) in shards.iter().zip(parts) {
+        let text = info::text(part);
+        all.push_str(&format!("# shard {shard}\n{}\n", text.trim_end()));
+    }
+    let verbatim = parts.iter().any(|part| part.starts_with(b"="));
+    let resp = if verbatim { Resp::Three } else { Resp::Two };
+    wire::verbatim(out, resp, all.as_bytes());
 }
 
 fn random_key(draw: u64, parts: &[Vec<u8>], out: &mut Vec<u8>) {
@@ -317,7 +371,10 @@ mod tests {
             gathered(Merge::ByPosition { order, embeds: false }, &parts),
             "*3\r\n$-1\r\n$1\r\nb\r\n$1\r\nc\r\n"
         );
-        assert_eq!(gathered(Merge::Concat, &parts), "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n");
+        assert_eq!(
+            gathered(Merge::Concat { most: 3 }, &parts),
+            "*3\r\n$1\r\nb\r\n$-1\r\n$1\r\nc\r\n"
+        );
         let parts: [&[u8]; 2] = [b"*1\r\n_\r\n", b"*2\r\n$1\r\nb\r\n_\r\n"];
         let order = vec![1, 0, 1];
         let merge = Merge::ByPosition { order, embeds: false };
@@ -381,13 +438,32 @@ mod tests {
     fn a_reply_of_another_kind_becomes_an_error() {
         let order = vec![0, 0];
         for reply in [&b":5\r\n"[..], b"$5\r\nhello\r\n", b"+OK\r\n"] {
-            for merge in [Merge::Concat, Merge::ByPosition { order: order.clone(), embeds: false }]
-            {
+            let order = order.clone();
+            for merge in [Merge::Concat { most: 9 }, Merge::ByPosition { order, embeds: false }] {
                 assert!(gathered(merge, &[reply]).starts_with("-ERR sluice: "));
             }
         }
         assert!(gathered(Merge::Sum, &[b":1\r\n", b"+OK\r\n"]).starts_with("-ERR sluice: "));
         assert!(gathered(Merge::SumOfWrites, &[b":1\r\n", b"+OK\r\n"]).contains("on 1 of 2"));
+    }
+
+    #[test]
+    fn too_many_keys_are_an_error_and_are_not_kept() {
+        let parts: [&[u8]; 2] = [b"*1\r\n$1\r\nb\r\n", b"*2\r\n$-1\r\n$1\r\nc\r\n"];
+        let told = gathered(Merge::Concat { most: 2 }, &parts);
+        assert!(told.starts_with("-ERR sluice: more than redis.keys_max"), "{told}");
+        let mut gather = Gather::new("KEYS", Merge::Concat { most: 2 }, 3);
+        for part in [0, 1, 2] {
+            gather.accept(part, "s", parts[1]);
+        }
+        assert_eq!(gather.held(), 0);
+    }
+
+    #[test]
+    fn texts_stand_under_the_names_of_their_shards() {
+        let shards = vec!["a".into(), "b".into()];
+        let told = gathered(Merge::Texts { shards }, &[b"$2\r\nhi\r\n", b"$3\r\nyou\r\n"]);
+        assert_eq!(told, "$27\r\n# shard a\nhi\n# shard b\nyou\n\r\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     class::{Class, Resp},
-    reply,
+    failure, reply,
     scan::Scanner,
     wire,
 };
@@ -15,6 +15,11 @@ use std::{
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The words of a server that runs a script and hears nothing else.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is busy with a script")]
+pub(super) struct Busy(pub Vec<u8>);
 
 /// AUTH, SELECT and HELLO, as far as they are needed; nothing is sent when none is.
 ///
@@ -57,6 +62,9 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         for word in asked {
             let answer = read_reply(stream).await?;
             if answer != reply::OK && !answer.starts_with(b"%") {
+                if failure::code(&answer) == b"-BUSY" {
+                    return Err(io::Error::other(Busy(answer)));
+                }
                 let answer = credentials.conceal(&String::from_utf8_lossy(&answer));
                 return Err(io::Error::other(format!("{word}: {}", answer.trim_end())));
             }

@@ -3,14 +3,18 @@
 
 use super::{
     audience::Audience,
+    busy::Busy,
     class::Class,
     client::Client,
+    flight::Stamps,
     identity::Identities,
+    insight::{Insight, SAMPLED},
     lease::Rested,
     library::Library,
     pause::Paused,
     peers::Peers,
     pubsub::PubSub,
+    redirect::{self, Ears},
     scripts::Scripts,
     table::Commands,
     upstream::{Phase, Purpose, Upstream},
@@ -22,6 +26,7 @@ use crate::{
     topology::{Backend, Cluster, Reader, Reporter},
 };
 use foldhash::{HashMap, HashMapExt, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{
     cell::{Cell, RefCell, RefMut},
     rc::Rc,
@@ -54,8 +59,11 @@ pub struct Hub {
     /// CLIENT PAUSE
     pub(super) paused: Cell<Option<Paused>>,
     pub(super) scripts: Scripts,
+    /// Where a script runs long now.
+    pub(super) busy: RefCell<Option<Busy>>,
     pub(super) pubsub: PubSub,
     pub(super) identities: Identities,
+    pub(super) ears: Ears,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     /// By cluster.
     budgets: RefCell<Vec<Budget>>,
@@ -68,10 +76,29 @@ pub struct Hub {
     draining: Cell<bool>,
     /// Some clients are not read because memory is scarce.
     pub(super) holds_back: Cell<bool>,
+    pub(super) insight: Arc<Insight>,
+    /// Requests until the next one whose keys are looked at.
+    unsampled: Cell<u64>,
+    /// When the log last told of something big.
+    told_big_us: Cell<Option<u64>>,
+    pub(super) stamps: Stamps,
     /// tokio's clock, which tests may stop; otherwise it is the system's monotonic one.
     epoch: Instant,
     dice: Cell<Dice>,
     ids: Arc<AtomicU64>,
+}
+
+/// What every worker is given of the same.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The commands of each cluster.
+    pub commands: Vec<Commands>,
+    /// Client ids already given out in the process.
+    pub ids: Arc<AtomicU64>,
+    pub insight: Arc<Insight>,
+    pub library: Arc<Library>,
+    /// Who listens to what in the whole process.
+    pub audience: Arc<Audience>,
 }
 
 /// What a worker is made of.
@@ -90,6 +117,7 @@ pub struct Parts {
     pub seed: u64,
     /// Client ids already given out in the process.
     pub ids: Arc<AtomicU64>,
+    pub insight: Arc<Insight>,
     /// The other workers.
     pub peers: Peers,
     /// Who listens to what in the whole process.
@@ -114,8 +142,10 @@ impl Hub {
             peers: parts.peers,
             paused: Cell::default(),
             scripts: Scripts::new(parts.library),
+            busy: RefCell::default(),
             pubsub: PubSub::new(parts.audience, clusters),
             identities: Identities::default(),
+            ears: Ears::default(),
             clients: RefCell::new(HashMap::new()),
             budgets: RefCell::new((0..clusters).map(|_| Budget::default()).collect()),
             commands: RefCell::new(parts.commands.into_iter().map(Rc::new).collect()),
@@ -123,6 +153,10 @@ impl Hub {
             asked: RefCell::new(vec![false; clusters]),
             draining: Cell::new(false),
             holds_back: Cell::new(false),
+            insight: parts.insight,
+            unsampled: Cell::new(SAMPLED),
+            told_big_us: Cell::new(None),
+            stamps: Stamps::default(),
             epoch: Instant::now(),
             dice: Cell::new(Dice::new(parts.seed)),
             ids: parts.ids,
@@ -145,6 +179,42 @@ impl Hub {
         let drawn = dice.next();
         self.dice.set(dice);
         drawn
+    }
+
+    /// Counts one request; true for the one in [`SAMPLED`], at random distances, that is looked at.
+    pub(super) fn is_sampled(&self) -> bool {
+        match self.unsampled.get().checked_sub(1) {
+            Some(left) => {
+                self.unsampled.set(left);
+                false
+            }
+            None => {
+                self.unsampled.set(self.draw() % (2 * SAMPLED - 1));
+                true
+            }
+        }
+    }
+
+    /// Whether the log may tell of something big now: once a second.
+    pub(super) fn may_tell_of_big(&self) -> bool {
+        let now_us = self.now_us();
+        let may = self.told_big_us.get().is_none_or(|at| now_us.saturating_sub(at) >= SECOND_US);
+        if may {
+            self.told_big_us.set(Some(now_us));
+        }
+        may
+    }
+
+    /// The name of a command by its place in the table of a cluster.
+    pub(super) fn command_name(&self, cluster: usize, index: u16) -> &'static str {
+        let commands = self.commands(cluster);
+        let found = commands.and_then(|all| all.iter().nth(usize::from(index)).map(|c| c.name));
+        found.unwrap_or("(unknown)")
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn unix_s(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
     /// The reader of the snapshot. Take it once per batch and let go before anything awaits.
@@ -319,7 +389,13 @@ impl Hub {
     }
 
     pub fn unregister(&self, id: u64) {
+        redirect::forget(self, id);
         self.clients.borrow_mut().remove(&id);
+    }
+
+    /// A client of this worker.
+    pub(super) fn client(&self, id: u64) -> Option<Rc<Client>> {
+        self.clients.borrow().get(&id).map(Rc::clone)
     }
 
     /// Every client of this worker.
@@ -365,6 +441,7 @@ impl Hub {
     }
 }
 
+const SECOND_US: u64 = 1_000_000;
 /// How long an idle connection of a rare class is kept.
 const RARE_US: u64 = 60_000_000;
 

@@ -96,6 +96,29 @@ pub fn keys(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> 
     }
 }
 
+/// The positions of the keys of `args`, each with the flags of its specification, bits of
+/// [`super::flags::spec_flag`]. Where a rule of its own finds the keys they have those of the first.
+///
+/// # Errors
+/// As [`keys`].
+pub fn flagged(command: &Command, args: Args<'_>) -> Result<Vec<(usize, u16)>, KeysError> {
+    let of_first = command.specs.first().map_or(0, |spec| spec.flags);
+    let all = keys(command, args)?;
+    if matches!(command.keys, Keys::Sort { .. } | Keys::GeoRadius { .. } | Keys::Migrate) {
+        // What follows the first key is what the result is stored in.
+        let stored = command.specs.last().map_or(0, |spec| spec.flags);
+        let flags = std::iter::once(of_first).chain(std::iter::repeat(stored));
+        return Ok(all.zip(flags).collect());
+    }
+    let mut found = Vec::new();
+    for spec in command.specs.iter().take(MAX_SPECS) {
+        let Some(begin) = begin(spec.begin, args) else { continue };
+        let Some(run) = find(spec.find, begin, args)? else { continue };
+        found.extend(KeyIndexes::of(run).map(|at| (at, spec.flags)));
+    }
+    Ok(if found.is_empty() { all.map(|at| (at, of_first)).collect() } else { found })
+}
+
 impl KeyIndexes {
     pub(super) const fn of(run: Run) -> Self {
         let none = Run { next: 0, end: 0, step: 0 };
@@ -191,11 +214,6 @@ fn by_specs(command: &Command, args: Args<'_>) -> Result<KeyIndexes, KeysError> 
         found.push(run);
     }
     Ok(found)
-}
-
-/// The keys that one specification tells; `None` when it tells nothing about these arguments.
-pub(super) fn of_spec(spec: &Spec, args: Args<'_>) -> Option<KeyIndexes> {
-    find(spec.find, begin(spec.begin, args)?, args).ok()?.map(KeyIndexes::of)
 }
 
 /// Where the first key would be; `None` when the word is not there.

@@ -127,7 +127,7 @@ impl Line {
             Some(Place::Gather(gather)) => {
                 let before = gather.held();
                 let done = gather.accept(part, from, bytes);
-                self.gathered += gather.held() - before;
+                self.gathered = (self.gathered + gather.held()).saturating_sub(before);
                 if !done {
                     return Progress::Waiting;
                 }

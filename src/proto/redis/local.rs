@@ -7,24 +7,24 @@ use super::{
     client::End,
     commands_reply,
     dispatch::{Flow, Scene},
-    fan_out,
-    gather::Merge,
-    hello, reply,
+    hello, info,
+    insight::slowlog,
+    reply, sluice,
     table::{Local, OfClient},
     users::{self, LogIn},
     wire,
 };
 use crate::policy::{access::Access, slot::slot};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    rc::Rc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Answers `local`.
 pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flow {
     match local {
-        Local::Ping => match args.get(1) {
-            _ if args.len() > 2 => scene.say(|out| reply::wrong_arity(out, "PING")),
-            Some(text) => scene.say(|out| wire::bulk(out, text)),
-            None => fixed(scene, reply::PONG),
-        },
+        Local::Ping if scene.hub.busy.borrow().is_some() => ping(scene, args),
+        Local::Ping => pong(scene, args),
         Local::Echo => scene.say(|out| wire::bulk(out, args.get(1).unwrap_or_default())),
         Local::Quit => {
             scene.reply(reply::OK);
@@ -39,7 +39,9 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
             scene.say(|out| commands_reply::command(scene.commands, args, resp, out))
         }
         Local::AskFirst => scene.send(0, Access::Read, true, args.frame),
-        Local::Info => info(scene, args),
+        Local::Info => info::answer(scene, args),
+        Local::Slowlog => slowlog::answer(scene, args),
+        Local::Sluice => sluice::answer(scene, args),
         Local::Time => time(scene),
         Local::Client(what) => of_client(scene, what, args),
         Local::Role => fixed(scene, reply::ROLE),
@@ -55,6 +57,27 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         }
         Local::Accept => fixed(scene, reply::OK),
     }
+}
+
+fn pong(scene: &Scene<'_>, args: Args<'_>) -> Flow {
+    match args.get(1) {
+        _ if args.len() > 2 => scene.say(|out| reply::wrong_arity(out, "PING")),
+        Some(text) => scene.say(|out| wire::bulk(out, text)),
+        None => fixed(scene, reply::PONG),
+    }
+}
+
+/// PING where a script runs long: whoever asks is told, as by the server, that it is busy.
+fn ping(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
+    let busy = scene.hub.busy.borrow();
+    let Some(busy) = busy.as_ref().filter(|busy| busy.cluster == scene.cluster.id) else {
+        return pong(scene, args);
+    };
+    let class = scene.state.class;
+    let upstream = scene.hub.upstream(scene.cluster, &busy.backend, class, Rc::clone);
+    let entry = scene.entry(Access::Read, true, args.frame.len());
+    upstream.send(scene.hub, entry, |out| out.extend_from_slice(args.frame));
+    Flow::Continue
 }
 
 /// Answers a subcommand of CLIENT.
@@ -104,17 +127,6 @@ fn auth(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
         LogIn::Refused(words) => fixed(scene, &words),
         LogIn::Later => Flow::Hold,
     }
-}
-
-/// INFO of every shard as of one server, behind a section of ours.
-fn info(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
-    let header = format!(
-        "# Sluice\r\nsluice_version:{}\r\nsluice_cluster:{}\r\nsluice_shards:{}\r\n",
-        env!("CARGO_PKG_VERSION"),
-        scene.cluster.name,
-        scene.cluster.shards.len(),
-    );
-    fan_out::ask_all(scene, "INFO", Access::Read, Merge::Info { header }, args.frame)
 }
 
 fn time(scene: &Scene<'_>) -> Flow {

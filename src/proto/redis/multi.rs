@@ -376,6 +376,8 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::Client(_)
         | Local::ClientUnblock
         | Local::ClusterKeySlot
+        | Local::Slowlog
+        | Local::Sluice
         | Local::Accept => Queued::Here,
     }
 }

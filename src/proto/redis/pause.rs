@@ -22,14 +22,18 @@ pub(super) struct Pause {
 /// A worker's own, with the end on its own clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Paused {
-    until_us: u64,
-    all: bool,
+    pub(super) until_us: u64,
+    pub(super) all: bool,
 }
 
 impl Scene<'_> {
-    /// Whether a request must wait: the client is woken when it need no more.
+    /// Whether a request must wait: the client is woken when it need no more. Clients whose requests
+    /// go on as they are wait in their server, when that was told to pause.
     pub(super) fn must_pause(&self, command: &Command) -> bool {
         let Some(paused) = self.hub.paused.get() else { return false };
+        if self.relays() {
+            return false;
+        }
         let waits = paused.all
             || match self.state.transaction.as_deref() {
                 Some(open) => command.kind == Kind::Transaction(Step::Exec) && open.writes(),

@@ -7,9 +7,11 @@ use super::{
     dispatch::{Flow, Scene},
     hub::Hub,
     pause::{self, Pause},
+    redirect::{self, Wish},
     reply,
 };
-use std::{fmt, rc::Rc, time::Duration};
+use crate::topology::Standing;
+use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// One question on its way to a worker.
@@ -25,6 +27,8 @@ pub(super) enum Question {
     Kill(Filter),
     Pause(Pause),
     Unpause,
+    /// A connection on which one of its clients hears for another.
+    Ear(Wish),
 }
 
 /// What one worker says.
@@ -33,6 +37,7 @@ pub(super) struct Answer {
     /// Clients by id, with their lines.
     pub lines: Vec<(u64, String)>,
     pub killed: u64,
+    pub ear: Option<Arc<Standing>>,
 }
 
 /// The other workers, as one of them sees them.
@@ -55,7 +60,7 @@ impl Peers {
     }
 
     /// Asks all others at once. `None` stands for one whose mailbox is full.
-    fn ask(&self, question: &Question) -> Vec<Option<oneshot::Receiver<Answer>>> {
+    pub(super) fn ask(&self, question: &Question) -> Vec<Option<oneshot::Receiver<Answer>>> {
         let others = (0..self.count).filter(|worker| *worker != self.own);
         others
             .map(|worker| {
@@ -92,6 +97,7 @@ fn answer(hub: &Rc<Hub>, question: &Question) -> Answer {
             pause::unpause(hub);
             Answer::default()
         }
+        Question::Ear(wish) => Answer { ear: redirect::serve(hub, *wish), ..Answer::default() },
     }
 }
 

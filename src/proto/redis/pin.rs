@@ -51,6 +51,7 @@ impl Scene<'_> {
     /// # Errors
     /// How the request ends that wanted it: held until nothing is under way, or refused.
     pub(super) fn pin(&mut self, shard: usize) -> Result<(), Flow> {
+        self.state.sent = None;
         if let Some(pinned) = &self.state.pinned {
             let keeps = pinned.keeps();
             let own = pinned.lease.upstream();

@@ -11,8 +11,9 @@ use super::{
     args::Args,
     client::End,
     dispatch::{Flow, Scene, named},
-    entry::{Entry, Owner},
+    entry::{Entry, Owner, Reach},
     frame::Decoder,
+    gather::{Gather, Merge},
     lease::Lease,
     reply,
     table::{Command, Kind, Local},
@@ -56,7 +57,8 @@ impl Scene<'_> {
     pub(super) fn relays(&self) -> bool {
         // What passes as it is, is not looked at: not where users have rules.
         let open = !self.has_users() && self.settings.routes.is_empty();
-        self.cluster.dedicated.always && self.cluster.shards.len() == 1 && open
+        self.state.own.raw
+            || self.cluster.dedicated.always && self.cluster.shards.len() == 1 && open
     }
 
     /// The connection of a client that has just come, if one can be had at once.
@@ -118,23 +120,17 @@ impl Scene<'_> {
         self.state.own.blocks = false;
         self.count(index);
         let refused = match command {
-            Some(command) => self.refuses(command).then_some(command.name),
-            None => self.denies(name).then_some("of that name"),
+            Some(command) => self.refuses(command).then(|| command.name.into()),
+            None => self.denies(name).then(|| reply::printable(name)),
         };
-        let user = self.state.who.user.as_ref();
-        let forbidden = user.is_some_and(|user| match command {
-            Some(command) => user.refuses(command, args).is_some(),
-            None => user.refuses_unknown(name),
-        });
-        if forbidden {
-            return self.relay_instead(&upstream, "sluice: this user has no permission for it");
-        }
         if let Some(refused) = refused {
-            let why = format!("sluice: command '{refused}' is disabled");
-            return self.relay_instead(&upstream, &why);
+            let mut text = Vec::new();
+            reply::disabled(&mut text, &refused);
+            return self.relay_instead(&upstream, &text);
         }
-        if self.out_of_memory {
-            return self.relay_instead(&upstream, "sluice: memory limit");
+        let ends = command.is_some_and(|command| ENDS.contains(&command.name));
+        if self.out_of_memory && !ends {
+            return self.relay_instead(&upstream, reply::OUT_OF_MEMORY);
         }
         let Some(command) = command else {
             return self.relay_frame(&upstream, Access::Write, args.frame, false);
@@ -175,12 +171,12 @@ impl Scene<'_> {
             Ok(upstream) => upstream,
             Err(Flow::Hold) => return Some(Flow::Hold),
             Err(_) => {
-                self.begin_feed(missing, 0, command, true);
+                self.begin_feed((front, missing), 0, command, true);
                 return Some(Flow::Continue);
             }
         };
         upstream.append(self.hub, bytes.get(..front).unwrap_or_default());
-        self.begin_feed(missing, 0, command, false);
+        self.begin_feed((front, missing), 0, command, false);
         Some(Flow::Continue)
     }
 
@@ -210,13 +206,26 @@ impl Scene<'_> {
         Flow::Continue
     }
 
-    /// What is refused is said by the server, in its place among the replies, and as a command that
-    /// it does not know: so a transaction is aborted by it too.
-    fn relay_instead(&mut self, upstream: &Rc<Upstream>, why: &str) -> Flow {
+    /// What is refused is a command to the server that it does not know: so a transaction is aborted
+    /// by it too. Where replies are counted the client hears `error`, else those words from the
+    /// server, which alone knows their place.
+    fn relay_instead(&mut self, upstream: &Rc<Upstream>, error: &[u8]) -> Flow {
         let mut frame = Vec::new();
         wire::array(&mut frame, 1);
-        wire::bulk(&mut frame, why.as_bytes());
-        self.relay_frame(upstream, Access::Write, &frame, false)
+        wire::bulk(&mut frame, error.strip_prefix(b"-").unwrap_or(error).trim_ascii_end());
+        if self.state.own.raw {
+            upstream.append(self.hub, &frame);
+            return Flow::Continue;
+        }
+        // Of two errors the first is told, and that is ours.
+        let both = Gather::new("", Merge::First, 2);
+        let seq = self.client.open_gather(both, frame.len());
+        self.client.answer_now(self.hub, seq, 0, "", error);
+        let owner = Owner::Client(Rc::clone(self.client));
+        let entry = Entry::new(owner, seq, Access::Write, self.now_us);
+        let entry = entry.at_primary(true).part(1, Reach::Part);
+        upstream.send(self.hub, entry, |out| out.extend_from_slice(&frame));
+        Flow::Continue
     }
 
     /// Whether the listener's password or users are asked for here.
@@ -359,6 +368,9 @@ const UNCOUNTED: &[&str] = &[
     "CLIENT|TRACKING",
 ];
 
+/// What ends something, and takes no memory.
+const ENDS: &[&str] = &["EXEC", "DISCARD", "RESET", "QUIT"];
+
 /// What acts on the whole server and its other clients, beside what is disabled anyway.
 const AT_THE_SERVER: &[&str] = &[
     "CONFIG|SET",
@@ -371,3 +383,6 @@ const AT_THE_SERVER: &[&str] = &[
     "CLIENT|UNBLOCK",
     "CLIENT|UNPAUSE",
 ];
+
+#[cfg(test)]
+mod tests;

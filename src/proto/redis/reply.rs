@@ -53,6 +53,11 @@ pub(super) const CURSOR_TOO_LARGE: &[u8] =
 /// Of a part of a gather, so without `-` and CRLF.
 pub(super) const OTHER_KIND: &[u8] =
     b"ERR sluice: the server's reply is of another kind than asked for";
+pub(super) const NOT_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+pub(super) const SLOWLOG_COUNT: &[u8] = b"-ERR count should be greater than or equal to -1\r\n";
+/// Of a part of a gather, likewise.
+pub(super) const TOO_MANY_KEYS: &[u8] =
+    b"ERR sluice: more than redis.keys_max keys over all shards, use SCAN";
 pub(super) const OUT_OF_MEMORY: &[u8] = b"-OOM sluice: memory limit\r\n";
 pub(super) const UNBALANCED_QUOTES: &[u8] =
     b"-ERR Protocol error: unbalanced quotes in request\r\n";
@@ -93,8 +98,9 @@ pub(super) const CACHING_WITHOUT_TRACKING: &[u8] = b"-ERR CLIENT CACHING can be 
 the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n";
 pub(super) const TRACKING_SHARDS: &[u8] =
     b"-ERR sluice: CLIENT TRACKING needs a cluster of one shard\r\n";
-pub(super) const TRACKING_REDIRECT: &[u8] =
-    b"-ERR sluice: CLIENT TRACKING does not redirect; use RESP3\r\n";
+pub(super) const NO_REDIRECT: &[u8] = b"-ERR The client ID you want redirect to does not exist\r\n";
+pub(super) const REDIRECT_DEAF: &[u8] =
+    b"-ERR sluice: no connection for the client to redirect to; nothing is tracked, try again\r\n";
 pub(super) const TRACKING_TWO_REDIRECTS: &[u8] =
     b"-ERR A client can only redirect to a single other client\r\n";
 pub(super) const TRACKING_PREFIX: &[u8] =
@@ -168,7 +174,11 @@ pub(super) fn partial_write(
     shard: &str,
     text: &str,
 ) {
-    let rest = if failed < parts { "; other keys were written" } else { "" };
+    let rest = match command.contains('|') {
+        _ if failed >= parts => "",
+        true => "; the others have done it",
+        false => "; other keys were written",
+    };
     error(
         out,
         &format!(
@@ -271,6 +281,14 @@ pub(super) fn no_such_command(out: &mut Vec<u8>, args: super::args::Args<'_>) {
 /// A command that a later version has.
 pub(super) fn not_yet(out: &mut Vec<u8>, command: &str) {
     error(out, &format!("sluice: '{command}' is not supported yet"));
+}
+
+/// `INFO shard NAME` of a shard that there is none of.
+pub(super) fn no_such_shard(out: &mut Vec<u8>, name: &[u8]) {
+    error(
+        out,
+        &format!("sluice: there is no shard '{}'; SLUICE SHARDS lists them", printable(name)),
+    );
 }
 
 /// Redis's words for a command that a user may not run.

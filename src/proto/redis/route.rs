@@ -4,6 +4,7 @@
 use super::{
     args::Args,
     dispatch::{Flow, Scene},
+    flight,
     hub::Hub,
     keys::{self, KeyIndexes},
     reply,
@@ -65,8 +66,9 @@ impl Scene<'_> {
             return self.in_cluster(args);
         };
         let Some(cluster) = self.clusters.get(route.cluster) else { return self.in_cluster(args) };
-        let before = (self.cluster, self.commands);
-        (self.cluster, self.commands) = (cluster, commands);
+        let before = (self.cluster, self.commands, self.coalesce);
+        let coalesce = flight::coalesces(self.hub, self.settings, cluster);
+        (self.cluster, self.commands, self.coalesce) = (cluster, commands, coalesce);
         let flow = match route.strip {
             // Users have their keys as they say them.
             true => self.is_refused(command, args).unwrap_or_else(|| {
@@ -77,7 +79,7 @@ impl Scene<'_> {
             }),
             false => self.in_cluster(args),
         };
-        (self.cluster, self.commands) = before;
+        (self.cluster, self.commands, self.coalesce) = before;
         flow
     }
 

@@ -1,5 +1,6 @@
 //! Measures replies of RESP2 and RESP3 where they lie: how many bytes the next one has. Nothing is
-//! decoded. It is resumable, and a hostile server can neither make it recurse nor allocate.
+//! decoded. It is resumable, and a hostile server can neither make it recurse nor remember more than
+//! 64 KiB.
 
 use super::class::Resp;
 use memchr::memchr;
@@ -13,9 +14,8 @@ pub struct Scanner {
     open_string: bool,
     /// What may come: in RESP2 the types of RESP3 are garbage.
     resp: Resp,
-    depth: usize,
-    /// Elements still to come on each level; the outermost level is the reply itself.
-    missing: [u64; MAX_DEPTH],
+    /// Elements still to come in each array that is open, the outermost first.
+    missing: Vec<u64>,
 }
 
 /// Bytes of a server that are not a reply: its connection can no longer be trusted.
@@ -43,11 +43,7 @@ impl Default for Scanner {
 impl Scanner {
     /// One that takes replies of that version, and the older one's.
     pub fn new(resp: Resp) -> Self {
-        let mut missing = [0; MAX_DEPTH];
-        if let Some(first) = missing.first_mut() {
-            *first = 1;
-        }
-        Self { pos: 0, open_string: false, resp, depth: 0, missing }
+        Self { pos: 0, open_string: false, resp, missing: Vec::new() }
     }
 
     /// The length of the reply at the front of `bytes`, or `None` when more is needed: then call
@@ -102,9 +98,10 @@ impl Scanner {
                     };
                     self.pos += end + 2;
                     if count > 0 {
-                        self.depth += 1;
-                        let level = self.missing.get_mut(self.depth).ok_or(ScanError::Depth)?;
-                        *level = count;
+                        if self.missing.len() == MAX_DEPTH {
+                            return Err(ScanError::Depth);
+                        }
+                        self.missing.push(count);
                         continue;
                     }
                 }
@@ -130,22 +127,19 @@ impl Scanner {
 
     /// Counts one element as seen, and every array that it completes. True when the reply is whole.
     fn element_done(&mut self) -> bool {
-        while let Some(level) = self.missing.get_mut(self.depth) {
+        while let Some(level) = self.missing.last_mut() {
             *level = level.saturating_sub(1);
             if *level > 0 {
                 return false;
             }
-            if self.depth == 0 {
-                return true;
-            }
-            self.depth -= 1;
+            self.missing.pop();
         }
         true
     }
 
     fn take(&mut self) -> usize {
-        if let Some(first) = self.missing.first_mut() {
-            *first = 1;
+        if self.missing.capacity() > USUAL_DEPTH {
+            self.missing = Vec::new();
         }
         std::mem::take(&mut self.pos)
     }
@@ -183,8 +177,11 @@ fn length(line: &[u8], max: usize) -> Result<Option<usize>, ScanError> {
     if value > max { Err(ScanError::Length) } else { Ok(Some(value)) }
 }
 
-/// Deeper than any reply of Redis (COMMAND nests 5), far from what troubles a client's parser.
-const MAX_DEPTH: usize = 32;
+/// A script that returns a table with itself inside is answered that deep: Lua's stack has 8,000
+/// places (luaconf.h, LUAI_MAXCSTACK), and each level takes one.
+const MAX_DEPTH: usize = 8_192;
+/// Deeper than any other reply (COMMAND nests 5): more room is given back.
+const USUAL_DEPTH: usize = 32;
 /// Error and status lines are short; Redis itself has no longer ones than 64 KiB.
 const MAX_LINE: usize = 64 * 1024;
 /// 2^40: a length no server has; it keeps every sum far from overflow.
@@ -254,6 +251,17 @@ mod tests {
         assert_eq!(measure(&b"*1\r\n".repeat(100_000)), Err(ScanError::Depth));
         assert_eq!(measure(&b"|0\r\n".repeat(100_000)), Err(ScanError::Depth));
         assert_eq!(measure(&[b"+", &vec![b'a'; MAX_LINE][..]].concat()), Err(ScanError::Line));
+    }
+
+    /// The reply of a script that returns a table with itself inside closed the connection of all.
+    #[test]
+    fn a_reply_as_deep_as_lua_can_nest_is_measured_and_then_forgotten() {
+        let reply = [&b"*1\r\n".repeat(8_000)[..], b"-ERR reached lua stack limit\r\n"].concat();
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.measure(&reply[..20_000]), Ok(None));
+        assert_eq!(scanner.measure(&reply), Ok(Some(reply.len())));
+        assert!(scanner.missing.capacity() <= USUAL_DEPTH);
+        assert_eq!(scanner.measure(b":1\r\n"), Ok(Some(4)));
     }
 
     #[test]

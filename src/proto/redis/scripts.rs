@@ -282,7 +282,7 @@ pub(super) fn failed(
     upstream.told.remove(sha);
     let overtakes = match &entry.owner {
         Owner::Client(client) => upstream.has_more_of(client),
-        Owner::Tombstone | Owner::Commands | Owner::Number => true,
+        Owner::Flight(_) | Owner::Tombstone | Owner::Commands | Owner::Number => true,
     };
     let Some(body) = library.find(upstream.cluster, sha).filter(|_| !overtakes) else {
         return Some(entry);

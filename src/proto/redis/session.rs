@@ -8,12 +8,14 @@ use super::{
     client::{AHEAD, Client, End, Event},
     client_reply::Replies,
     dispatch::{Flow, Scene},
+    flight,
     frame::{self, Decoder, Frame},
     hub::Hub,
     lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
     pubsub,
+    redirect::Search,
     relay::Own,
     reply,
     route::{self, Route},
@@ -63,6 +65,8 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// Commands refused, likewise.
     pub deny: Vec<String>,
+    /// The most keys that KEYS tells of several shards.
+    pub keys_max: usize,
     /// A request for another shard waits for the replies before it.
     pub strict_order: bool,
     pub multi: Rules,
@@ -82,6 +86,9 @@ pub(super) struct State {
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
     pub pickers: [Picker; PICKERS],
+    /// Flights that began before this stamp are older than what it sent last; `None`: any flight may
+    /// be.
+    pub sent: Option<u64>,
     /// A connection of its own.
     pub pinned: Option<Box<Pinned>>,
     /// One on which it waits in the server.
@@ -96,6 +103,8 @@ pub(super) struct State {
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
     pub own: Own,
+    /// Whose connection is to hear of changed keys for this one.
+    pub search: Option<Search>,
     /// The client sends no more.
     pub eof: bool,
     /// A request that is passed on while it comes.
@@ -137,6 +146,7 @@ pub async fn serve(
             who,
             replies: Replies::default(),
             pickers,
+            sent: Some(0),
             pinned: None,
             blocked: None,
             waiting: Waiting::Not,
@@ -144,6 +154,7 @@ pub async fn serve(
             written: Written::default(),
             last_shard: None,
             own: Own::default(),
+            search: None,
             eof: false,
             upload: None,
             transaction: None,
@@ -291,6 +302,8 @@ impl Session {
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
+            coalesce: flight::coalesces(hub, &self.settings, cluster),
+            command: u16::MAX,
             big: None,
             aside: None,
         };

@@ -6,6 +6,7 @@ use super::{
     client::Limits,
     duty,
     hub::{Hub, Parts},
+    insight::{Insight, Options},
     multi::Rules,
     peers::Peers,
     session::{self, Settings},
@@ -66,15 +67,27 @@ impl Stage {
     }
 
     pub(super) fn with_timeouts(members: usize, from: ReadFrom, timeouts: Timeouts) -> Self {
-        Self::with(members, from, timeouts, None)
+        Self::with(members, from, timeouts, None, Insight::default())
     }
 
     /// As [`Self::new`], with a limit on buffered bytes.
     pub(super) fn with_memory(members: usize, from: ReadFrom, limit: u64) -> Self {
-        Self::with(members, from, Timeouts::default(), Some(limit))
+        Self::with(members, from, Timeouts::default(), Some(limit), Insight::default())
     }
 
-    fn with(members: usize, from: ReadFrom, timeouts: Timeouts, limit: Option<u64>) -> Self {
+    /// As [`Self::new`], where equal GETs are asked once.
+    pub(super) fn coalescing(members: usize, from: ReadFrom) -> Self {
+        let insight = Insight::new([Options { coalesce: true, ..Options::default() }], 1);
+        Self::with(members, from, Timeouts::default(), None, insight)
+    }
+
+    fn with(
+        members: usize,
+        from: ReadFrom,
+        timeouts: Timeouts,
+        limit: Option<u64>,
+        insight: Insight,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |member: usize| folder.path().join(format!("b{member}"));
         let backend = |member| {
@@ -110,6 +123,7 @@ impl Stage {
             library: Arc::default(),
             seed: 7,
             ids: Arc::default(),
+            insight: Arc::new(insight),
             peers: Peers::none(),
             audience: Arc::new(Audience::new(1)),
         });
@@ -217,6 +231,7 @@ impl Stage {
             mget_embeds: false,
             allow: Vec::new(),
             deny: Vec::new(),
+            keys_max: 1_000,
             strict_order: false,
             multi: self.rules,
             tls: None,

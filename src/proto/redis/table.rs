@@ -123,6 +123,12 @@ pub enum FanOut {
     RandomKey,
     /// SCAN: the cursor names the shard.
     Scan,
+    /// MEMORY DOCTOR and its like: texts, one below the other.
+    Texts,
+    /// MEMORY STATS and its like: by names, what can be added up is.
+    Tree(Tree),
+    /// DEBUG DIGEST: exclusive or.
+    Xor,
     /// Allowed administration: asked of all, the first shard's answer is told.
     First,
     /// FUNCTION LOAD and its like: every shard must do it, the first one's answer is told.
@@ -147,6 +153,17 @@ pub enum Script {
     /// FUNCTION STATS, which must be heard while a function runs.
     Stats,
     Debug,
+}
+
+/// How nested replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// MEMORY STATS: numbers are added up, the rest is the first shard's.
+    Stats,
+    /// LATENCY HISTOGRAM: likewise, and counts up to a bound.
+    Histogram,
+    /// LATENCY LATEST: of each event the newest and the largest.
+    Latest,
 }
 
 /// What is done with channels.
@@ -188,6 +205,10 @@ pub enum Local {
     Client(OfClient),
     ClientUnblock,
     ClusterKeySlot,
+    /// SLOWLOG GET, LEN, RESET: of our own log.
+    Slowlog,
+    /// SLUICE and its subcommands.
+    Sluice,
     Unwatch,
     /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING).
     Accept,

@@ -52,6 +52,7 @@ pub(super) fn hub() -> Rc<Hub> {
         library: Arc::default(),
         seed: 1,
         ids: Arc::default(),
+        insight: Arc::default(),
         peers: Peers::none(),
         audience: Arc::default(),
     })

@@ -6,6 +6,7 @@ use super::{
     args::Args,
     card::Tracking,
     dispatch::{Flow, Scene},
+    gather::{Gather, Merge},
     reply, wire,
 };
 use crate::policy::access::Access;
@@ -24,14 +25,16 @@ impl Scene<'_> {
         if !args.is(2, "ON") {
             return self.told(reply::SYNTAX);
         }
-        if let Err(text) = wanted.agrees(before.as_ref()) {
-            return self.told(text);
-        }
-        if wanted.redirects {
-            return self.told(reply::TRACKING_REDIRECT);
-        }
         if self.cluster.shards.len() > 1 {
             return self.told(reply::TRACKING_SHARDS);
+        }
+        let rewritten = match wanted.redirect.map(|client| self.redirected(client, args)) {
+            Some(Err(flow)) => return flow,
+            Some(Ok(frame)) => Some(frame),
+            None => None,
+        };
+        if let Err(text) = wanted.agrees(before.as_ref()) {
+            return self.told(text);
         }
         if let Err(flow) = self.pin(0) {
             return flow;
@@ -40,8 +43,9 @@ impl Scene<'_> {
             pinned.tracks = true;
             pinned.lease.is_altered = true;
         }
-        self.client.card_mut().tracking = Some(wanted.tracking);
-        self.send(0, Access::Write, true, args.frame)
+        let redirect = wanted.redirect.and_then(|client| u64::try_from(client).ok());
+        self.client.card_mut().tracking = Some(Tracking { redirect, ..wanted.tracking });
+        self.send(0, Access::Write, true, rewritten.as_deref().unwrap_or(args.frame))
     }
 
     /// The server forgets; the connection goes when it has said so.
@@ -65,8 +69,15 @@ impl Scene<'_> {
 
     /// `CLIENT TRACKINGINFO`
     pub(super) fn client_tracking_info(&mut self, args: Args<'_>) -> Flow {
-        if self.client.card().tracking.is_some() {
-            return self.send(0, Access::Write, true, args.frame);
+        let tracking = self.client.card().tracking.clone();
+        if let Some(tracking) = tracking {
+            return match tracking.redirect {
+                Some(client) => {
+                    let gather = Gather::new("CLIENT|TRACKINGINFO", Merge::Redirect(client), 1);
+                    self.send_gathered(gather, 0, args.frame)
+                }
+                None => self.send(0, Access::Write, true, args.frame),
+            };
         }
         let resp = self.state.class.resp;
         self.say(|out| {
@@ -83,7 +94,10 @@ impl Scene<'_> {
 
     /// `CLIENT GETREDIR`
     pub(super) fn client_get_redirect(&self) -> Flow {
-        let redirect = if self.client.card().tracking.is_some() { 0 } else { -1 };
+        let told = |tracking: &Tracking| {
+            tracking.redirect.map_or(0, |client| i64::try_from(client).unwrap_or(i64::MAX))
+        };
+        let redirect = self.client.card().tracking.as_ref().map_or(-1, told);
         self.say(|out| wire::integer(out, redirect))
     }
 
@@ -97,7 +111,7 @@ impl Scene<'_> {
 #[derive(Debug, Default)]
 struct Wanted {
     tracking: Tracking,
-    redirects: bool,
+    redirect: Option<i64>,
     has_prefix: bool,
 }
 
@@ -109,11 +123,10 @@ fn options(args: Args<'_>) -> Result<Wanted, &'static [u8]> {
         let more = at + 1 < args.len();
         if args.is(at, "REDIRECT") && more {
             at += 1;
-            if wanted.redirects {
+            if wanted.redirect.is_some() {
                 return Err(reply::TRACKING_TWO_REDIRECTS);
             }
-            args.number(at).ok_or(reply::NOT_AN_INTEGER)?;
-            wanted.redirects = true;
+            wanted.redirect = Some(args.number(at).ok_or(reply::NOT_AN_INTEGER)?);
         } else if args.is(at, "PREFIX") && more {
             at += 1;
             wanted.has_prefix = true;

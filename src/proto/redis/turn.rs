@@ -8,8 +8,10 @@ use super::{
     client::Client,
     entry::{Entry, Owner, Reach},
     failure,
+    flight::{self, Flight},
     hub::Hub,
-    reply,
+    insight::slow::{self, Moment},
+    redirect, reply,
     scan::Scanner,
     tally::{Settled, Tally},
     upstream::{Inner, MOST_FED, Phase, Purpose, Upstream, UpstreamError},
@@ -132,6 +134,7 @@ impl Upstream {
         if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             inner.waker = Some(cx.waker().clone());
         }
+        let before = inner.outbox.written();
         while inner.outbox.is_pending() || stream.unsent() > 0 {
             let n = inner.outbox.write(&hub.buffers, stream)?;
             hub.cell(&self.backend).iter().for_each(|c| c.bytes_out.add(n));
@@ -142,6 +145,11 @@ impl Upstream {
                 Poll::Ready(result) => result?,
                 Poll::Pending => break,
             }
+        }
+        let blocked = inner.outbox.is_pending();
+        if std::mem::replace(&mut inner.blocked, blocked) {
+            let written = inner.outbox.written();
+            inner.delays.left(before, written, hub.now_us());
         }
         if inner.outbox.pending() <= MOST_FED
             && let Some(feeder) = inner.feeder.take()
@@ -159,23 +167,31 @@ impl Upstream {
             return self.waits_for(&client, cx, hub);
         }
         let mut inner = self.inner();
-        let slow = match inner.fifo.front() {
+        let is_slow = match inner.fifo.front() {
             Some(Entry { owner: Owner::Client(client), streamed: true, .. })
                 if client.backlog() > PAUSE_BACKLOG =>
             {
-                client
+                client.wake_when_drained(cx.waker());
+                true
             }
-            _ => {
-                inner.held_up = None;
-                return false;
+            Some(Entry { owner: Owner::Flight(flight), streamed: true, .. }) => {
+                let slow = flight.slow(PAUSE_BACKLOG);
+                slow.iter().for_each(|client| client.wake_when_drained(cx.waker()));
+                !slow.is_empty()
             }
+            _ => false,
         };
-        slow.wake_when_drained(cx.waker());
+        if !is_slow {
+            inner.held_up = None;
+            return false;
+        }
         inner.held_up = inner.held_up.or_else(|| Some(hub.now_us()));
         if self.purpose == Purpose::Shared && !std::mem::replace(&mut inner.retired, true) {
             for entry in &inner.fifo {
-                if let Owner::Client(client) = &entry.owner {
-                    client.wait_for_all();
+                match &entry.owner {
+                    Owner::Client(client) => client.wait_for_all(),
+                    Owner::Flight(flight) => flight.wait_for_all(),
+                    Owner::Tombstone | Owner::Commands | Owner::Number => {}
                 }
             }
             hub.retire(self);
@@ -223,6 +239,7 @@ impl Upstream {
         let now_us = hub.now_us();
         self.inner().last_byte_us = now_us;
         let mut tally = Tally::new(now_us);
+        let before_us = turn.replied_us;
         let relay = self.relayed_to();
         let result = loop {
             if relay.is_some() && self.inner().fifo.is_empty() {
@@ -260,6 +277,11 @@ impl Upstream {
                         },
                     };
                     let (access, start_us) = (entry.access, entry.counted_us());
+                    let bytes = len as u64 + std::mem::take(&mut turn.passed);
+                    let us = if entry.is_work() { now_us.saturating_sub(start_us) } else { 0 };
+                    let moment = Moment { now_us, before_us, bytes, timed_out: false };
+                    let minds = self.watch.minds(us, bytes);
+                    let note = minds.then(|| slow::note(hub, self, &self.inner(), &entry, moment));
                     let settled = match entry.block.take() {
                         Some(block) if !entry.streamed => {
                             match block::settle(hub, self, entry, *block, reply, &mut turn.touched)
@@ -270,6 +292,10 @@ impl Upstream {
                         }
                         _ => self.settle(hub, entry, reply, &mut turn.touched),
                     };
+                    turn.replied_us = now_us;
+                    if let Some(note) = note {
+                        note.settled(hub, self.cluster, settled);
+                    }
                     tally.count(hub, self, access, start_us, settled);
                 }
             }
@@ -299,7 +325,11 @@ impl Upstream {
     fn hand_out_push(&self, hub: &Hub, push: &[u8], touched: &mut Vec<Rc<Client>>) {
         match self.tenant() {
             Some(client) => {
-                if client.push(hub, push) {
+                let touches = match self.is_ear() {
+                    true => redirect::tell(hub, &client, push),
+                    false => client.push(hub, push),
+                };
+                if touches {
                     touched.push(client);
                 }
             }
@@ -364,6 +394,7 @@ impl Upstream {
                     None => Settled::No,
                 }
             }
+            Owner::Flight(shared) => flight::settle(hub, self, &shared, reply, touched),
             Owner::Tombstone => Settled::No,
             Owner::Number => {
                 self.learn_number(reply);
@@ -382,8 +413,9 @@ impl Upstream {
         if available < PIECE || turn.is_push() {
             return Ok(());
         }
-        let client = {
+        let whom = {
             let mut inner = self.inner();
+            let inner = &mut *inner;
             let Some(front) = inner.fifo.front_mut() else { return Ok(()) };
             let passable = front.block.as_ref().is_none_or(|block| block.is_passable());
             match &front.owner {
@@ -392,17 +424,28 @@ impl Upstream {
                 {
                     let client = Rc::clone(client);
                     front.streamed = true;
-                    Some(client)
+                    Whom::Client(client)
                 }
-                Owner::Tombstone => None,
-                Owner::Client(_) | Owner::Commands | Owner::Number => return Ok(()),
+                Owner::Flight(flight) if flight.takes_pieces() => {
+                    let flight = Rc::clone(flight);
+                    front.streamed = true;
+                    inner.flights.close_long(&flight);
+                    Whom::Flight(flight)
+                }
+                Owner::Tombstone => Whom::Nobody,
+                Owner::Client(_) | Owner::Flight(_) | Owner::Commands | Owner::Number => {
+                    return Ok(());
+                }
             }
         };
         let n = turn.scanner.passable(available);
         let piece = turn.input.get(turn.start..turn.start + n).unwrap_or_default();
-        if let Some(client) = client {
-            client.stream(hub, piece);
+        match whom {
+            Whom::Client(client) => client.stream(hub, piece),
+            Whom::Flight(flight) => flight.stream(hub, piece),
+            Whom::Nobody => {}
         }
+        turn.passed += n as u64;
         turn.start += n;
         turn.is_begun |= n > 0;
         turn.scanner.consumed(n);
@@ -433,6 +476,10 @@ struct Turn {
     /// Bytes of `input` already taken.
     start: usize,
     scanner: Scanner,
+    /// Bytes of the current reply that were passed on.
+    passed: u64,
+    /// When the newest reply was complete.
+    replied_us: u64,
     /// A part of the reply whose rest stands at `start` has been passed on.
     is_begun: bool,
     touched: Vec<Rc<Client>>,
@@ -445,6 +492,8 @@ impl Turn {
             input: Vec::new(),
             start: 0,
             scanner: Scanner::new(resp),
+            passed: 0,
+            replied_us: 0,
             is_begun: false,
             touched: Vec::new(),
         }
@@ -477,6 +526,13 @@ impl Turn {
     }
 }
 
+/// Who gets a piece of a reply.
+enum Whom {
+    Client(Rc<Client>),
+    Flight(Rc<Flight>),
+    Nobody,
+}
+
 const CLOSED: &str = "connection closed by the server";
 /// As much of a stray reply as a log line shows.
 const SHOWN: usize = 64;
@@ -485,7 +541,7 @@ const READ_SIZE: usize = 64 * 1024;
 /// redis.md, T33: a reply over 64 KiB is streamed.
 const PIECE: usize = 64 * 1024;
 /// redis.md, T33: while its client has more than 1 MiB unsent the upstream is not read.
-const PAUSE_BACKLOG: usize = 1024 * 1024;
+pub(super) const PAUSE_BACKLOG: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

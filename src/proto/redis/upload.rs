@@ -8,6 +8,7 @@ use super::{
     entry::{Entry, Owner},
     feed::Feed,
     frame::{DecodeError, Decoder},
+    insight,
     keys::Keys,
     reply, route,
     table::{Command, Kind},
@@ -22,8 +23,10 @@ pub(super) struct Upload {
     feed: Feed,
     shard: usize,
     access: Access,
-    /// The place in the table of the command's counter.
-    index: usize,
+    /// The command's place in the table.
+    command: u16,
+    /// How much of it has come.
+    bytes: u64,
     /// Its connection is gone: the rest is read and dropped, then the client hears.
     lost: bool,
     /// The client has been told already why not.
@@ -60,7 +63,7 @@ impl Scene<'_> {
                 return Some(flow);
             }
             // It was refused: the rest is of no use to anybody.
-            self.begin_feed(missing, shard, command, true);
+            self.begin_feed((front, missing), shard, command, true);
             return Some(Flow::Continue);
         }
         let own = self.own(shard)?;
@@ -69,23 +72,26 @@ impl Scene<'_> {
         }
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
         self.state.written.note(shard, &own.backend);
-        self.begin_feed(missing, shard, command, false);
+        self.begin_feed((front, missing), shard, command, false);
         Some(Flow::Continue)
     }
 
-    /// The rest of a request, of which `missing` arguments are to come, is passed on or dropped.
+    /// The rest of a request, of which `front` bytes have come and `missing` arguments
+    /// are to come, is passed on or dropped.
     pub(super) fn begin_feed(
         &mut self,
-        missing: u32,
+        (front, missing): (usize, u32),
         shard: usize,
         command: &Command,
         answered: bool,
     ) {
         self.client.set_unfinished(true);
-        let (access, index) = (command.access, usize::from(command.index));
+        let (access, command) = (command.access, command.index);
         let feed = Feed::new(missing, self.settings.max_bulk);
         let lost = answered;
-        self.state.upload = Some(Box::new(Upload { feed, shard, access, index, lost, answered }));
+        let bytes = front as u64;
+        let upload = Upload { feed, shard, access, command, bytes, lost, answered };
+        self.state.upload = Some(Box::new(upload));
     }
 
     /// Passes on what has come of the rest; returns how many bytes that were.
@@ -96,6 +102,7 @@ impl Scene<'_> {
         let Some(mut upload) = self.state.upload.take() else { return Ok(0) };
         let taken = upload.feed.take(bytes)?;
         let piece = bytes.get(..taken).unwrap_or_default();
+        upload.bytes += taken as u64;
         let own = self.fed(upload.shard).filter(|_| !upload.lost);
         upload.lost = own.is_none();
         if !upload.feed.is_over() {
@@ -104,7 +111,8 @@ impl Scene<'_> {
             return Ok(taken);
         }
         self.client.set_unfinished(false);
-        self.count(upload.index);
+        self.count(usize::from(upload.command));
+        insight::big_upload(self, upload.command, upload.bytes);
         match own {
             Some(own) => {
                 if let Some(pinned) = &mut self.state.pinned {
@@ -112,7 +120,8 @@ impl Scene<'_> {
                 }
                 let owner = Owner::Client(Rc::clone(self.client));
                 let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);
-                own.send(self.hub, entry.at_primary(true), |out| out.extend_from_slice(piece));
+                let entry = entry.at_primary(true).command(upload.command);
+                own.send(self.hub, entry, |out| out.extend_from_slice(piece));
                 if !self.relays() {
                     self.client.wait_for_all();
                 }

@@ -6,15 +6,20 @@
 //! queue of places is the lease. What is pushed adds to the backend's `in_flight`, what is popped,
 //! and the whole queue when the connection ends for whatever reason, takes off.
 
+pub use super::broken::{Phase, UpstreamError};
 use super::{
     class::{Class, Resp},
     client::{Client, End},
     entry::{Entry, Owner, Patience},
-    failure, handshake,
+    failure,
+    flight::Flights,
+    handshake,
     hub::Hub,
+    insight::slow::{Delays, Watch},
     lease::micros,
     outbox::Outbox,
     scripts::Told,
+    turn::PAUSE_BACKLOG,
 };
 use crate::{
     net::{
@@ -46,6 +51,7 @@ pub struct Upstream {
     pub class: Class,
     pub(super) purpose: Purpose,
     pub timeouts: Timeouts,
+    pub(super) watch: Watch,
     inner: RefCell<Inner>,
     /// The flush is scheduled already.
     scheduled: Cell<bool>,
@@ -65,6 +71,8 @@ pub struct Upstream {
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
     silence_us: Cell<u64>,
+    /// Its tenant hears on it for others.
+    ear: Cell<bool>,
     /// The one client of it whose bytes pass as they are.
     relay: RefCell<Option<Rc<Client>>>,
     /// Its replies can no longer be counted.
@@ -103,46 +111,10 @@ pub(super) struct Inner {
     charged: usize,
     /// Bytes of a reply that is not complete.
     pub(super) partial: usize,
-}
-
-/// Why a connection ended, and in which phase.
-#[derive(Debug, thiserror::Error)]
-#[error("backend {backend}: {phase}: {reason}")]
-pub struct UpstreamError {
-    pub backend: Arc<str>,
-    pub phase: Phase,
-    pub reason: String,
-    /// We ran out of descriptors or memory: no fault of the backend's.
-    pub ours: bool,
-}
-
-/// How far a connection had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Connect,
-    Handshake,
-    Write,
-    Read,
-    /// What the backend sent is not RESP, or answers nothing we asked.
-    Protocol,
-    /// Control took the backend out.
-    Evicted,
-    /// It was one session's own, and nobody has a use for it any more.
-    Released,
-}
-
-impl std::fmt::Display for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Connect => "connect",
-            Self::Handshake => "handshake",
-            Self::Write => "write",
-            Self::Read => "read",
-            Self::Protocol => "protocol",
-            Self::Evicted => "out of rotation",
-            Self::Released => "released",
-        })
-    }
+    /// What is appended has to wait.
+    pub(super) blocked: bool,
+    pub(super) delays: Delays,
+    pub(super) flights: Flights,
 }
 
 impl Upstream {
@@ -161,7 +133,8 @@ impl Upstream {
             class,
             purpose,
             timeouts: cluster.timeouts,
-            inner: RefCell::new(Inner { last_byte_us: now_us, ..Inner::default() }),
+            watch: Watch::new(hub, cluster.id),
+            inner: RefCell::new(Inner { last_byte_us: now_us, blocked: true, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
             kills,
@@ -171,6 +144,7 @@ impl Upstream {
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            ear: Cell::new(false),
             relay: RefCell::new(None),
             raw: Cell::new(false),
             opened_us: now_us,
@@ -207,7 +181,8 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        let keep = entry.access == Access::Read || entry.keeps;
+        // The slow log tells what was asked.
+        let keep = entry.access == Access::Read || entry.keeps || self.watch.is_on();
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -392,6 +367,17 @@ impl Upstream {
         *self.tenant.borrow_mut() = client.map(Rc::clone);
     }
 
+    /// From now on `client` hears on it what the server says of keys that others have read.
+    pub(super) fn set_ear(&self, client: &Rc<Client>) {
+        self.ear.set(true);
+        self.set_tenant(Some(client));
+    }
+
+    /// Whether its tenant hears on it for others.
+    pub(super) fn is_ear(&self) -> bool {
+        self.ear.get()
+    }
+
     /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
     /// say so.
     pub(super) fn hears_pushes(&self) -> bool {
@@ -410,10 +396,7 @@ impl Upstream {
 
     /// Whether another request of `client` is under way on it.
     pub(super) fn has_more_of(&self, client: &Rc<Client>) -> bool {
-        self.inner.borrow().fifo.iter().any(|entry| match &entry.owner {
-            Owner::Client(owner) => Rc::ptr_eq(owner, client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => false,
-        })
+        self.inner.borrow().fifo.iter().any(|entry| entry.owner.is_of(client))
     }
 
     /// Whether nothing is under way on it, and nothing was for so long.
@@ -430,12 +413,10 @@ impl Upstream {
     /// Ends the connection if a reply of `client` is due on it: a session that panicked may have
     /// left half a request there.
     pub(super) fn end_if_owned_by(&self, client: &Rc<Client>) {
-        let owned = self.inner.try_borrow().is_ok_and(|inner| {
-            inner.fifo.iter().any(|entry| match &entry.owner {
-                Owner::Client(owner) => Rc::ptr_eq(owner, client),
-                Owner::Tombstone | Owner::Commands | Owner::Number => false,
-            })
-        });
+        let owned = self
+            .inner
+            .try_borrow()
+            .is_ok_and(|inner| inner.fifo.iter().any(|entry| entry.owner.is_of(client)));
         if owned {
             self.end(Phase::Protocol, "a session panicked while it was using it");
         }
@@ -443,7 +424,7 @@ impl Upstream {
 
     pub(super) fn error(&self, phase: Phase, reason: impl ToString) -> UpstreamError {
         let backend = Arc::clone(&self.backend.name);
-        UpstreamError { backend, phase, reason: reason.to_string(), ours: false }
+        UpstreamError { backend, phase, reason: reason.to_string(), ours: false, busy: None }
     }
 
     /// Counts one latency for what counts as usual here.
@@ -508,7 +489,9 @@ impl Upstream {
 
     /// Forgets half of what it knows of its own speed; called every ten seconds.
     pub fn decay(&self) {
-        self.inner.borrow_mut().recent.decay();
+        let mut inner = self.inner.borrow_mut();
+        inner.recent.decay();
+        inner.flights.forget_long();
     }
 
     async fn connect(
@@ -529,6 +512,10 @@ impl Upstream {
             UpstreamError {
                 // A user whose password is wrong by now says nothing of the server.
                 ours: self.class.identity != 0,
+                busy: error
+                    .get_ref()
+                    .and_then(|error| error.downcast_ref::<handshake::Busy>())
+                    .map(|busy| busy.0.clone()),
                 ..self.error(Phase::Handshake, error)
             }
         })?;
@@ -548,17 +535,19 @@ impl Inner {
     /// Closes the client that does not read its reply when others have waited behind it for long
     /// enough. When nobody waits, it may take its time.
     fn end_patience(&self, waited_us: u64) {
-        let mut waiting = self.fifo.iter().filter_map(|entry| match &entry.owner {
-            Owner::Client(client) => Some(client),
-            Owner::Tombstone | Owner::Commands | Owner::Number => None,
-        });
-        let Some(slow) = waiting.next() else { return };
-        if waited_us >= slow.grace_us() && waiting.any(|client| client.id != slow.id) {
-            tracing::info!(
-                client = slow.id,
-                "a client that does not read its reply is closed: others wait behind it"
-            );
-            slow.kill(End::SlowReader);
+        let waiting: Vec<_> = self.fifo.iter().flat_map(|entry| entry.owner.clients()).collect();
+        let slow = match self.fifo.front() {
+            Some(Entry { owner: Owner::Flight(flight), .. }) => flight.slow(PAUSE_BACKLOG),
+            _ => waiting.iter().take(1).map(Rc::clone).collect(),
+        };
+        for slow in slow {
+            if waited_us >= slow.grace_us() && waiting.iter().any(|client| client.id != slow.id) {
+                tracing::info!(
+                    client = slow.id,
+                    "a client that does not read its reply is closed: others wait behind it"
+                );
+                slow.kill(End::SlowReader);
+            }
         }
     }
 

@@ -90,8 +90,9 @@ pub(super) fn is_open(settings: &super::session::Settings) -> bool {
 /// Lets a client in as `name`, when the password is right. Without any password at the listener any
 /// will do, as for Redis's `nopass` user.
 pub(super) fn log_in(scene: &mut Scene<'_>, name: &[u8], password: &[u8]) -> LogIn {
-    // Its own connections may have to go.
-    if (scene.has_users() || scene.state.pinned.is_some()) && !scene.client.is_settled() {
+    // Its own connections may have to go: only where there are users can it become another one, and
+    // only there AUTH is never answered aside, at EXEC, where it could not wait.
+    if scene.has_users() && !scene.client.is_settled() {
         scene.client.wait_for_all();
         return LogIn::Later;
     }

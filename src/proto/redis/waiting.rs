@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::sync::OwnedSemaphorePermit as Permit;
+use tokio::{sync::OwnedSemaphorePermit as Permit, time::timeout};
 
 /// Where a session is in the line of a backend.
 #[derive(Default)]
@@ -93,7 +93,8 @@ impl Scene<'_> {
             }
             None => {
                 self.hub.cell(backend).iter().for_each(|cell| cell.lease_waits.add(1));
-                let turn = backend.leases.permit(self.cluster.dedicated.wait);
+                let turn = timeout(self.cluster.dedicated.wait, backend.leases.permit());
+                let turn = async move { turn.await.ok().flatten() };
                 self.state.waiting = Waiting::For(backend.id, Box::pin(turn));
                 self.client.look_ahead();
                 self.give_back(backend);

@@ -1,0 +1,47 @@
+//! What is done with a command at a listener, which may refuse what is usual and allow what is not. Not
+//! what a user may do: that is [`super::users`].
+
+use super::{
+    args::Args,
+    dispatch::{Scene, named},
+    keys, options,
+    stream::STREAMS,
+    table::{Command, FanOut, Kind},
+};
+
+impl Scene<'_> {
+    /// What is done with a command here: the listener may allow and deny.
+    pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
+        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
+            return Kind::Disabled;
+        }
+        if self.is_allowed(command) {
+            return allowed(command, args);
+        }
+        command.kind
+    }
+
+    fn is_allowed(&self, command: &Command) -> bool {
+        let user = self.state.who.user.as_ref();
+        !self.settings.allow.is_empty() && named(&self.settings.allow, command.name)
+            || user.is_some_and(|user| named(&user.allow, command.name))
+    }
+}
+
+/// What an allowed command becomes.
+fn allowed(command: &Command, args: Args<'_>) -> Kind {
+    match command.kind {
+        // A shared connection cannot become a stream: the session gets one of its own.
+        Kind::Disabled if STREAMS.contains(&command.name) => Kind::NotYet,
+        // Each has a part of the answer, or of what is to be done.
+        Kind::Disabled if command.name.starts_with("CONFIG|") => Kind::FanOut(FanOut::AllOk),
+        Kind::Disabled if command.name == "DEBUG" && options::is(args, 1, "DIGEST") => {
+            Kind::FanOut(FanOut::Xor)
+        }
+        Kind::Disabled if keys::keys(command, args).is_ok_and(|keys| keys.is_empty()) => {
+            Kind::FanOut(FanOut::First)
+        }
+        Kind::Disabled => Kind::Keyed,
+        other => other,
+    }
+}

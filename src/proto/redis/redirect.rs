@@ -1,0 +1,199 @@
+//! CLIENT TRACKING with REDIRECT: the server tells a connection of ours, which belongs to the client
+//! that is to hear it, on whichever worker that is. Not the tracking: that is [`super::tracking`].
+
+use super::{
+    args::Args,
+    class::{Class, Resp},
+    client::Client,
+    dispatch::{Flow, Scene},
+    hub::Hub,
+    lease::Lease,
+    peers::Question,
+    reply,
+    waiting::Waiting,
+    wire,
+};
+use crate::{
+    policy::access::Access,
+    topology::{Backend, Cluster, Standing},
+};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Of a worker, the connections on which its clients hear for others, by client and backend.
+pub(super) type Ears = RefCell<HashMap<(u64, u32), Lease>>;
+
+/// Who is to hear which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    client: u64,
+    cluster: usize,
+    backend: u32,
+}
+
+/// A session's look for somebody's ear.
+#[derive(Debug)]
+pub(super) struct Search {
+    wish: Wish,
+    since_us: u64,
+    found: Rc<RefCell<Found>>,
+}
+
+#[derive(Clone, Debug)]
+enum Found {
+    /// Other workers are asked.
+    NotYet,
+    Nobody,
+    Ear(Arc<Standing>),
+}
+
+impl Scene<'_> {
+    /// The request as the server must hear it: with its own number for the connection on which
+    /// `client` hears.
+    ///
+    /// # Errors
+    /// How the request ends: held until that number is known, or refused.
+    pub(super) fn redirected(&mut self, client: i64, args: Args<'_>) -> Result<Vec<u8>, Flow> {
+        let number = self.ear_of(u64::try_from(client).unwrap_or(0))?;
+        let number = number.to_string();
+        let mut frame = Vec::new();
+        wire::array(&mut frame, args.len());
+        for at in 0..args.len() {
+            let is_id = at > 3 && args.is(at - 1, "REDIRECT");
+            let word = args.get(at).unwrap_or_default();
+            wire::bulk(&mut frame, if is_id { number.as_bytes() } else { word });
+        }
+        Ok(frame)
+    }
+
+    fn ear_of(&mut self, client: u64) -> Result<u64, Flow> {
+        let Some(backend) = self.pick(0, Access::Write, true) else {
+            return Err(self.refuse(Access::Write, |out| {
+                self.unserved(0, Access::Write, true, out);
+            }));
+        };
+        let wish = Wish { client, cluster: self.cluster.id, backend: backend.id };
+        let search = match self.state.search.take() {
+            Some(search) if search.wish == wish => search,
+            _ => {
+                let found = self.look_for(backend, wish);
+                Search { wish, since_us: self.now_us, found }
+            }
+        };
+        let found = search.found.borrow().clone();
+        let number = match &found {
+            Found::Nobody => return Err(self.say(|out| out.extend_from_slice(reply::NO_REDIRECT))),
+            Found::NotYet => 0,
+            Found::Ear(standing) => standing.number.load(Ordering::Acquire),
+        };
+        if number > 0 {
+            return Ok(number);
+        }
+        if self.now_us.saturating_sub(search.since_us) >= PATIENCE_US {
+            return Err(self.say(|out| out.extend_from_slice(reply::REDIRECT_DEAF)));
+        }
+        self.state.search = Some(search);
+        self.state.waiting = Waiting::a_moment();
+        self.client.look_ahead();
+        Err(Flow::Hold)
+    }
+
+    fn look_for(&self, backend: &Arc<Backend>, wish: Wish) -> Rc<RefCell<Found>> {
+        if let Some(client) = self.hub.client(wish.client) {
+            let ear = ear(self.hub, self.cluster, backend, &client);
+            return Rc::new(RefCell::new(ear.map_or(Found::Nobody, Found::Ear)));
+        }
+        let asked = self.hub.peers.ask(&Question::Ear(wish));
+        let found = Rc::new(RefCell::new(Found::NotYet));
+        let tell = Rc::clone(&found);
+        self.hub.start(async move {
+            let mut told = Found::Nobody;
+            for receiver in asked.into_iter().flatten() {
+                if let Some(ear) = receiver.await.ok().and_then(|answer| answer.ear) {
+                    told = Found::Ear(ear);
+                }
+            }
+            *tell.borrow_mut() = told;
+        });
+        found
+    }
+}
+
+/// What another worker wishes of a client of this one.
+pub(super) fn serve(hub: &Rc<Hub>, wish: Wish) -> Option<Arc<Standing>> {
+    let client = hub.client(wish.client)?;
+    let mut topology = hub.topology();
+    let cluster = Arc::clone(topology.snapshot().clusters.get(wish.cluster)?);
+    drop(topology);
+    let mut members = cluster.shards.iter().flat_map(|shard| &shard.members);
+    let backend = members.find(|backend| backend.id == wish.backend)?;
+    ear(hub, &cluster, backend, &client)
+}
+
+/// The connection on which a client of this worker hears; opened when it has none. `None`: no more
+/// can be had.
+fn ear(
+    hub: &Rc<Hub>,
+    cluster: &Cluster,
+    backend: &Arc<Backend>,
+    client: &Rc<Client>,
+) -> Option<Arc<Standing>> {
+    let mut ears = hub.ears.borrow_mut();
+    ears.retain(|_, ear| !ear.upstream().has_ended());
+    if let Some(ear) = ears.get(&(client.id, backend.id)) {
+        return Some(Arc::clone(ear.upstream().standing()));
+    }
+    let class = Class { resp: Resp::Three, ..Class::default() };
+    let lease = Lease::take(hub, cluster, backend, class, backend.leases.try_permit()?).for_life();
+    let upstream = lease.upstream();
+    upstream.set_ear(client);
+    upstream.ask_number(hub);
+    let standing = Arc::clone(upstream.standing());
+    ears.insert((client.id, backend.id), lease);
+    Some(standing)
+}
+
+/// The client has left: its servers hear that nobody listens there any more.
+pub(super) fn forget(hub: &Hub, client: u64) {
+    let mut ears = hub.ears.borrow_mut();
+    if !ears.is_empty() {
+        ears.retain(|(owner, _), _| *owner != client);
+    }
+}
+
+/// tracking.c, `sendTrackingMessage`: in RESP3 a push, in RESP2 a message, to who has subscribed to
+/// anything. True when the caller is to put the client into its turn's list of touched ones.
+pub(super) fn tell(hub: &Hub, client: &Client, push: &[u8]) -> bool {
+    match client.resp() {
+        Resp::Three => client.push(hub, push),
+        Resp::Two if !client.is_subscribed() => false,
+        Resp::Two => {
+            let Some(keys) = push.strip_prefix(INVALIDATE) else { return false };
+            let mut message = MESSAGE.to_vec();
+            message.extend_from_slice(if keys == b"_\r\n" { b"*-1\r\n" } else { keys });
+            client.push(hub, &message)
+        }
+    }
+}
+
+/// TRACKINGINFO as the client knows it: `client` instead of the server's number.
+pub(super) fn rewrite(client: u64, reply: &[u8], out: &mut Vec<u8>) {
+    let at = memchr::memmem::find(reply, REDIRECT).map(|at| at + REDIRECT.len());
+    let (front, rest) = reply.split_at_checked(at.unwrap_or(0)).unwrap_or_default();
+    let digits = rest.iter().take_while(|byte| at.is_some() && byte.is_ascii_digit()).count();
+    out.extend_from_slice(front);
+    if digits > 0 {
+        out.extend_from_slice(itoa::Buffer::new().format(client).as_bytes());
+    }
+    out.extend_from_slice(rest.get(digits..).unwrap_or_default());
+}
+
+const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
+const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+const REDIRECT: &[u8] = b"$8\r\nredirect\r\n:";
+/// A server that has not told its number of a connection by then is not going to.
+const PATIENCE_US: u64 = 1_000_000;
