@@ -182,3 +182,25 @@ fn replies_that_nobody_wants_are_not_sent_and_move_no_other() {
     conn.say("CLIENT REPLY OFF");
     assert_eq!(conn.raw("RESET"), "+RESET\r\n");
 }
+
+/// The confirmations were dropped like replies, and who waited for one waited for ever.
+#[test]
+fn who_wants_no_replies_hears_that_it_is_subscribed() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    for (hello, kind) in [("HELLO 2", '*'), ("HELLO 3", '>')] {
+        conn.raw(hello);
+        conn.say("CLIENT REPLY OFF");
+        conn.say("PING");
+        let heard = |verb: &str, n: u32| {
+            format!("{kind}3\r\n${}\r\n{verb}\r\n$2\r\nch\r\n:{n}\r\n", verb.len())
+        };
+        assert_eq!(conn.raw("SUBSCRIBE ch"), heard("subscribe", 1));
+        assert_eq!(other.raw("PUBLISH ch text"), ":1\r\n");
+        assert!(conn.read_raw().contains("text"));
+        assert_eq!(conn.raw("UNSUBSCRIBE ch"), heard("unsubscribe", 0));
+        conn.say("PING");
+        assert_eq!(conn.raw("CLIENT REPLY ON"), "+OK\r\n");
+    }
+}

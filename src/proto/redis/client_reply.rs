@@ -44,6 +44,14 @@ impl Scene<'_> {
         }
     }
 
+    /// Runs what is answered by pushes.
+    pub(super) fn aloud(&mut self, run: impl FnOnce(&mut Self) -> Flow) -> Flow {
+        self.client.mute(false);
+        let flow = run(self);
+        self.hear(self.state.replies);
+        flow
+    }
+
     /// From the next reply on.
     pub(super) fn hear(&mut self, replies: Replies) {
         self.state.replies = replies;

@@ -195,12 +195,12 @@ fn of_request(command: &Command, flags: u16, args: Args<'_>) -> u16 {
     if flags & spec_flag::VARIABLE == 0 {
         return flags;
     }
-    let has = |words: &[&[u8]]| {
-        args.iter().skip(2).any(|arg| words.iter().any(|word| word.eq_ignore_ascii_case(arg)))
+    let has = |from, words: &[&[u8]]| {
+        args.iter().skip(from).any(|arg| words.iter().any(|word| word.eq_ignore_ascii_case(arg)))
     };
     match command.name {
-        "SET" if !has(&[b"GET"]) => spec_flag::OW | spec_flag::UPDATE,
-        "BITFIELD" if !has(&[b"SET", b"INCRBY"]) => spec_flag::RO | spec_flag::ACCESS,
+        "SET" if !has(3, &[b"GET"]) => spec_flag::OW | spec_flag::UPDATE,
+        "BITFIELD" if !has(2, &[b"SET", b"INCRBY"]) => spec_flag::RO | spec_flag::ACCESS,
         _ => flags & !spec_flag::VARIABLE,
     }
 }

@@ -39,8 +39,8 @@ impl Published {
 /// Runs one of these commands.
 pub(super) fn run(scene: &mut Scene<'_>, what: PubSub, command: &Command, args: Args<'_>) -> Flow {
     match what {
-        PubSub::Subscribe(subject) => subscribe(scene, subject, args),
-        PubSub::Unsubscribe(subject) => unsubscribe(scene, subject, args),
+        PubSub::Subscribe(subject) => scene.aloud(|scene| subscribe(scene, subject, args)),
+        PubSub::Unsubscribe(subject) => scene.aloud(|scene| unsubscribe(scene, subject, args)),
         PubSub::Publish(subject) => publish(scene, subject, command.name, args),
         PubSub::Names(subject) if args.len() <= 3 => names(scene, subject, args.get(2)),
         PubSub::Names(_) => scene.say(|out| reply::wrong_subcommand(out, args)),
