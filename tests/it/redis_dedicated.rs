@@ -102,9 +102,10 @@ fn streams_pass() {
     assert!(text.starts_with("%7\r\n") && text.ends_with("+OK\r\n"), "{text}");
     drop((subscriber, monitor, silent));
     eventually("their connections went with them", PATIENCE, || {
-        let clients = server.info("connected_clients")?;
-        // Ours asks, one is `other`'s, one the probes'.
-        (clients == "3").then_some(())
+        // Beside `other`'s there are those of probes and of questions of ours.
+        let list = server.cmd(&["CLIENT", "LIST"]).text();
+        let left = ["cmd=subscribe", "cmd=monitor", "cmd=get", "cmd=quit"];
+        (!left.iter().any(|cmd| list.contains(cmd))).then_some(())
     });
 }
 
@@ -168,6 +169,31 @@ fn the_listeners_password_is_asked_for_here() {
     let greeting = hello.cmd(&["HELLO", "2", "AUTH", "default", "ours", "SETNAME", "me"]);
     assert_eq!(greeting.items()[1], "redis");
     assert_eq!(hello.cmd(&["CLIENT", "GETNAME"]), "me");
+}
+
+/// It closed the client, or said NOAUTH before RESET's reply had come.
+#[test]
+fn reset_of_a_subscriber_is_answered_and_then_asks_for_the_password() {
+    let cluster = Cluster::with_args(1, 0, &["--requirepass", "upstream"]);
+    let sluice = cluster
+        .sluice()
+        .cluster("upstream: { mode: dedicated, password: upstream }")
+        .listener("redis: { password: ours }")
+        .start();
+    let mut conn = sluice.conn();
+    for _ in 0..3 {
+        assert_eq!(conn.cmd(&["AUTH", "ours"]), "OK");
+        let lines = ["SUBSCRIBE c", "RESET", "GET a", "AUTH ours", "SET a 1", "GET a"];
+        let requests: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
+        let replies = conn.pipeline(&requests);
+        assert_eq!(replies[0].items()[0], bulk("subscribe"));
+        assert_eq!(replies[1], "RESET");
+        assert!(replies[2].error().starts_with("NOAUTH"), "{replies:?}");
+        assert_eq!(replies[3], "OK");
+        assert_eq!(replies[4], "OK");
+        assert_eq!(replies[5], bulk("1"));
+        assert_eq!(conn.cmd(&["RESET"]), "RESET");
+    }
 }
 
 #[test]

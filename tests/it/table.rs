@@ -120,6 +120,36 @@ fn keys_are_the_servers_for_generated_arguments() {
 }
 
 #[test]
+fn getkeysandflags_tells_what_the_server_tells() {
+    let server = Server::start();
+    let commands = Commands::builtin();
+    for line in [
+        "SET k v",
+        "SET k v EX 10 GET",
+        "SET get get",
+        "MSET a 1 b 2",
+        "LMOVE a b LEFT RIGHT",
+        "SORT a",
+        "SORT a BY w_* STORE b",
+        "BITFIELD k GET u8 0",
+        "BITFIELD k GET u8 0 SET u8 0 1",
+        "ZINTERSTORE d 2 a b",
+        "GEORADIUS k 0 0 1 m STORE d",
+        "EVAL s 2 a b c",
+        "XREAD COUNT 1 STREAMS a b 0 0",
+        "DEL a b",
+        "COPY a b",
+        "PING",
+        "nosuch k",
+        "GET k k",
+    ] {
+        let mut asked = vec!["COMMAND", "GETKEYSANDFLAGS"];
+        asked.extend(line.split(' '));
+        assert_eq!(answer(&commands, &asked), ask(&server, &asked), "{line}");
+    }
+}
+
+#[test]
 fn keys_of_newer_commands_are_where_their_documentation_says() {
     let commands = Commands::builtin();
     for (line, wanted) in [

@@ -92,6 +92,15 @@ const SUMMED: &[&str] = &[
     "used_memory_vm_total",
 ];
 
+/// What goes on in a shard, told as 1: it is 1 while it goes on in any.
+const ANY: &[&str] = &[
+    "aof_rewrite_in_progress",
+    "aof_rewrite_scheduled",
+    "async_loading",
+    "loading",
+    "rdb_bgsave_in_progress",
+];
+
 /// Answers INFO with its sections.
 pub(super) fn answer(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     let is = |at: usize, word: &str| {
@@ -215,10 +224,10 @@ fn sums<'a>(texts: &[Cow<'a, str>]) -> HashMap<&'static str, f64> {
     let mut sums = HashMap::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
         let Some((name, value)) = line.split_once(':') else { continue };
-        let Some(name) = SUMMED.iter().find(|summed| **summed == name) else { continue };
-        if let Some(value) = number(value) {
-            *sums.entry(*name).or_insert(0.0) += value;
-        }
+        let wanted = SUMMED.iter().chain(ANY).find(|wanted| **wanted == name);
+        let (Some(name), Some(value)) = (wanted, number(value)) else { continue };
+        let sum = sums.entry(*name).or_insert(0.0f64);
+        *sum = if ANY.contains(name) { sum.max(value) } else { *sum + value };
     }
     sums
 }
@@ -317,6 +326,21 @@ mod tests {
         let mut out = Vec::new();
         merge(&Frame { header: Some("# Sluice\r\n".to_owned()), clients: 7 }, &parts, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    /// It was the first shard's, and who waited for the end of a rewrite began the next too early.
+    #[test]
+    fn what_goes_on_in_any_shard_goes_on() {
+        let part = |rewrites: u32| {
+            let text = format!("# Persistence\r\naof_rewrite_in_progress:{rewrites}\r\n");
+            format!("${}\r\n{text}\r\n", text.len()).into_bytes()
+        };
+        for (shards, wanted) in [([0, 1, 1], 1), ([0, 0, 0], 0)] {
+            let mut out = Vec::new();
+            merge(&Frame::default(), &shards.map(part), &mut out);
+            let merged = String::from_utf8(out).unwrap();
+            assert!(merged.contains(&format!("aof_rewrite_in_progress:{wanted}\r\n")), "{merged}");
+        }
     }
 
     #[test]

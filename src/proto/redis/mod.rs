@@ -58,6 +58,7 @@ mod perfect;
 mod pin;
 pub mod probe;
 mod pubsub;
+mod raw;
 mod redirect;
 mod relay;
 mod reply;

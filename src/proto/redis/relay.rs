@@ -31,6 +31,8 @@ pub(super) struct Own {
     leases: Vec<Lease>,
     /// Its one connection passes on what comes.
     raw: bool,
+    /// RESET was sent, behind which replies are counted again.
+    is_resetting: bool,
     /// The newest request waits in the server.
     pub(super) blocks: bool,
 }
@@ -99,6 +101,10 @@ impl Scene<'_> {
 
     /// One request of a client whose requests go on as they are.
     pub(super) fn relay(&mut self, args: Args<'_>) -> Flow {
+        if self.state.own.is_resetting && self.is_still_raw() {
+            self.client.look_ahead();
+            return Flow::Hold;
+        }
         let name = args.get(0).unwrap_or_default();
         let command = self.commands.find(args);
         let index = command.map_or(usize::MAX, |command| usize::from(command.index));
@@ -151,7 +157,10 @@ impl Scene<'_> {
             return Flow::Close(End::Client);
         }
         let flow = self.relay_frame(&upstream, command.access, args.frame, blocks);
-        if command.name == "RESET" { self.after_reset(&upstream) } else { flow }
+        match command.name {
+            "RESET" if args.len() == 1 => self.after_reset(&upstream),
+            _ => flow,
+        }
     }
 
     /// Begins to pass on a request of which not all has come, when no more of it need be known.
@@ -281,18 +290,54 @@ impl Scene<'_> {
     /// The server has forgotten who we are, and the client must say again who it is.
     fn after_reset(&mut self, upstream: &Rc<Upstream>) -> Flow {
         (self.state.authenticated, self.state.who) = users::at_first(self.settings);
-        let Some(password) = &self.cluster.credentials.password else { return Flow::Continue };
         if self.state.own.raw {
-            return Flow::Close(End::Quit);
+            if self.cluster.credentials.password.is_some() || !self.state.authenticated {
+                self.end_raw(upstream);
+            }
+            return Flow::Continue;
         }
+        if let Some(login) = self.login() {
+            upstream.send_unheard(self.hub, &login);
+        }
+        Flow::Continue
+    }
+
+    /// What the server is to hear of us again.
+    fn login(&self) -> Option<Vec<u8>> {
+        let password = self.cluster.credentials.password.as_ref()?;
         let user = self.cluster.credentials.user.as_deref().unwrap_or("default");
         let mut frame = Vec::new();
         wire::array(&mut frame, 3);
         [&b"AUTH"[..], user.as_bytes(), password.as_bytes()]
             .iter()
             .for_each(|word| wire::bulk(&mut frame, word));
-        upstream.send_unheard(self.hub, &frame);
-        Flow::Continue
+        Some(frame)
+    }
+
+    /// After RESET the server says nothing unasked. Who still hears what nobody can count hears all
+    /// before a word that nobody else can know, and its next requests wait for that word.
+    fn end_raw(&mut self, upstream: &Rc<Upstream>) {
+        let word = format!("sluice:{:016x}{:016x}", self.hub.draw(), self.hub.draw());
+        let (mut request, mut mark) = (Vec::new(), Vec::new());
+        if let Some(login) = self.login() {
+            request = login;
+            mark.extend_from_slice(reply::OK);
+        }
+        wire::array(&mut request, 2);
+        wire::bulk(&mut request, b"PING");
+        wire::bulk(&mut request, word.as_bytes());
+        wire::bulk(&mut mark, word.as_bytes());
+        upstream.raw.until(mark);
+        upstream.append(self.hub, &request);
+        self.state.own.is_resetting = true;
+    }
+
+    /// Whether RESET is not answered yet; else replies are counted again.
+    fn is_still_raw(&mut self) -> bool {
+        let own = &mut self.state.own;
+        let raw = own.only().is_some_and(|only| only.is_raw() && !only.has_ended());
+        (own.is_resetting, own.raw) = (raw, raw);
+        raw
     }
 
     /// Whether the listener has not allowed it, or denies it.

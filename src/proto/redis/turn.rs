@@ -100,7 +100,7 @@ impl Upstream {
             if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
                 return Poll::Ready(error);
             }
-            if !turn.rest().is_empty() && !turn.is_push() {
+            if !turn.rest().is_empty() && !turn.is_push() && !self.is_relay() {
                 return Poll::Ready(self.stray(hub, turn.rest()));
             }
         }
@@ -214,10 +214,17 @@ impl Upstream {
         turn.scanner = Scanner::new(self.class.resp);
         turn.is_begun = false;
         let bytes = turn.input.get(turn.start..).unwrap_or_default();
-        if !bytes.is_empty() {
-            client.stream(hub, bytes);
+        let passable = self.raw.passable(bytes);
+        if passable > 0 {
+            client.stream(hub, bytes.get(..passable).unwrap_or_default());
         }
-        turn.start = turn.input.len();
+        if passable < bytes.len() && !self.is_raw() {
+            turn.start = turn.input.len();
+            client.set_unfinished(false);
+            client.resume();
+        } else {
+            turn.start += passable;
+        }
         self.inner().partial = 0;
     }
 
@@ -308,7 +315,7 @@ impl Upstream {
         let mut inner = self.inner();
         let inner = &mut *inner;
         inner.partial = turn.input.len() - turn.start;
-        if inner.partial > 0 && inner.fifo.is_empty() && !turn.is_push() {
+        if inner.partial > 0 && inner.fifo.is_empty() && !turn.is_push() && !self.is_relay() {
             return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
         }
         let needed = inner.fifo.front().map_or(u64::MAX, |entry| entry.offset);

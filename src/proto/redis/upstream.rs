@@ -18,6 +18,7 @@ use super::{
     insight::slow::{Delays, Watch},
     lease::micros,
     outbox::Outbox,
+    raw::Raw,
     scripts::Told,
     turn::PAUSE_BACKLOG,
 };
@@ -76,7 +77,7 @@ pub struct Upstream {
     /// The one client of it whose bytes pass as they are.
     relay: RefCell<Option<Rc<Client>>>,
     /// Its replies can no longer be counted.
-    raw: Cell<bool>,
+    pub(super) raw: Raw,
     pub(super) opened_us: u64,
     /// How others know it.
     standing: Arc<Standing>,
@@ -146,7 +147,7 @@ impl Upstream {
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
             ear: Cell::new(false),
             relay: RefCell::new(None),
-            raw: Cell::new(false),
+            raw: Raw::default(),
             opened_us: now_us,
             standing: Arc::default(),
             asked_number: Cell::new(false),
@@ -235,12 +236,12 @@ impl Upstream {
 
     /// What comes when no reply is due is passed on as it is from here on.
     pub(super) fn go_raw(&self) {
-        self.raw.set(true);
+        self.raw.begin();
     }
 
     /// Whether replies are no longer counted.
     pub(super) fn is_raw(&self) -> bool {
-        self.raw.get()
+        self.raw.is_on()
     }
 
     /// How others know this connection.
