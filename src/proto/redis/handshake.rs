@@ -21,6 +21,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 #[error("the server is busy with a script")]
 pub(super) struct Busy(pub Vec<u8>);
 
+/// Its words, if that is what the error says.
+pub(super) fn busy(error: &io::Error) -> Option<Vec<u8>> {
+    error.get_ref()?.downcast_ref::<Busy>().map(|busy| busy.0.clone())
+}
+
 /// AUTH, SELECT and HELLO, as far as they are needed; nothing is sent when none is.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use super::{
     lease::Lease,
     peers::Question,
     reply,
+    upstream::Upstream,
     waiting::Waiting,
     wire,
 };
@@ -49,6 +50,19 @@ enum Found {
     NotYet,
     Nobody,
     Ear(Arc<Standing>),
+}
+
+impl Upstream {
+    /// From now on `client` hears on it what the server says of keys that others have read.
+    pub(super) fn set_ear(&self, client: &Rc<Client>) {
+        self.ear.set(true);
+        self.set_tenant(Some(client));
+    }
+
+    /// Whether its tenant hears on it for others.
+    pub(super) fn is_ear(&self) -> bool {
+        self.ear.get()
+    }
 }
 
 impl Scene<'_> {

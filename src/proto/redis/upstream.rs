@@ -73,7 +73,7 @@ pub struct Upstream {
     /// A session's silence on it ends it; 0: never.
     silence_us: Cell<u64>,
     /// Its tenant hears on it for others.
-    ear: Cell<bool>,
+    pub(super) ear: Cell<bool>,
     /// The one client of it whose bytes pass as they are.
     relay: RefCell<Option<Rc<Client>>>,
     /// Its replies can no longer be counted.
@@ -224,7 +224,6 @@ impl Upstream {
         self.relay.borrow().clone()
     }
 
-    /// It relays no more.
     pub(super) fn end_relay(&self) -> Option<Rc<Client>> {
         self.relay.borrow_mut().take()
     }
@@ -368,17 +367,6 @@ impl Upstream {
         *self.tenant.borrow_mut() = client.map(Rc::clone);
     }
 
-    /// From now on `client` hears on it what the server says of keys that others have read.
-    pub(super) fn set_ear(&self, client: &Rc<Client>) {
-        self.ear.set(true);
-        self.set_tenant(Some(client));
-    }
-
-    /// Whether its tenant hears on it for others.
-    pub(super) fn is_ear(&self) -> bool {
-        self.ear.get()
-    }
-
     /// Whether the server may speak unasked: in RESP3, or because the session whose own it is may
     /// say so.
     pub(super) fn hears_pushes(&self) -> bool {
@@ -513,10 +501,7 @@ impl Upstream {
             UpstreamError {
                 // A user whose password is wrong by now says nothing of the server.
                 ours: self.class.identity != 0,
-                busy: error
-                    .get_ref()
-                    .and_then(|error| error.downcast_ref::<handshake::Busy>())
-                    .map(|busy| busy.0.clone()),
+                busy: handshake::busy(&error),
                 ..self.error(Phase::Handshake, error)
             }
         })?;
