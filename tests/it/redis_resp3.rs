@@ -265,10 +265,10 @@ fn tracking_redirects_to_a_client_of_any_worker() {
         let id = ear.raw("CLIENT ID").trim_start_matches(':').trim_end().to_owned();
         let (front, none) = if round % 2 == 0 {
             ear.raw("SUBSCRIBE __redis__:invalidate");
-            ("*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n", "*-1\r\n")
+            ("*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n", "$-1\r\n")
         } else {
             hello(&mut ear, "3");
-            (">2\r\n$10\r\ninvalidate\r\n", "_\r\n")
+            (">2\r\n$10\r\ninvalidate\r\n", "$-1\r\n")
         };
         assert_eq!(conn.raw(&format!("CLIENT TRACKING ON REDIRECT {id}")), "+OK\r\n");
         assert_eq!(conn.raw("CLIENT GETREDIR"), format!(":{id}\r\n"));

@@ -26,7 +26,8 @@ impl Scene<'_> {
             return self.told(reply::SYNTAX);
         }
         if self.cluster.shards.len() > 1 {
-            return self.told(reply::TRACKING_SHARDS);
+            let wrong = wanted.agrees(before.as_ref()).err();
+            return self.told(wrong.unwrap_or(reply::TRACKING_SHARDS));
         }
         let rewritten = match wanted.redirect.map(|client| self.redirected(client, args)) {
             Some(Err(flow)) => return flow,
