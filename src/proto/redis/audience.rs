@@ -1,6 +1,6 @@
 //! Who listens in the whole process: of every channel and pattern the clients of each worker, and at
 //! which shards that worker's subscriber connection hears it. Not who they are: each worker's
-//! [`super::pubsub`] knows its own.
+//! `pubsub` knows its own.
 //!
 //! A server counts our few connections where an application expects its many clients; this table
 //! knows both, so PUBLISH and PUBSUB can tell what one server would (redis.md, T8).

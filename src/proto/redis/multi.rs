@@ -1,5 +1,5 @@
 //! A client's open transaction: what is queued, what is refused, and where the queue is. Not how it
-//! ends: that is [`super::exec`]; nor its way over a connection: [`super::block`].
+//! ends: that is `exec`; nor its way over a connection: `block`.
 //!
 //! Usually everything is kept here until EXEC and leaves in one piece on the shared connection. A
 //! session that watches keys, and each one where `multi: pinned` is set, has a connection of its own

@@ -1,6 +1,6 @@
 //! What sessions ask of the clients of every worker: to be listed, to be closed, to wait. A question
 //! goes to the other workers through their mailboxes. Not what is asked: that is
-//! [`super::client_list`] and [`super::pause`].
+//! `client_list` and `pause`.
 
 use super::{
     client_list::{self, Filter},

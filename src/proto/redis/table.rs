@@ -70,7 +70,7 @@ pub enum Kind {
     Watch,
     /// Begins or ends a transaction.
     Transaction(Step),
-    /// Publishing and subscribing: [`super::subscribe`].
+    /// Publishing and subscribing: `subscribe`.
     PubSub(PubSub),
     /// Asked of the primary of every shard (one after the other for `SCAN`, one for `RANDOMKEY`).
     FanOut(FanOut),

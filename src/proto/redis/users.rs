@@ -1,6 +1,6 @@
 //! Who a client is at a listener, and what it may do there: its password, the commands, the
 //! beginnings of keys, and the cluster that it reaches. Not who we are to the servers on its behalf:
-//! that is [`super::identity`].
+//! that is `identity`.
 
 use super::{
     args::Args,
