@@ -1,7 +1,8 @@
 //! The table of `check.http`: what an HTTP probe asks and which answer is well. Not its schedule,
 //! which all kinds of probes share.
 
-use super::{Kind, Scope, key};
+use super::{HOUR, Kind, MINUTE, MS, MS_10, Scope, between, key, later, whole};
+use std::time::Duration;
 
 /// The most ranges of `status`.
 const MAX_RANGES: usize = 16;
@@ -38,3 +39,43 @@ pub(in crate::config) static CHECK_HTTP: Scope = Scope {
         ),
     ],
 };
+
+pub(in crate::config) static CHECK: Scope = Scope {
+    required: &[],
+    keys: &[
+        key("interval", between(MS_10, HOUR), "2s", "Between two probes of a healthy backend."),
+        key(
+            "fast_interval",
+            between(MS_10, HOUR),
+            "500ms",
+            "Between two probes while rising, falling or unknown.",
+        ),
+        key("down_interval", between(MS_10, HOUR), "1s", "Between two probes while unhealthy."),
+        key("timeout", between(MS, MINUTE), "1s", "After which a probe has failed."),
+        key("rise", whole(1, 100), "2", "Passed probes in a row that make a backend healthy."),
+        key("fall", whole(1, 100), "3", "Failed probes in a row that make it unhealthy."),
+        key(
+            "startup_grace",
+            between(Duration::ZERO, HOUR),
+            "5s",
+            "How long traffic waits for the first round of probes.",
+        ),
+        key(
+            "tcp",
+            Kind::Map(&CHECK_TCP),
+            "",
+            "A probe is a connection that is made and closed; the kind that backends have.",
+        ),
+        key(
+            "http",
+            Kind::Map(&CHECK_HTTP),
+            "",
+            "A probe is a request, and its answer must be well.",
+        ),
+        later("redis"),
+        later("jitter"),
+    ],
+};
+
+/// There is nothing to say yet; `{}` names the kind.
+pub(in crate::config) static CHECK_TCP: Scope = Scope { required: &[], keys: &[later("port")] };
