@@ -42,6 +42,7 @@ install_missing() {
     local packages=()
     command -v redis-server >/dev/null || packages+=(redis-server)
     command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+    command -v nutcracker >/dev/null || packages+=(nutcracker)
     command -v openssl >/dev/null || packages+=(openssl)
     command -v curl >/dev/null || packages+=(curl)
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
@@ -138,7 +139,7 @@ check_configurations() {
     cargo build --locked --bin sluice && make_certificates || return
     for file in tests/acceptance/*.yaml; do
         case ${file##*/} in
-            http-*.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml) check_file "$file" accepted ;;
+            http-*.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml | twemproxy-compatible.yaml) check_file "$file" accepted ;;
             *) check_file "$file" unsupported ;;
         esac
     done

@@ -1,11 +1,13 @@
 //! The command line: what it takes, what it prints, and the exit code. Not what the commands do.
 
+mod against;
 mod ask;
 mod backend;
 mod check;
 pub mod demo;
+mod explain;
 
-use crate::config::{Config, Env, Findings, schema};
+use crate::config::{Config, Env, Findings, import, schema};
 use backend::BackendCommand;
 use check::Format;
 use clap::{Args, Parser, Subcommand};
@@ -14,7 +16,7 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -41,6 +43,11 @@ enum Command {
     Run(File),
     /// Check configurations and say everything that is wrong with them.
     Check(CheckArgs),
+    /// Say where a request would go and why.
+    Explain(explain::ExplainArgs),
+    /// Write the equivalent of another program's configuration to stdout.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Show, drain, disable and bring back backends of a running process.
     #[command(subcommand)]
     Backend(BackendCommand),
@@ -76,6 +83,16 @@ enum ConfigCommand {
     Example,
 }
 
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// A file of twemproxy (nutcracker.yml): the same keys at the same servers.
+    Twemproxy {
+        /// The file to read.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
 #[derive(Debug, Args)]
 struct File {
     /// The configuration; - is standard input.
@@ -91,6 +108,13 @@ struct CheckArgs {
     /// More configurations; without any, the one that SLUICE_CONFIG names.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Compare with this configuration: how many keys would move, and each shard's share of them.
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
+    /// Keys to count, one a line, where slots do not say it exactly; without any, 100,000 made up
+    /// ones, key:0 and so on.
+    #[arg(long, value_name = "FILE", requires = "against")]
+    keys: Option<PathBuf>,
     /// How to print the result: text, or one line of JSON per file.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -121,7 +145,7 @@ impl Command {
                 },
                 Err(code) => code,
             },
-            Self::Check(CheckArgs { config, files, format }) => {
+            Self::Check(CheckArgs { config, files, against, keys, format }) => {
                 let mut all: Vec<PathBuf> = config.into_iter().chain(files).collect();
                 if all.is_empty() {
                     all.extend(std::env::var_os("SLUICE_CONFIG").map(PathBuf::from));
@@ -130,8 +154,14 @@ impl Command {
                     complain(&"sluice check: which file? For example: sluice check -c sluice.yaml");
                     return ExitCode::FAILURE;
                 }
-                check::run(all.into_iter(), format)
+                let mut code = check::run(all.iter().cloned(), format);
+                if let (Some(old), true) = (against, code == ExitCode::SUCCESS) {
+                    code = compare(old, all, keys);
+                }
+                code
             }
+            Self::Explain(args) => explain::run(args),
+            Self::Import(ImportCommand::Twemproxy { file }) => import(&file),
             Self::Backend(command) => command.run(),
             Self::Config(command) => command.run(),
             Self::Demo(options) => demo::run(&options),
@@ -160,6 +190,74 @@ impl ConfigCommand {
             Self::Example => say(&EXAMPLE),
         }
         ExitCode::SUCCESS
+    }
+}
+
+/// Keys to count.
+enum Keys {
+    /// `key:0` and so on.
+    Made,
+    Of(Vec<Vec<u8>>),
+}
+
+impl Keys {
+    fn iter(&self) -> Box<dyn Iterator<Item = Vec<u8>> + '_> {
+        match self {
+            Self::Made => Box::new((0..100_000).map(|n| format!("key:{n}").into_bytes())),
+            Self::Of(keys) => Box::new(keys.iter().cloned()),
+        }
+    }
+
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Made => "made up keys",
+            Self::Of(_) => "keys",
+        }
+    }
+}
+
+/// What each of the files would move.
+fn compare(old: PathBuf, files: Vec<PathBuf>, keys: Option<PathBuf>) -> ExitCode {
+    let keys = match keys.map(|file| (std::fs::read(&file), file)) {
+        None => Keys::Made,
+        Some((Ok(text), _)) => {
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            Keys::Of(lines.map(<[u8]>::to_vec).collect())
+        }
+        Some((Err(error), file)) => {
+            complain(&format_args!("sluice check: {}: {error}", file.display()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let old = match load(File { config: old }) {
+        Ok(old) => old,
+        Err(code) => return code,
+    };
+    for file in files {
+        match load(File { config: file }) {
+            Ok(new) => against::compare(&old, &new, &keys),
+            Err(code) => return code,
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn import(file: &Path) -> ExitCode {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            complain(&format_args!("sluice import: {}: {error}", file.display()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (imported, findings) = import::twemproxy(&text, &file.to_string_lossy());
+    report(&findings);
+    match imported {
+        Some(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::from(EXIT_CONFIG),
     }
 }
 

@@ -12,12 +12,13 @@ mod listener;
 mod probe;
 mod process;
 mod redis;
+mod sharding;
 mod sticky;
 pub(super) mod tls;
 mod users;
 
 pub(super) use access_log::ACCESS_LOG;
-pub(super) use cluster::{CLUSTER, MEMBER, READS, SHARD, SHARDING, SOURCES, TIMEOUTS, UPSTREAM};
+pub(super) use cluster::{CLUSTER, MEMBER, READS, SHARD, SOURCES, TIMEOUTS, UPSTREAM};
 pub(super) use dedicated::DEDICATED;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};
@@ -25,6 +26,7 @@ pub(super) use listener::{LISTENER, PROXY_PROTOCOL};
 pub(super) use probe::{CHECK, CHECK_HTTP};
 pub(super) use process::{ADMIN, LIMITS, LOG, SHUTDOWN};
 pub(super) use redis::{CLUSTER_REDIS, COMMAND, LISTENER_REDIS, POSITION};
+pub(super) use sharding::{MAX_ENTRIES, SHARDING};
 pub(super) use sticky::{CLIENT_IP, COOKIE, STICKY};
 pub(super) use users::{USER, WHO};
 

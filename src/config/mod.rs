@@ -5,12 +5,14 @@ mod check;
 mod env;
 mod file;
 mod finding;
+pub mod import;
 mod insight;
 mod keys;
 mod nearest;
 mod print;
 mod schema;
 mod section;
+mod sharding;
 mod units;
 mod values;
 mod words;
@@ -21,6 +23,7 @@ pub(crate) use nearest::nearest;
 pub use finding::{Finding, Findings, Level, Position};
 pub use insight::RedisCluster;
 pub use schema::schema;
+pub use sharding::{Sharding, ShardingBy};
 pub use units::{Period, Size, UnitError};
 
 use crate::{
@@ -318,8 +321,10 @@ pub struct Cluster {
     pub name: String,
     /// What its listeners speak; redis or tcp by its kind when it has none.
     pub protocol: Protocol,
-    /// The slots are split evenly over them, in order. Empty if and only if there are `backends`.
+    /// Empty if and only if there are `backends`.
     pub shards: Vec<Shard>,
+    /// Which of `shards` owns a key.
+    pub sharding: Sharding,
     pub backends: Option<Backends>,
     pub reads: Reads,
     /// As written; see [`Config::slow_start`].
@@ -349,6 +354,10 @@ pub struct Cluster {
 pub struct Shard {
     /// Default `s0`, `s1`, ...
     pub name: String,
+    /// What it is known by to a ring: the name it was given, else its primary's address.
+    pub identity: String,
+    /// 1 to 1,000; default 1.
+    pub weight: u32,
     pub primary: Member,
     pub replicas: Vec<Member>,
 }

@@ -3,12 +3,13 @@
 
 mod http;
 mod limits;
+mod sharding;
 mod tls;
 mod users;
 
 use super::{
-    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, Sticky,
-    StickyCookie,
+    Backends, Check, Cluster, Config, CustomCommand, Listener, Member, Protocol, Shard, ShardingBy,
+    Sticky, StickyCookie,
     check::balance::default_fail_open,
     default_stall,
     keys::{self, Scope},
@@ -291,8 +292,8 @@ fn sticky(written: &Sticky, defaults: bool) -> Entries {
 }
 
 fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
-    let mut sharding = Entries::new(&keys::SHARDING, defaults);
-    sharding.text("by", "slots").text("hash_tag", "{}");
+    let sharding = sharding::sharding(cluster, defaults);
+    let by = cluster.sharding.by;
     let mut reads = Entries::new(&keys::READS, defaults);
     reads
         .text("from", word(words::READ_FROM, &cluster.reads.from))
@@ -307,7 +308,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         tls::upstream(&mut upstream, cluster);
         times.period("queue", timeouts.queue);
         let shards = cluster.shards.iter().enumerate();
-        let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
+        let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
         let mut entries = Entries::new(&keys::CLUSTER, defaults);
         entries
             .push("shards", Out::List(shards))
@@ -348,7 +349,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .optional("keyless_shard", keyless.map(|shard| &*shard.name))
         .text("script_shebang_reads", cluster.shebang_reads);
     let shards = cluster.shards.iter().enumerate();
-    let shards = shards.map(|(index, one)| shard(index, one, defaults)).collect();
+    let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
 
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
     entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
@@ -377,10 +378,20 @@ fn dedicated(written: &Dedicated, defaults: bool) -> Entries {
     entries
 }
 
-fn shard(index: usize, shard: &Shard, defaults: bool) -> Out {
+fn shard(index: usize, shard: &Shard, by: ShardingBy, defaults: bool) -> Out {
     let mut entries = Entries::new(&keys::SHARD, defaults);
-    if defaults || shard.name != format!("s{index}") {
+    let is_given = shard.name != format!("s{index}");
+    // Written out where it was not, a name would move keys.
+    let shown = match by.asks_identity() {
+        true => shard.identity == shard.name,
+        false => defaults || is_given,
+    };
+    if shown {
         entries.text("name", &shard.name);
+    }
+    let is_weighed = by.asks_identity() || by == ShardingBy::Modulo;
+    if is_weighed && (defaults || shard.weight != 1) {
+        entries.text("weight", shard.weight);
     }
     entries.push("primary", member(&shard.primary, defaults));
     if defaults || !shard.replicas.is_empty() {

@@ -1,13 +1,14 @@
 //! The words of the closed sets, in the order in which they are listed to users. Not their
 //! meaning: that is with the types.
 
-use super::{LogFormat, Multi, Protocol, RequestId};
+use super::{LogFormat, Multi, Protocol, RequestId, ShardingBy};
 use crate::{
     net::{proxy_protocol::Version, tls},
     policy::{
         access::Access,
         balance::{Failback, Strategy},
         gate::Admin,
+        hash::Hash,
         reads::ReadFrom,
         sticky::{Mode, SameSite, Secure},
     },
@@ -51,6 +52,34 @@ pub(super) const STRATEGY: Words<Strategy> = &[
     ("failover", Strategy::Failover),
 ];
 pub(super) const STRATEGY_WORDS: &[&str] = &names::<8, _>(STRATEGY);
+
+pub(super) const SHARDING: Words<ShardingBy> = &[
+    ("slots", ShardingBy::Slots),
+    ("ketama", ShardingBy::Ketama),
+    ("maglev", ShardingBy::Maglev),
+    ("jump", ShardingBy::Jump),
+    ("modulo", ShardingBy::Modulo),
+    ("range", ShardingBy::Range),
+    ("directory", ShardingBy::Directory),
+];
+pub(super) const SHARDING_WORDS: &[&str] = &names::<7, _>(SHARDING);
+
+pub(super) const HASH: Words<Hash> = &[
+    ("fnv1a_64", Hash::Fnv1a64),
+    ("fnv1_64", Hash::Fnv1_64),
+    ("fnv1a_32", Hash::Fnv1a32),
+    ("fnv1_32", Hash::Fnv1_32),
+    ("crc16", Hash::Crc16),
+    ("crc32", Hash::Crc32),
+    ("crc32a", Hash::Crc32a),
+    ("md5", Hash::Md5),
+    ("murmur", Hash::Murmur),
+    ("jenkins", Hash::Jenkins),
+    ("hsieh", Hash::Hsieh),
+    ("one_at_a_time", Hash::OneAtATime),
+    ("xxh3", Hash::Xxh3),
+];
+pub(super) const HASH_WORDS: &[&str] = &names::<13, _>(HASH);
 
 pub(super) const FAILBACK: Words<Failback> =
     &[("auto", Failback::Auto), ("manual", Failback::Manual)];

@@ -6,9 +6,8 @@ use crate::{
     net::tls,
     policy::{
         balance::{Balancer, Rules, Strategy},
-        gate::{Admin, Axes, Init, Role, derive},
+        gate::{Admin, Axes, Health, Init, Role, derive},
         maglev::stable_id,
-        shard::even_slots,
     },
     topology::{
         Backend, Cluster, FailOpen, Layout, Present, Queue, Room, Shard, Topology,
@@ -70,10 +69,7 @@ fn cluster(
     Cluster {
         id,
         layout,
-        slots: match layout {
-            Layout::Shards | Layout::Fixed => even_slots(shards.len()),
-            Layout::Group { .. } => Vec::new(),
-        },
+        sharding: written.sharding.over(&written.shards),
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
@@ -128,6 +124,24 @@ fn shard(
         members,
         fail_open: FailOpen::Never,
         present: Present::default(),
+    }
+}
+
+/// As if every probe had passed and every server had the role that it is written in: for questions
+/// about a configuration that nothing runs with.
+pub fn assume_healthy(cluster: &Cluster) {
+    for shard in &cluster.shards {
+        for (index, member) in shard.members.iter().enumerate() {
+            let role = match cluster.layout {
+                Layout::Group { .. } => Role::None,
+                _ if index == 0 => Role::Primary,
+                _ => Role::Replica,
+            };
+            let axes =
+                Axes { admin: member.admin(), role, health: Health::Healthy, ..Axes::default() };
+            let (state, gate) = derive(axes);
+            member.publish(state, gate, role, 0);
+        }
     }
 }
 

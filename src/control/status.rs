@@ -236,8 +236,9 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
     let queued = cluster.queue.as_ref().map_or(0, |queue| queue.len());
     requests.queued = u64::try_from(queued).unwrap_or(u64::MAX);
     let now_ms = plane.now_ms();
-    let shards = cluster.shards.iter().zip(0u16..).map(|(shard, index)| {
-        let slots = runs(&cluster.slots, index);
+    let has_slots = !matches!(cluster.layout, Layout::Group { .. });
+    let shards = cluster.shards.iter().enumerate().map(|(index, shard)| {
+        let slots = if has_slots { cluster.sharding.runs(index) } else { Vec::new() };
         let owned: u32 = slots.iter().map(|(first, last)| u32::from(last - first) + 1).sum();
         let members = shard
             .members
@@ -316,29 +317,5 @@ fn probe(probed: &Probed) -> ProbeStatus<'_> {
         code: probed.code,
         duration_us: probed.duration_us,
         text: &probed.text,
-    }
-}
-
-/// The runs of slots that shard `index` owns.
-fn runs(slots: &[u16], index: u16) -> Vec<(u16, u16)> {
-    let mut runs: Vec<(u16, u16)> = Vec::new();
-    for (slot, _) in (0u16..).zip(slots).filter(|(_, owner)| **owner == index) {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == slot => *last = slot,
-            _ => runs.push((slot, slot)),
-        }
-    }
-    runs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::runs;
-
-    #[test]
-    fn slots_are_told_as_runs() {
-        assert_eq!(runs(&[0, 0, 1, 1, 0, 2], 0), [(0, 1), (4, 4)]);
-        assert_eq!(runs(&[0, 0, 1, 1, 0, 2], 2), [(5, 5)]);
-        assert_eq!(runs(&[0, 0], 3), []);
     }
 }

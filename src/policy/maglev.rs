@@ -3,24 +3,25 @@
 
 use super::dice::mix;
 
-/// Entries: a prime much larger than 100 x the 64 members (Eisenbud et al., "Maglev: A Fast and
-/// Reliable Software Network Load Balancer", NSDI 2016, section 3.4, which uses 65,537 too).
+/// Entries: a prime much larger than 100 x the 64 members of a group (Eisenbud et al., "Maglev: A
+/// Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4, which uses 65,537 too).
+/// The shares of 1,024 shards differ by up to 2 %.
 pub const ENTRIES: u64 = 65_537;
 
 /// The table. Two processes that know the same members by the same ids agree on every hash.
 #[derive(Clone, Debug)]
-pub struct Maglev(Box<[u8]>);
+pub struct Maglev(Box<[u16]>);
 
 /// A member's walk over the table: its preferences, most wanted first.
 struct Walk {
-    place: u8,
+    place: u16,
     at: u64,
     skip: u64,
     weight: u64,
     credit: u64,
 }
 
-const FREE: u8 = u8::MAX;
+const FREE: u16 = u16::MAX;
 
 /// The id of a member by its name: two processes agree on it, whatever else they know (FNV-1a,
 /// 64 bits, draft-eastlake-fnv).
@@ -36,15 +37,15 @@ pub const fn stable_id(name: &[u8]) -> u64 {
 
 impl Maglev {
     /// The table of `members`, each a stable id and a weight (0 counts as 1). Entries are shared in
-    /// proportion to the weights. At most 64 members are looked at; no members, an empty table.
+    /// proportion to the weights. At most 1,024 members are looked at; no members, an empty table.
     /// Takes some milliseconds: not for the request path.
     pub fn new(members: impl IntoIterator<Item = (u64, u32)>) -> Self {
-        let members = (0..64).zip(members);
+        let members = (0..1_024).zip(members);
         Self::of_places(members.map(|(place, (id, weight))| (place, id, weight)))
     }
 
     /// As [`Self::new`] of some members of a list: each is a place in it, an id and a weight.
-    pub fn of_places(members: impl Iterator<Item = (u8, u64, u32)>) -> Self {
+    pub fn of_places(members: impl Iterator<Item = (u16, u64, u32)>) -> Self {
         let mut walks: Vec<Walk> = members.map(Walk::new).collect();
         let Some(heaviest) = walks.iter().map(|walk| walk.weight).max() else {
             return Self(Box::default());
@@ -73,7 +74,7 @@ impl Maglev {
 }
 
 impl Walk {
-    fn new((place, id, weight): (u8, u64, u32)) -> Self {
+    fn new((place, id, weight): (u16, u64, u32)) -> Self {
         let (offset, skip) = (mix(id), mix(!id));
         Self {
             place,
@@ -86,7 +87,7 @@ impl Walk {
 
     /// Takes the free entry it wants most. There must be one: the length is prime, so a walk meets
     /// every entry.
-    fn claim(&mut self, table: &mut [u8]) {
+    fn claim(&mut self, table: &mut [u16]) {
         loop {
             let wanted = usize::try_from(self.at).ok().and_then(|at| table.get_mut(at));
             self.at = (self.at + self.skip) % ENTRIES;

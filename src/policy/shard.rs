@@ -1,87 +1,195 @@
-//! Which shard owns a slot when the configuration leaves it to us. Not the slot of a key: that is
-//! [`super::slot`].
+//! Which shard owns a key. Whether that shard has anybody to answer is not asked here: a data shard
+//! never falls over to its neighbour.
 
-use super::slot::SLOTS;
+mod directory;
+mod even;
+mod movement;
+mod range;
 
-/// The owner of every slot: `even_slots(n)[slot]` is the index of a shard. Contiguous ranges in
-/// the order of the shards, whose sizes differ by at most one, cut where `redis-cli --cluster
-/// create` cuts (`clusterManagerCommandCreate`: shard i ends at `lround((i + 1) * 16384 / n - 1)`),
-/// so three shards own 0-5460, 5461-10922 and 10923-16383. redis-cli adds up in single precision
-/// and so is off by one slot here and there from 78 shards on; this is exact.
-///
-/// `shards` is 1 to 16,384. None gives an empty table; more are as 16,384, for a slot has one owner.
-pub fn even_slots(shards: usize) -> Vec<u16> {
-    let shards = u16::try_from(shards).unwrap_or(SLOTS).min(SLOTS);
-    let mut slots = Vec::with_capacity(usize::from(SLOTS));
-    for shard in 0..shards {
-        slots.resize(end(shard, shards), shard);
-    }
-    slots
+pub use directory::Directory;
+pub use even::even_slots;
+pub use movement::{Movement, movement};
+pub use range::{Bounds, Range};
+
+use super::{
+    dice::mix,
+    hash::Hash,
+    maglev::{Maglev, stable_id},
+    ring::Ring,
+    slot::{SLOTS, hash_tag, slot},
+};
+use std::fmt::Write;
+
+/// How the keys of a cluster are spread over its shards.
+#[derive(Clone, Debug)]
+pub enum Sharding {
+    /// One shard owns them all, or there is none.
+    One,
+    /// `owners[slot]` is the index of the shard that owns a slot of Redis Cluster.
+    Slots(Box<[u16]>),
+    Hashed(Hash, Tag, Spread),
+    Range(Tag, Range),
+    Directory(Tag, Directory),
 }
 
-/// The first slot behind a shard: (shard + 1) * SLOTS / shards, halves rounded up as lround does.
-fn end(shard: u16, shards: u16) -> usize {
-    let doubled = 2 * (usize::from(shard) + 1) * usize::from(SLOTS) + usize::from(shards);
-    doubled / (2 * usize::from(shards))
+/// The shard of a hash.
+#[derive(Clone, Debug)]
+pub enum Spread {
+    Ketama(Ring),
+    Maglev(Maglev),
+    /// Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014: over so many.
+    Jump(u16),
+    /// The remainder picks an entry; a shard has as many as its weight.
+    Modulo(Box<[u16]>),
+}
+
+/// The two bytes around the part of a key that counts; `None`: all of it does.
+pub type Tag = Option<[u8; 2]>;
+
+/// What a shard is known by, wherever it stands in the file, and its weight.
+pub type Known<'n> = (&'n str, u32);
+
+impl Spread {
+    pub fn ketama<'n>(shards: impl Iterator<Item = Known<'n>> + Clone) -> Self {
+        Self::Ketama(Ring::new(shards))
+    }
+
+    pub fn maglev<'n>(shards: impl Iterator<Item = Known<'n>>) -> Self {
+        Self::Maglev(Maglev::new(shards.map(|(name, weight)| (stable_id(name.as_bytes()), weight))))
+    }
+
+    /// As twemproxy's `modula`.
+    pub fn modulo<'n>(shards: impl Iterator<Item = Known<'n>>) -> Self {
+        let entries = (0..=u16::MAX).zip(shards).flat_map(|(place, (_, weight))| {
+            std::iter::repeat_n(place, usize::try_from(weight).unwrap_or(usize::MAX))
+        });
+        Self::Modulo(entries.collect())
+    }
+
+    fn get(&self, hash: u64) -> usize {
+        match self {
+            Self::Ketama(ring) => ring.get(low_half(hash)),
+            // A hash of 32 bits or fewer, or a weak one, is no worse than others after this.
+            Self::Maglev(table) => table.get(mix(hash)).unwrap_or_default(),
+            Self::Jump(shards) => jump(mix(hash), *shards),
+            Self::Modulo(entries) => {
+                let len = u64::try_from(entries.len()).unwrap_or(u64::MAX).max(1);
+                let entry = usize::try_from(hash % len).unwrap_or_default();
+                entries.get(entry).copied().map_or(0, usize::from)
+            }
+        }
+    }
+}
+
+impl Sharding {
+    /// The index of the shard that owns a key.
+    #[inline]
+    pub fn owner(&self, key: &[u8]) -> usize {
+        match self {
+            Self::One => 0,
+            Self::Slots(owners) => {
+                owners.get(usize::from(slot(key))).copied().map_or(0, usize::from)
+            }
+            Self::Hashed(hash, tag, spread) => spread.get(hash.of(tagged(*tag, key))),
+            Self::Range(tag, range) => range.owner(tagged(*tag, key)),
+            Self::Directory(tag, directory) => directory.owner(tagged(*tag, key)),
+        }
+    }
+
+    /// The part of a key that alone decides, where it is not the whole key.
+    pub fn tag<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        let part = match self {
+            Self::One => key,
+            Self::Slots(_) => hash_tag(key),
+            Self::Hashed(_, tag, _) | Self::Range(tag, _) | Self::Directory(tag, _) => {
+                tagged(*tag, key)
+            }
+        };
+        (part.len() < key.len()).then_some(part)
+    }
+
+    /// The first and last slot of each run that a shard owns; none when it is not slots that decide.
+    pub fn runs(&self, shard: usize) -> Vec<(u16, u16)> {
+        let mut runs: Vec<(u16, u16)> = Vec::new();
+        let owners = self.by_slot().into_iter().flatten();
+        for (slot, _) in (0u16..).zip(owners).filter(|(_, owner)| *owner == shard) {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => runs.push((slot, slot)),
+            }
+        }
+        runs
+    }
+
+    /// The owner of every slot, where slots decide.
+    fn by_slot(&self) -> Option<Box<dyn Iterator<Item = usize> + '_>> {
+        match self {
+            Self::One => Some(Box::new(std::iter::repeat_n(0, usize::from(SLOTS)))),
+            Self::Slots(owners) => Some(Box::new(owners.iter().copied().map(usize::from))),
+            _ => None,
+        }
+    }
+
+    /// What about a key decides, in words: `slot 866`, `hash 2654435769`.
+    pub fn reason(&self, key: &[u8]) -> String {
+        let part = self.tag(key).unwrap_or(key);
+        let mut text = match self {
+            Self::One => "the only shard".to_owned(),
+            Self::Slots(_) => format!("slot {}", slot(key)),
+            Self::Hashed(hash, ..) => format!("hash {}", hash.of(part)),
+            Self::Range(_, range) => range.reason(part),
+            Self::Directory(_, directory) => directory.reason(part),
+        };
+        if part.len() < key.len() {
+            let _ = write!(text, " of {}", part.escape_ascii());
+        }
+        text
+    }
+}
+
+/// The part of a key between the first of the two bytes and the next of the other; the whole key when
+/// there is no such pair or nothing in it.
+fn tagged(tag: Tag, key: &[u8]) -> &[u8] {
+    let Some([open, close]) = tag else { return key };
+    if [open, close] == *b"{}" {
+        return hash_tag(key);
+    }
+    let Some(start) = memchr::memchr(open, key) else { return key };
+    let after = key.get(start + 1..).unwrap_or_default();
+    match memchr::memchr(close, after) {
+        None | Some(0) => key,
+        Some(end) => after.get(..end).unwrap_or_default(),
+    }
+}
+
+fn low_half(hash: u64) -> u32 {
+    let [.., a, b, c, d] = hash.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "in double precision as published; the loop ends below 65,536"
+)]
+fn jump(mut hash: u64, shards: u16) -> usize {
+    let (mut found, mut next) = (0_u64, 0_u64);
+    while next < u64::from(shards) {
+        found = next;
+        hash = hash.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
+        next = ((found + 1) as f64 * ((1_u64 << 31) as f64 / ((hash >> 33) + 1) as f64)) as u64;
+    }
+    usize::try_from(found).unwrap_or_default()
+}
+
+/// Where all slots of a cluster of so many shards belong; see [`even_slots`].
+pub fn even(shards: usize) -> Sharding {
+    match shards {
+        0 | 1 => Sharding::One,
+        _ => Sharding::Slots(even_slots(shards).into()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// The last slot of each shard by redis-cli's own arithmetic, single precision included.
-    fn redis_cli(shards: usize) -> Vec<usize> {
-        let per_shard = 16_384.0 / shards as f32;
-        let mut cursor = 0.0_f32;
-        let mut lasts = Vec::new();
-        for shard in 0..shards {
-            let last = f64::from(cursor + per_shard - 1.0).round() as usize;
-            lasts.push(if shard + 1 == shards { 16_383 } else { last });
-            cursor += per_shard;
-        }
-        lasts
-    }
-
-    fn lasts(slots: &[u16]) -> Vec<usize> {
-        let next = slots.iter().skip(1).copied().map(Some).chain([None]);
-        let ends = slots.iter().zip(next).enumerate();
-        ends.filter(|(_, (owner, next))| Some(**owner) != *next).map(|(slot, _)| slot).collect()
-    }
-
-    #[test]
-    fn three_shards_are_cut_as_everybody_knows_them() {
-        assert_eq!(lasts(&even_slots(3)), [5_460, 10_922, 16_383]);
-    }
-
-    #[test]
-    fn cut_as_redis_cli_cuts() {
-        for shards in 1..78 {
-            assert_eq!(lasts(&even_slots(shards)), redis_cli(shards), "{shards} shards");
-        }
-    }
-
-    #[test]
-    fn the_ends_of_the_range() {
-        assert!(even_slots(0).is_empty());
-        assert!(even_slots(1).iter().all(|owner| *owner == 0));
-        let every: Vec<u16> = (0..SLOTS).collect();
-        assert_eq!(even_slots(16_384), every);
-        assert_eq!(even_slots(usize::MAX), every);
-    }
-
-    proptest! {
-        #[test]
-        fn every_slot_has_an_owner_and_every_shard_an_even_run(shards in 1_usize..=16_384) {
-            let slots = even_slots(shards);
-            prop_assert_eq!(slots.len(), usize::from(SLOTS));
-            prop_assert!(slots.is_sorted(), "ranges are not contiguous");
-            let mut sizes = vec![0_usize; shards];
-            for owner in &slots {
-                sizes[usize::from(*owner)] += 1;
-            }
-            let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
-            prop_assert!(*least >= 1 && most - least <= 1, "{least} to {most} slots");
-        }
-    }
-}
+mod tests;

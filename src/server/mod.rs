@@ -235,7 +235,8 @@ fn settings(
     }
 }
 
-fn redis_settings(
+/// What a Redis listener's sessions are told of the configuration.
+pub fn redis_settings(
     config: &Config,
     index: usize,
     listener: &crate::config::Listener,
@@ -296,7 +297,8 @@ fn routes(listener: &crate::config::Listener) -> Vec<redis::Route> {
     routes
 }
 
-fn commands(cluster: &crate::config::Cluster) -> Commands {
+/// The commands that a cluster's listeners know.
+pub fn commands(cluster: &crate::config::Cluster) -> Commands {
     Commands::builtin().with_custom(cluster.commands.iter().map(|custom| Custom {
         name: &custom.name,
         access: custom.access,

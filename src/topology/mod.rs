@@ -25,7 +25,7 @@ pub use reweigh::Present;
 
 use crate::{
     net::{prefix::Prefix, proxy_protocol::Version, tls},
-    policy::{balance::Balancer, reads::ReadFrom},
+    policy::{balance::Balancer, reads::ReadFrom, shard::Sharding},
 };
 use arc_swap::{ArcSwap, Cache};
 use std::{sync::Arc, time::Duration};
@@ -44,8 +44,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     pub layout: Layout,
     pub shards: Vec<Shard>,
-    /// `slots[slot]` is the index of the shard that owns it.
-    pub slots: Vec<u16>,
+    /// Which of `shards` owns a key.
+    pub sharding: Sharding,
     pub reads: ReadFrom,
     /// The shard that takes requests without a key.
     pub keyless: usize,

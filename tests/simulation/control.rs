@@ -12,7 +12,7 @@ use sluice::{
         health,
         outlier::{self, Cause},
         reads::ReadFrom,
-        shard::even_slots,
+        shard::even,
     },
     topology::{
         self, Backend, Cluster, Credentials, Outcome, Publisher, Reader, Report, Reporter, Shard,
@@ -183,7 +183,7 @@ impl Control {
             name: "sim".into(),
             shards: shards.collect(),
             layout: Default::default(),
-            slots: even_slots(SHARDS),
+            sharding: even(SHARDS),
             reads: self.from,
             keyless: 0,
             shebang_reads: false,

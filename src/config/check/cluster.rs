@@ -1,7 +1,7 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, dedicated, http, insight, limits, probe, shard, sticky, tls};
+use super::{balance, dedicated, http, insight, limits, probe, shard, sharding, sticky, tls};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
@@ -30,13 +30,10 @@ pub(super) fn cluster(
     }
     let section = reader.open(node, &keys::CLUSTER, &path, &key.at)?;
     at_most_one_source(reader, &section);
-    let shards = shard::shards(reader, &section);
+    let mut shards = shard::shards(reader, &section);
     let backends = backends(reader, &section);
     only_with_its_kind(reader, &section, protocol);
-    let sharding = reader.section(&section, "sharding");
-    for name in ["by", "hash_tag"] {
-        reader.value(&sharding, name, values::choice);
-    }
+    let sharding = sharding::sharding(reader, &section, &mut shards);
     reader.value(&section, "on_shard_down", values::choice);
     let reads = reads(reader, &section, &shards);
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
@@ -51,6 +48,7 @@ pub(super) fn cluster(
         name: key.name.clone(),
         protocol: protocol.unwrap_or(by_kind),
         shards,
+        sharding,
         backends,
         reads,
         slow_start: balance::slow_start(reader, &section, strategy),

@@ -12,6 +12,7 @@ mod listener;
 mod probe;
 mod routes;
 mod shard;
+pub(super) mod sharding;
 mod sticky;
 mod tls;
 mod users;

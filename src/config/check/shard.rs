@@ -48,9 +48,21 @@ pub(super) fn shards(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<
         let mut members = members.into_iter().map(|(_, _, member)| member);
         // A wrong primary leaves a replica in its place, beside an error: nobody uses it.
         let Some(primary) = members.next() else { continue };
-        shards.push(Shard { name, primary, replicas: members.collect() });
+        let identity = match section.has("name") {
+            true => name.clone(),
+            false => identity(&primary.address),
+        };
+        let weight = reader.integer(&section, "weight").unwrap_or(1);
+        shards.push(Shard { name, identity, weight, primary, replicas: members.collect() });
     }
     shards
+}
+
+/// What a ring knows a shard without a name by, as twemproxy and libmemcached do: memcached's own
+/// port is left out.
+fn identity(address: &Address) -> String {
+    let text = address.to_string();
+    text.strip_suffix(":11211").unwrap_or(&text).to_owned()
 }
 
 /// The members of a cluster without roles.

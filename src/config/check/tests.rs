@@ -146,7 +146,6 @@ fn values_of_the_wrong_type_or_out_of_range() {
             cluster("reads: { balance: p3c }"),
             "clusters.c.reads.balance: 'p3c' is not one of p2c, round_robin, least_connections, peak_ewma, random, client_ip, maglev, failover; did you mean 'p2c'?",
         ),
-        (cluster("sharding: { hash_tag: \"[]\" }"), "clusters.c.sharding.hash_tag: '[]' is not {}"),
     ]);
 }
 
@@ -463,6 +462,7 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
 
 mod balance;
 mod redis;
+mod sharding;
 mod sticky;
 
 #[test]

@@ -3,8 +3,8 @@
 
 use super::{
     CHECK, CLUSTER_LIMITS, CLUSTER_REDIS, DAY, DEDICATED, HOUR, Kind, MAX_MEMBERS, MAX_SHARDS,
-    MINUTE, MS, MS_10, RETRY, SHARD_KEY, STICKY, Scope, between, choice, key, later, tls, up_to,
-    whole,
+    MINUTE, MS, MS_10, RETRY, SHARD_KEY, SHARDING, STICKY, Scope, between, choice, key, later, tls,
+    up_to, whole,
 };
 use crate::config::words;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             "shards",
             Kind::List(&Kind::Map(&SHARD), MAX_SHARDS),
             "",
-            "The shards in order; the slots are split evenly over them.",
+            "The shards in order; sharding says which keys they own.",
         ),
         key(
             "backends",
@@ -126,9 +126,12 @@ pub(in crate::config) static SHARD: Scope = Scope {
             "",
             "The backends that copy the primary.",
         ),
-        later("weight"),
-        later("range"),
-        later("keys"),
+        key(
+            "weight",
+            whole(1, 1_000),
+            "1",
+            "Its share of the keys beside the others', for ketama, maglev and modulo.",
+        ),
     ],
 };
 
@@ -147,32 +150,6 @@ pub(in crate::config) static MEMBER: Scope = Scope {
         ),
         later("max_connections"),
         later("max_in_flight"),
-    ],
-};
-
-pub(in crate::config) static SHARDING: Scope = Scope {
-    required: &[],
-    keys: &[
-        key(
-            "by",
-            Kind::Choice {
-                now: &["slots"],
-                later: &["ketama", "maglev", "jump", "modulo", "range", "directory"],
-            },
-            "slots",
-            "slots: CRC16 over 16,384 slots, as Redis Cluster.",
-        ),
-        key(
-            "hash_tag",
-            Kind::Choice { now: &["{}"], later: &[] },
-            "{}",
-            "The part of a key that is hashed; for slots it is Redis's own rule.",
-        ),
-        later("hash"),
-        later("separator"),
-        later("bounds"),
-        later("keys"),
-        later("default"),
     ],
 };
 

@@ -93,9 +93,28 @@ clusters:
   b: { shards: [{ primary: b:1 }] }
 "#;
 
+/// Every way to spread keys.
+const SPREAD: &str = "\
+listeners:
+  - { bind: 127.0.0.1:1, protocol: redis, cluster: ring }
+clusters:
+  ring:
+    shards: [{ primary: a:1, weight: 2 }, { name: s1, primary: a:2 }, { name: x, primary: a:3 }]
+    sharding: { by: ketama, hash: md5, hash_tag: $$ }
+  table: { shards: [{ primary: a:1 }, { primary: a:2 }], sharding: { by: maglev } }
+  jump: { shards: [{ primary: a:1 }, { primary: a:2 }], sharding: { by: jump, hash: murmur } }
+  rest: { shards: [{ primary: a:1 }, { primary: a:2, weight: 3 }], sharding: { by: modulo, hash: xxh3 } }
+  range:
+    shards: [{ primary: a:1 }, { primary: a:2 }, { name: last, primary: a:3 }]
+    sharding: { by: range, separator: \":\", bounds: [10, 20], default: last }
+  directory:
+    shards: [{ primary: a:1 }, { name: b, primary: a:2 }]
+    sharding: { by: directory, keys: { \"cfg:*\": b, one: s0 }, default: b, hash_tag: \"{}\" }
+";
+
 #[test]
 fn what_is_printed_reads_back_as_the_same() {
-    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS] {
+    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD] {
         let config = parsed(text);
         for defaults in [false, true] {
             let printed = config.to_yaml(defaults);
@@ -120,7 +139,8 @@ fn what_is_printed_reads_back_as_the_same() {
 
 #[test]
 fn every_key_is_visible_with_defaults_and_none_without() {
-    let all = [SMALL, TCP, HTTP, TLS, USERS].map(|text| parsed(text).to_yaml(true)).concat();
+    let all =
+        [SMALL, TCP, HTTP, TLS, USERS, SPREAD].map(|text| parsed(text).to_yaml(true)).concat();
     let mut scopes = vec![&keys::ROOT];
     while let Some(scope) = scopes.pop() {
         for key in scope.now() {

@@ -34,6 +34,8 @@ fn config(replicas: u16, from: ReadFrom) -> Config {
             name: "cache".to_owned(),
             shards: vec![Shard {
                 name: "s0".to_owned(),
+                identity: "s0".to_owned(),
+                weight: 1,
                 primary: member(1),
                 replicas: (2..2 + replicas).map(member).collect(),
             }],

@@ -51,7 +51,10 @@ impl Level {
             members: list.iter().fold(0, |mask, (place, ..)| mask | 1 << place),
             order,
             even: weights.windows(2).all(|pair| matches!(pair, [a, b] if a == b)),
-            table: hashes.then(|| Maglev::of_places(list.iter().copied())),
+            table: hashes.then(|| {
+                let wide = |(place, id, weight): &Member| (u16::from(*place), *id, *weight);
+                Maglev::of_places(list.iter().map(wide))
+            }),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
     settings::{ClusterSettings, ShardKey, Sticky},
 };
 use crate::{
-    policy::{access::Access, cookie, dice::mix, gate::State, slot::slot},
+    policy::{access::Access, cookie, dice::mix, gate::State},
     topology::{
         Backend, Cluster, FailOpen, Layout, Lease, Shard,
         admission::{Attempt, Turn, claim},
@@ -54,9 +54,7 @@ impl Choice {
         let place = match (&*cluster.shards, &found) {
             ([], _) => None,
             ([_], _) => Some(0),
-            (_, Some((_, Some(key)))) => {
-                cluster.slots.get(usize::from(slot(key))).copied().map(usize::from)
-            }
+            (_, Some((_, Some(key)))) => Some(cluster.sharding.owner(key)),
             (_, Some((place, None))) => return Err(Refusal::no_shard_key(place.missing())),
             (_, None) => None,
         };

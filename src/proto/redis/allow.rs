@@ -5,27 +5,32 @@ use super::{
     args::Args,
     dispatch::{Scene, named},
     keys, options,
+    session::Settings,
     stream::STREAMS,
     table::{Command, FanOut, Kind},
+    users::User,
 };
 
 impl Scene<'_> {
     /// What is done with a command here: the listener may allow and deny.
     pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
-        if !self.settings.deny.is_empty() && named(&self.settings.deny, command.name) {
-            return Kind::Disabled;
-        }
-        if self.is_allowed(command) {
-            return allowed(command, args);
-        }
-        command.kind
+        kind_of(self.settings, self.state.who.user.as_deref(), command, args)
     }
+}
 
-    fn is_allowed(&self, command: &Command) -> bool {
-        let user = self.state.who.user.as_ref();
-        !self.settings.allow.is_empty() && named(&self.settings.allow, command.name)
-            || user.is_some_and(|user| named(&user.allow, command.name))
+/// What is done with a command at a listener, for one of its users or whoever has its password.
+pub(super) fn kind_of(
+    settings: &Settings,
+    user: Option<&User>,
+    command: &Command,
+    args: Args<'_>,
+) -> Kind {
+    if !settings.deny.is_empty() && named(&settings.deny, command.name) {
+        return Kind::Disabled;
     }
+    let is_allowed = !settings.allow.is_empty() && named(&settings.allow, command.name)
+        || user.is_some_and(|user| named(&user.allow, command.name));
+    if is_allowed { allowed(command, args) } else { command.kind }
 }
 
 /// What an allowed command becomes.

@@ -24,7 +24,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
-    policy::{access::Access, reads::ReadFrom, slot::hash_tag},
+    policy::{access::Access, reads::ReadFrom},
     topology::{Backend, Cluster, admission::is_full, pick},
 };
 use std::{cell::RefCell, fmt::Display, rc::Rc, sync::Arc};
@@ -285,9 +285,7 @@ impl<'a> Scene<'a> {
         args: Args<'_>,
     ) -> bool {
         let here = |pattern: &[u8]| {
-            let tag = hash_tag(pattern);
-            tag.len() < pattern.len()
-                && !tag.contains(&b'*')
+            self.cluster.sharding.tag(pattern).is_some_and(|tag| !tag.contains(&b'*'))
                 && route::shard_of(self.cluster, pattern) == shard
         };
         self.cluster.shards.len() > 1

@@ -1,22 +1,24 @@
-//! `SLUICE EXPLAIN command arg ...`: where that request would go and why, told from the same table,
+//! `SLUICE EXPLAIN command arg ...` and `sluice explain`: where that request would go and why, told from the same table,
 //! hash and gates that route requests. Nothing is sent and nothing is counted.
 
 use super::{
+    allow::kind_of,
     args::Args,
     dispatch::Scene,
+    frame::{Decoder, Limits},
     keys, reply, route,
-    table::{Command, Kind},
+    session::Settings,
+    table::{Command, Commands, Kind},
     wire,
 };
 use crate::{
     policy::{
         access::Access,
         reads::{ReadFrom, Source, order},
-        slot::slot,
     },
-    topology::{Backend, Shard},
+    topology::{Backend, Cluster, Shard},
 };
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 /// Writes names and values, or why there are none.
 pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
@@ -27,7 +29,73 @@ pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     if !command.arity_ok(asked.len()) {
         return reply::wrong_arity(out, command.name);
     }
-    let kind = scene.kind_of(command, asked);
+    let lines = lines(scene.cluster, command, scene.kind_of(command, asked), asked);
+    wire::array(out, lines.len());
+    for (name, value) in lines {
+        wire::bulk(out, format!("{name}: {value}").as_bytes());
+    }
+}
+
+/// The same of a request that nobody has sent: `words` are its arguments, and `tables` the commands of
+/// each cluster.
+///
+/// # Errors
+/// What its client would be told: the command is unknown, or lacks arguments, or its keys belong to
+/// several clusters.
+pub fn explain_offline(
+    settings: &Settings,
+    clusters: &[Arc<Cluster>],
+    tables: &[Commands],
+    words: &[Vec<u8>],
+) -> Result<Vec<(&'static str, String)>, String> {
+    let mut frame = Vec::new();
+    wire::array(&mut frame, words.len());
+    words.iter().for_each(|word| wire::bulk(&mut frame, word));
+    let mut decoder = Decoder::default();
+    let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
+    let decoded = decoder.decode(&frame, &limits);
+    decoded.map_err(|error| format!("that is no request: {error:?}"))?;
+    let asked = Args { frame: &frame, spans: decoder.spans() };
+    let told = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8_lossy(&out).trim_start_matches("-ERR ").trim_end().to_owned()
+    };
+    let table = |cluster: usize| tables.get(cluster).zip(clusters.get(cluster));
+    let missing = || "the listener has no such cluster".to_owned();
+    let (commands, cluster) = table(settings.cluster).ok_or_else(missing)?;
+    let unknown = || told(&|out| reply::unknown_command(out, asked.get(0).unwrap_or_default()));
+    let command = commands.find(asked).ok_or_else(unknown)?;
+    if !command.arity_ok(asked.len()) {
+        return Err(told(&|out| reply::wrong_arity(out, command.name)));
+    }
+    let routes = &settings.routes;
+    let places = keys::keys(command, asked).unwrap_or_default().map(|at| {
+        let key = asked.get(at).unwrap_or_default();
+        routes.iter().position(|route| key.starts_with(&route.prefix))
+    });
+    let mut places: Vec<Option<usize>> = places.collect();
+    places.dedup();
+    let (cluster, command) = match places.as_slice() {
+        [] | [None] => (cluster, command),
+        [Some(place)] => {
+            let at = routes.get(*place).map_or(settings.cluster, |route| route.cluster);
+            let (commands, cluster) = table(at).ok_or_else(missing)?;
+            (cluster, commands.find(asked).ok_or_else(unknown)?)
+        }
+        _ => return Err(told(&|out| out.extend_from_slice(reply::SEVERAL_CLUSTERS))),
+    };
+    let mut told = vec![("cluster", cluster.name.to_string())];
+    told.extend(lines(cluster, command, kind_of(settings, None, command, asked), asked));
+    Ok(told)
+}
+
+fn lines(
+    cluster: &Cluster,
+    command: &Command,
+    kind: Kind,
+    asked: Args<'_>,
+) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("command", command.name.to_owned()),
         ("access", command.access.as_str().to_owned()),
@@ -37,36 +105,33 @@ pub(super) fn explain(scene: &Scene<'_>, args: Args<'_>, out: &mut Vec<u8>) {
     if matches!(kind, Kind::Keyed | Kind::Split(_) | Kind::Watch | Kind::Script(_)) {
         let found = keys::keys(command, asked).unwrap_or_default();
         for key in found.filter_map(|at| asked.get(at)).take(MOST_KEYS) {
-            let shard = route::shard_of(scene.cluster, key);
-            let name = scene.cluster.shards.get(shard).map_or("", |shard| &*shard.name);
-            let text = format!("{} slot {} shard {name}", reply::printable(key), slot(key));
-            lines.push(("key", text));
+            let shard = route::shard_of(cluster, key);
+            let name = cluster.shards.get(shard).map_or("", |shard| &*shard.name);
+            let why = cluster.sharding.reason(key);
+            lines.push(("key", format!("{} {why} shard {name}", reply::printable(key))));
             if !shards.contains(&shard) {
                 shards.push(shard);
             }
         }
         if shards.is_empty() {
-            shards.push(scene.cluster.keyless);
+            shards.push(cluster.keyless);
         }
         if !matches!(kind, Kind::Split(_)) && shards.len() > 1 {
             lines.push(("refused", "CROSSSLOT: its keys are in several shards".to_owned()));
             shards.clear();
         }
     } else if matches!(kind, Kind::FanOut(_)) {
-        shards = (0..scene.cluster.shards.len()).collect();
+        shards = (0..cluster.shards.len()).collect();
     }
     let at_primary = matches!(kind, Kind::FanOut(_)) || !command.replica_ok;
     let from = match at_primary || command.access == Access::Write {
         true => ReadFrom::Primary,
-        false => scene.cluster.reads,
+        false => cluster.reads,
     };
-    for shard in shards.iter().filter_map(|shard| scene.cluster.shards.get(*shard)) {
+    for shard in shards.iter().filter_map(|shard| cluster.shards.get(*shard)) {
         lines.extend(candidates(shard, command, from).map(|line| ("candidate", line)));
     }
-    wire::array(out, lines.len());
-    for (name, value) in lines {
-        wire::bulk(out, format!("{name}: {value}").as_bytes());
-    }
+    lines
 }
 
 fn what(command: &Command, kind: Kind, args: Args<'_>) -> &'static str {

@@ -20,7 +20,7 @@ mod dispatch;
 pub mod duty;
 mod entry;
 mod exec;
-mod explain;
+pub mod explain;
 mod failure;
 mod fan_out;
 mod feed;

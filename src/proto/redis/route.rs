@@ -12,7 +12,7 @@ use super::{
     wire,
 };
 use crate::{
-    policy::{access::Access, reads::ReadFrom, slot::slot},
+    policy::{access::Access, reads::ReadFrom},
     topology::{Cluster, Shard},
 };
 use std::rc::Rc;
@@ -105,10 +105,7 @@ impl Scene<'_> {
 
 /// The index of the shard that owns `key`.
 pub(super) fn shard_of(cluster: &Cluster, key: &[u8]) -> usize {
-    if cluster.shards.len() == 1 {
-        return 0;
-    }
-    cluster.slots.get(usize::from(slot(key))).copied().map_or(0, usize::from)
+    cluster.sharding.owner(key)
 }
 
 /// Why a shard took no request, for the client.

@@ -142,19 +142,11 @@ fn backend(member: &Backend, resp: Resp, out: &mut Vec<u8>) {
 
 /// The runs of slots that a shard owns: `0-8191,9000`.
 fn slots(cluster: &Cluster, shard: usize) -> String {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for (slot, _) in
-        cluster.slots.iter().enumerate().filter(|(_, owner)| usize::from(**owner) == shard)
-    {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == slot => *last = slot,
-            _ => runs.push((slot, slot)),
-        }
-    }
-    let run = |(first, last): &(usize, usize)| match first == last {
+    let run = |(first, last): &(u16, u16)| match first == last {
         true => first.to_string(),
         false => format!("{first}-{last}"),
     };
+    let runs = cluster.sharding.runs(shard);
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 

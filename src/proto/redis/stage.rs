@@ -18,7 +18,7 @@ use crate::{
         balance::{Balancer, Strategy},
         gate::{Axes, Health, Passive, Role, derive},
         reads::ReadFrom,
-        shard::even_slots,
+        shard::Sharding,
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
@@ -199,7 +199,7 @@ impl Stage {
             name: "main".into(),
             shards: vec![self.shard()],
             layout: Default::default(),
-            slots: even_slots(1),
+            sharding: Sharding::One,
             reads: from,
             keyless: 0,
             shebang_reads: false,

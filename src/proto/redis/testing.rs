@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     net::{memory::Memory, spawn::Spawn},
-    policy::{balance::Balancer, reads::ReadFrom},
+    policy::{balance::Balancer, reads::ReadFrom, shard::Sharding},
     telemetry::metrics::WorkerMetrics,
     topology::{self, Backend, Cluster, Credentials, Reporter, Shard, Timeouts, Topology},
 };
@@ -75,7 +75,7 @@ pub(super) fn cluster() -> Cluster {
             present: Default::default(),
         }],
         layout: Default::default(),
-        slots: Vec::new(),
+        sharding: Sharding::One,
         reads: ReadFrom::Primary,
         keyless: 0,
         shebang_reads: false,
