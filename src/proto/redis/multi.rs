@@ -77,10 +77,9 @@ enum Queued {
 
 impl Transaction {
     fn new(way: Way, shard: Option<usize>) -> Self {
-        let queue = if way == Way::Buffered { MULTI.to_vec() } else { Vec::new() };
         Self {
             way,
-            queue,
+            queue: Vec::new(),
             requests: 0,
             shard,
             dirty: false,
@@ -125,7 +124,9 @@ impl Scene<'_> {
             watched => watched,
         };
         let Some(shard) = shard else {
-            self.open(Transaction::new(Way::Buffered, None));
+            // As the client wrote it: a monitor of the server sees that.
+            let queue = args.frame.to_vec();
+            self.open(Transaction { queue, ..Transaction::new(Way::Buffered, None) });
             return self.answer(reply::OK);
         };
         if let Err(flow) = self.pin(shard) {
@@ -382,7 +383,6 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
     }
 }
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// As many as a request may have arguments.
 const MAX_COMMANDS: u32 = 1_000_000;
