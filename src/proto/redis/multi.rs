@@ -289,6 +289,7 @@ impl Scene<'_> {
             Queued::Select(db) => open.selects.push((place, db)),
         }
         open.requests += 1;
+        self.client.card_mut().queued = Some(open.requests);
         if open.way == Way::Buffered && !open.dirty {
             open.queue.extend_from_slice(frame);
         }
@@ -315,12 +316,14 @@ impl Scene<'_> {
 
     fn open(&mut self, transaction: Transaction) {
         self.state.transaction = Some(Box::new(transaction));
+        self.client.card_mut().queued = Some(0);
         self.client.set_unfinished(true);
     }
 
     /// The transaction is over.
     pub(super) fn close(&mut self) -> Option<Transaction> {
         self.client.set_unfinished(false);
+        self.client.card_mut().queued = None;
         self.state.transaction.take().map(|open| *open)
     }
 
