@@ -163,8 +163,8 @@ pub(super) fn settle(
             let text = refused(&text_of(reply), false);
             return Ok(tell(hub, upstream, entry, &text, touched));
         }
-        let again = Entry::new(entry.owner, entry.seq, Access::Write, entry.start_us);
-        upstream.push_block(hub, again, block.begun(), bytes);
+        let exec = Entry::new(entry.owner, entry.seq, Access::Write, entry.start_us);
+        upstream.push_block(hub, exec.command(entry.command), block.begun(), bytes);
         return Ok(Settled::No);
     }
     if let Some(told) = block.heard.refused.take() {
