@@ -349,11 +349,13 @@ impl Scene<'_> {
         if named(&self.settings.deny, command.name) {
             return true;
         }
+        let allowed = |command: &Command| named(&self.settings.allow, command.name);
+        let refused = |sub: &Command| sub.kind == Kind::Disabled && !allowed(sub);
         let by_default = command.kind == Kind::Disabled
             || AT_THE_SERVER.contains(&command.name)
-            || command.kind == Kind::Container
-                && self.commands.subcommands(command).any(|sub| sub.kind == Kind::Disabled);
-        by_default && !named(&self.settings.allow, command.name)
+            // A subcommand that we do not know may do as much as those that we do.
+            || command.kind == Kind::Container && self.commands.subcommands(command).any(refused);
+        by_default && !allowed(command)
     }
 
     fn denies(&self, name: &[u8]) -> bool {
