@@ -358,6 +358,8 @@ impl Table {
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
         group.holder = elect(group, &self.watches);
+        // Whatever it is now, nobody else can be asked: it says itself what it does not do.
+        let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica;
         let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
@@ -368,7 +370,15 @@ impl Table {
                 admin: watch.admin.admin(),
                 health: watch.health.health(),
                 passive: watch.passive.passive(),
-                role: if disputed { Role::Unknown } else { role },
+                role: match role {
+                    Role::Primary if disputed => Role::Unknown,
+                    Role::Replica | Role::ReplicaLinkDown | Role::Loading | Role::Syncing
+                        if alone =>
+                    {
+                        Role::Primary
+                    }
+                    role => role,
+                },
                 init: watch.init(),
                 ..Axes::default()
             };

@@ -245,6 +245,8 @@ fn a_failover_is_told_to_those_who_wait() {
     let sluice = cluster.sluice().start();
     sluice.expect_log("primary -> replica");
     sluice.expect_log("has no primary");
+    // Both say so for a moment.
+    sluice.expect_log("split_brain");
     let mut waiter = sluice.conn();
     waiter.send(&request(&["BLPOP", "queue", "0"]));
     wait_for_blocked(&shard.primary, 1);

@@ -70,6 +70,34 @@ fn clients_of_all_workers_are_listed() {
     });
 }
 
+/// Who was in MULTI looked like anybody else, and a request that had come in part like its buffer.
+#[test]
+fn what_waits_of_a_client_is_listed() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let (mut asks, mut queues, mut stops) = (sluice.conn(), sluice.conn(), sluice.conn());
+    for name in ["one", "two"] {
+        let conn = if name == "one" { &mut queues } else { &mut stops };
+        assert_eq!(conn.cmd(&["CLIENT", "SETNAME", name]), "OK");
+    }
+    for words in [&["MULTI"][..], &["SET", "k", "1"], &["GET", "k"]] {
+        queues.cmd(words);
+    }
+    stops.send(b"*2\r\n$4\r\nECHO\r\n$5\r\nhe");
+    let told = |conn: &mut Conn, name: &str| {
+        let lines = list(conn, "");
+        let line = lines.iter().find(|line| field(line, "name") == name).unwrap();
+        ["flags", "multi", "qbuf"].map(|wanted| field(line, wanted))
+    };
+    assert_eq!(told(&mut asks, "one"), ["x", "2", "0"]);
+    eventually("it has come", PATIENCE, || {
+        (told(&mut asks, "two") == ["N", "-1", "20"]).then_some(())
+    });
+    assert_eq!(told(&mut asks, ""), ["N", "-1", "26"], "its own request");
+    queues.cmd(&["EXEC"]);
+    assert_eq!(told(&mut asks, "one"), ["N", "-1", "0"]);
+}
+
 #[test]
 fn clients_are_killed_wherever_they_are() {
     let cluster = Cluster::start(1, 0);

@@ -148,6 +148,20 @@ fn what_the_listener_refuses_is_refused_in_its_place() {
     assert_eq!(conn.cmd(&["GET", "a"]), "1");
 }
 
+/// It was refused though all was allowed that CONFIG can do.
+#[test]
+fn the_server_says_that_it_does_not_know_a_subcommand_when_all_that_are_refused_are_allowed() {
+    let cluster = Cluster::start(1, 0);
+    for (allow, wanted) in [
+        ("[CONFIG|SET, CONFIG|REWRITE, CONFIG|RESETSTAT]", "ERR unknown subcommand 'NEW'"),
+        ("[CONFIG|SET, CONFIG|REWRITE]", "ERR sluice: command 'CONFIG' is disabled"),
+    ] {
+        let sluice = dedicated(&cluster).listener(&format!("redis: {{ allow: {allow} }}")).start();
+        let told = sluice.conn().cmd(&["CONFIG", "NEW"]).error().to_owned();
+        assert!(told.starts_with(wanted), "{told}");
+    }
+}
+
 #[test]
 fn the_listeners_password_is_asked_for_here() {
     let cluster = Cluster::with_args(1, 0, &["--requirepass", "upstream"]);

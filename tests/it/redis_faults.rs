@@ -255,6 +255,25 @@ fn writes_follow_the_primary_role() {
     assert_eq!(conn.cmd(&["GET", "k"]), "after");
 }
 
+/// It was taken out when a probe found it, and REPLICAOF NO ONE reached it no more.
+#[test]
+fn the_only_server_of_a_shard_says_itself_that_it_is_a_replica() {
+    let cluster = Cluster::start(1, 0);
+    let server = &cluster.shards[0].primary;
+    let sluice = cluster.sluice().listener("redis: { allow: [REPLICAOF] }").start();
+    sluice.expect_log(server.address());
+    let mut conn = sluice.conn();
+    assert_eq!(conn.cmd(&["SET", "k", "1"]), "OK");
+    assert_eq!(conn.cmd(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    eventually("a probe has found it", PATIENCE, || {
+        sluice.admin("/api/v1/status").1.contains("replica_link_down").then_some(())
+    });
+    assert!(conn.cmd(&["SET", "k", "2"]).error().starts_with("READONLY "));
+    assert_eq!(conn.cmd(&["GET", "k"]), "1");
+    assert_eq!(conn.cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+    assert_eq!(conn.cmd(&["SET", "k", "2"]), "OK");
+}
+
 #[test]
 fn a_read_whose_reply_broke_off_is_asked_of_another() {
     let cluster = Cluster::start(1, 2);

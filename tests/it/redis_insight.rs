@@ -199,6 +199,8 @@ fn the_slow_log_says_where_the_time_went() {
         .start();
     let mut conn = sluice.conn();
     assert_eq!(conn.cmd(&["SLOWLOG", "LEN"]), 0);
+    assert_eq!(conn.cmd(&["CLIENT", "SETNAME", "waits"]), "OK");
+    let info = conn.cmd(&["CLIENT", "INFO"]).text();
     let key = cluster.key_of(1, "slow");
     let server = &cluster.shards[1].primary;
     // So that there is a connection.
@@ -224,6 +226,8 @@ fn the_slow_log_says_where_the_time_went() {
         let way = args.last().unwrap().text();
         assert!(way.starts_with("(queue 0us, upstream ") && way.contains("shard s1"), "{way}");
         assert!(way.contains(&server.address()), "{way}");
+        assert!(info.contains(&format!(" addr={} ", fields[4].text())), "{entry:?}\n{info}");
+        assert_eq!(fields[5], "waits");
     }
     assert!(write.items()[0].int() > read.items()[0].int());
     assert_eq!(conn.cmd(&["SLOWLOG", "GET", "1"]).items().len(), 1);

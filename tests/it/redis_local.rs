@@ -247,6 +247,23 @@ fn quit_and_half_close_answer_what_was_asked_before() {
     assert_eq!(sluice.conn().cmd(&["EXISTS", "late"]), 0);
 }
 
+/// It was a normal client to CLIENT LIST, and CLIENT KILL TYPE did not find it.
+#[test]
+fn who_takes_the_stream_of_a_replica_is_listed_and_killed_as_one() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().listener("redis: { allow: [PSYNC, REPLCONF] }").start();
+    let (mut replica, mut other) = (sluice.conn(), sluice.conn());
+    assert_eq!(replica.cmd(&["REPLCONF", "capa", "psync2"]), "OK");
+    assert_eq!(other.cmd(&["CLIENT", "LIST", "TYPE", "replica"]), "");
+    replica.say("PSYNC ? -1");
+    assert!(replica.read().text().starts_with("FULLRESYNC "));
+    let listed = other.cmd(&["CLIENT", "LIST", "TYPE", "replica"]).text();
+    assert!(listed.lines().count() == 1 && listed.contains(" flags=S "), "{listed}");
+    assert_eq!(other.cmd(&["CLIENT", "KILL", "TYPE", "slave"]), 1);
+    replica.patience(Duration::from_secs(5));
+    replica.read_to_close();
+}
+
 /// It was refused even where it was allowed.
 #[test]
 fn a_monitor_has_a_connection_of_its_own_where_others_share_one() {

@@ -414,6 +414,30 @@ fn a_transaction_whose_reply_is_lost_is_executed_at_most_once() {
     assert!(unknown > 0, "no connection was closed in the middle");
 }
 
+/// MULTI and EXEC were seen in Sluice's letters, and twice before the first transaction.
+#[test]
+fn a_server_sees_transactions_as_their_clients_wrote_them() {
+    let cluster = Cluster::start(1, 0);
+    let server = &cluster.shards[0].primary;
+    let sluice = cluster.sluice().start();
+    let mut monitor = server.conn();
+    assert_eq!(monitor.cmd(&["MONITOR"]), "OK");
+    for _ in 0..2 {
+        told(&mut sluice.conn(), &["mUlTi", "set k 1", "eXeC"], false);
+        for line in ["\"mUlTi\"", "\"set\" \"k\" \"1\"", "\"eXeC\""] {
+            let seen = eventually("the next one is seen", PATIENCE, || {
+                let seen = monitor.read().text();
+                ["multi", "set", "exec"]
+                    .iter()
+                    .any(|word| seen.to_lowercase().contains(&format!("\"{word}\"")))
+                    .then_some(seen)
+            });
+            assert!(seen.ends_with(line), "{seen}");
+        }
+    }
+    assert_eq!((server.calls("multi"), server.calls("exec")), (2, 2));
+}
+
 #[test]
 fn a_server_without_multi_or_exec_is_told_apart() {
     for (name, told) in [("multi", "refuses MULTI"), ("exec", "unknown command 'EXEC'")] {

@@ -276,6 +276,22 @@ fn a_lost_role_closes_the_gate_for_writes_and_a_new_primary_gets_them() {
     assert_eq!(story.newest(), "10.0.0.1:2: replica -> primary: role");
 }
 
+/// It answers READONLY, MASTERDOWN or LOADING itself, and REPLICAOF NO ONE must still reach it.
+#[test]
+fn the_only_server_of_a_shard_gets_all_whatever_it_is() {
+    let mut alone = Story::ready(0);
+    for role in [Role::Replica, Role::ReplicaLinkDown, Role::Syncing, Role::Loading] {
+        alone.pass(0, role);
+        assert!(alone.gate(0).primary(), "{role:?}");
+    }
+    assert_eq!(alone.newest(), "10.0.0.1:1: syncing -> loading: role");
+    (0..3).for_each(|_| alone.fail(0));
+    assert!(!alone.gate(0).primary());
+    let mut replicas_only = Story::new(0, ReadFrom::Replica);
+    replicas_only.pass(0, Role::Replica);
+    assert!(replicas_only.gate(0).replica() && !replicas_only.gate(0).primary());
+}
+
 #[test]
 fn two_that_claim_to_be_the_primary_are_told_apart_by_who_was_first() {
     let mut story = Story::ready(2);

@@ -7,6 +7,7 @@ use super::{
     client::Client,
     entry::{Entry, Owner},
     failure,
+    frame::{Decoder, Frame, Limits},
     hub::Hub,
     reply,
     scan::Scanner,
@@ -25,8 +26,8 @@ pub(super) struct Block {
     due: u32,
     /// `MULTI` is its first request.
     leads: bool,
-    /// The block that is sent when the server has taken this one, which is empty.
-    proves: Option<Vec<u8>>,
+    /// What follows when the server has taken MULTI, which was sent alone.
+    follows: Option<Vec<u8>>,
     ends: Ends,
     heard: Heard,
 }
@@ -92,10 +93,16 @@ impl Block {
     /// Whether what comes now is EXEC's reply and goes to the client as it is.
     pub(super) fn is_passable(&self) -> bool {
         self.due == 1
-            && self.proves.is_none()
+            && self.follows.is_none()
             && self.heard.refused.is_none()
             && self.ends.locals.is_empty()
             && self.ends.selects.is_empty()
+    }
+
+    /// Behind a MULTI that was taken.
+    fn begun(self) -> Self {
+        let heard = Heard { any: true, ..Heard::default() };
+        Self { due: self.replies.saturating_sub(1), heard, ..self }
     }
 
     /// As before it was sent.
@@ -108,14 +115,20 @@ impl Block {
 
 impl Upstream {
     /// Sends a block of so many requests in one piece. Where it is not known that MULTI and EXEC are
-    /// ours to use, an empty block goes first and this one only when that was taken.
-    pub(super) fn send_block(&self, hub: &Hub, mut entry: Entry, block: Block, bytes: Vec<u8>) {
+    /// ours to use, the connection must be a session's own: MULTI goes first, and the rest only when
+    /// that was taken.
+    pub(super) fn send_block(&self, hub: &Hub, mut entry: Entry, block: Block, mut bytes: Vec<u8>) {
         if block.leads && !hub.is_proven(self.backend.id) {
+            let follows = bytes.split_off(first_request(&bytes));
             // It executes nothing, so its loss is told as a read's.
             entry.access = Access::Read;
-            entry.block = Some(Box::new(Block { due: 2, proves: Some(bytes), ..block }));
-            return self.send(hub, entry, |out| out.extend_from_slice(EMPTY));
+            entry.block = Some(Box::new(Block { due: 1, follows: Some(follows), ..block }));
+            return self.send(hub, entry, |out| out.extend_from_slice(&bytes));
         }
+        self.push_block(hub, entry, block, bytes);
+    }
+
+    fn push_block(&self, hub: &Hub, mut entry: Entry, block: Block, bytes: Vec<u8>) {
         entry.block = Some(Box::new(block));
         let keep = self.purpose == Purpose::Shared;
         self.push(hub, entry, |outbox| {
@@ -141,31 +154,34 @@ pub(super) fn settle(
     touched: &mut Vec<Rc<Client>>,
 ) -> Result<Settled, UpstreamError> {
     let shard = &upstream.backend.shard;
-    if let Some(refused) = block.heard.refused.take() {
+    let refused = |told: &[u8], ran| {
         hub.doubt(upstream.backend.id);
-        let ran = block.proves.is_none();
-        let text = written(|out| reply::multi_refused(out, shard, &refused, ran));
+        written(|out| reply::multi_refused(out, shard, told, ran))
+    };
+    if let Some(bytes) = block.follows.take() {
+        if reply != reply::OK {
+            let text = refused(&text_of(reply), false);
+            return Ok(tell(hub, upstream, entry, &text, touched));
+        }
+        let exec = Entry::new(entry.owner, entry.seq, Access::Write, entry.start_us);
+        upstream.push_block(hub, exec.command(entry.command), block.begun(), bytes);
+        return Ok(Settled::No);
+    }
+    if let Some(told) = block.heard.refused.take() {
+        let text = refused(&told, true);
         return Ok(tell(hub, upstream, entry, &text, touched));
     }
     let is_error = reply.first() == Some(&b'-');
     let code = failure::code(reply);
     let is_discarded = code == b"-EXECABORT" || DISCARDED.contains(&code);
-    if is_error && !is_discarded && !reply.starts_with(reply::EXEC_WITHOUT_MULTI) {
+    let was_none = reply.starts_with(reply::EXEC_WITHOUT_MULTI);
+    if is_error && !is_discarded && !was_none {
         hub.doubt(upstream.backend.id);
         tell(hub, upstream, entry, reply, touched);
         return Err(upstream.error(Phase::Protocol, "it did not take EXEC"));
     }
-    if let Some(bytes) = block.proves.take() {
-        if is_error {
-            return Ok(tell(hub, upstream, entry, reply, touched));
-        }
+    if block.leads && !was_none && !hub.is_proven(upstream.backend.id) {
         hub.prove(upstream.backend.id);
-        if let Owner::Client(client) = entry.owner {
-            let (seq, start_us) = (entry.seq, entry.start_us);
-            let entry = Entry::new(Owner::Client(client), seq, Access::Write, start_us);
-            upstream.send_block(hub, entry, block.anew(), bytes);
-        }
-        return Ok(Settled::No);
     }
     if let (b"-EXECABORT", Some(cause)) = (code, block.heard.error.take()) {
         failure::blame(hub, upstream, &cause);
@@ -246,13 +262,21 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
+/// The length of the request that a block begins with.
+fn first_request(block: &[u8]) -> usize {
+    let limits = Limits { bulk: u64::MAX, args: u32::MAX, authenticated: true };
+    match Decoder::default().decode(block, &limits) {
+        Ok(Frame::Request(len)) => len,
+        _ => block.len(),
+    }
+}
+
 /// The line of a reply, without its end.
 fn text_of(reply: &[u8]) -> Vec<u8> {
     let reply = reply.trim_ascii_end();
     reply.get(..LONGEST_TEXT).unwrap_or(reply).to_vec()
 }
 
-const EMPTY: &[u8] = b"*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n";
 /// Blocks below this are copied into a buffer with others' requests: one write for all.
 const COPIED: usize = 64 * 1024;
 const LONGEST_TEXT: usize = 512;

@@ -2,6 +2,7 @@
 //! sessions reach it. Not the list made of it: that is [`super::client_list`].
 
 use super::class::Class;
+use std::cell::Cell;
 
 /// One client's, from its connection's first moment to its last.
 #[derive(Debug, Default)]
@@ -19,8 +20,23 @@ pub(super) struct Card {
     pub no_touch: bool,
     /// Its command waits in the server.
     pub is_blocked: bool,
+    /// Bytes of its requests that were read and wait, or are not complete.
+    pub unread: Cell<usize>,
+    /// It hears all that its server does.
+    pub hears: Option<Hears>,
+    /// Requests queued since MULTI.
+    pub queued: Option<u32>,
     /// CLIENT TRACKING.
     pub tracking: Option<Tracking>,
+}
+
+/// As what a client hears a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hears {
+    /// MONITOR.
+    Monitor,
+    /// SYNC and PSYNC.
+    Replica,
 }
 
 /// How a client wants to be told of keys that changed.
@@ -40,6 +56,6 @@ impl Card {
         self.name.clear();
         self.class = Class::default();
         (self.no_evict, self.no_touch) = (false, false);
-        self.tracking = None;
+        (self.tracking, self.hears) = (None, None);
     }
 }

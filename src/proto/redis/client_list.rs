@@ -3,7 +3,7 @@
 
 use super::{
     args::Args,
-    card::Card,
+    card::{Card, Hears},
     class::Resp,
     client::{Client, End, aside::Look},
     dispatch::{Flow, Scene},
@@ -16,8 +16,7 @@ use std::fmt::Write;
 /// Which clients; every condition must hold.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
-    /// Who asks. It is busy now, whatever it did before.
-    asks: u64,
+    asks: Asker,
     ids: Option<Vec<u64>>,
     kind: Option<Type>,
     peer: Option<Vec<u8>>,
@@ -27,25 +26,35 @@ pub(super) struct Filter {
     spares_asker: bool,
 }
 
+/// Who asks. It is busy now, whatever it did before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asker {
+    id: u64,
+    /// Bytes of its request.
+    bytes: usize,
+}
+
 /// What Redis calls a client's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
     Normal,
     PubSub,
-    /// Of replicas and masters, which are no clients of ours.
+    Replica,
+    /// Of masters, which are no clients of ours.
     Nobody,
 }
 
 impl Scene<'_> {
     /// `CLIENT INFO`
-    pub(super) fn client_info(&self) -> Flow {
-        let Some(line) = line(self.hub, self.client, self.client.id) else { return Flow::Continue };
+    pub(super) fn client_info(&self, args: Args<'_>) -> Flow {
+        let asks = self.asker(args);
+        let Some(line) = line(self.hub, self.client, asks) else { return Flow::Continue };
         self.say(|out| wire::verbatim(out, self.state.class.resp, line.as_bytes()))
     }
 
     /// `CLIENT LIST [TYPE type | ID id ...]`
     pub(super) fn client_list(&mut self, args: Args<'_>) -> Flow {
-        let mut filter = Filter { asks: self.client.id, ..Filter::default() };
+        let mut filter = Filter { asks: self.asker(args), ..Filter::default() };
         if args.len() == 4 && args.is(2, "TYPE") {
             match kind(args.get(3).unwrap_or_default()) {
                 Some(kind) => filter.kind = Some(kind),
@@ -72,7 +81,7 @@ impl Scene<'_> {
 
     /// `CLIENT KILL address`, or `CLIENT KILL option value ...`
     pub(super) fn client_kill(&mut self, args: Args<'_>) -> Flow {
-        let mut filter = Filter { asks: self.client.id, ..Filter::default() };
+        let mut filter = Filter { asks: self.asker(args), ..Filter::default() };
         let old = args.len() == 3;
         if old {
             filter.peer = args.get(2).map(<[u8]>::to_vec);
@@ -95,6 +104,10 @@ impl Scene<'_> {
             out
         });
         if suicide { Flow::Close(End::Killed) } else { flow }
+    }
+
+    fn asker(&self, args: Args<'_>) -> Asker {
+        Asker { id: self.client.id, bytes: args.frame.len() }
     }
 
     fn unknown_type(&self, args: Args<'_>, at: usize) -> Flow {
@@ -147,7 +160,8 @@ fn kind(word: &[u8]) -> Option<Type> {
     match word.to_ascii_lowercase().as_slice() {
         b"normal" => Some(Type::Normal),
         b"pubsub" => Some(Type::PubSub),
-        b"slave" | b"replica" | b"master" => Some(Type::Nobody),
+        b"slave" | b"replica" => Some(Type::Replica),
+        b"master" => Some(Type::Nobody),
         _ => None,
     }
 }
@@ -167,7 +181,7 @@ pub(super) fn kill(hub: &Hub, filter: &Filter) -> Answer {
     for client in hub.clients() {
         if client.fits(filter, now_us) {
             killed += 1;
-            if client.id != filter.asks {
+            if client.id != filter.asks.id {
                 client.kill(End::Killed);
             }
         }
@@ -177,9 +191,13 @@ pub(super) fn kill(hub: &Hub, filter: &Filter) -> Answer {
 
 impl Client {
     fn fits(&self, filter: &Filter, now_us: u64) -> bool {
-        let kind = if self.is_subscribed() { Type::PubSub } else { Type::Normal };
+        let kind = match self.card().hears {
+            Some(Hears::Replica) => Type::Replica,
+            _ if self.is_subscribed() => Type::PubSub,
+            _ => Type::Normal,
+        };
         if filter.kind.is_some_and(|wanted| wanted != kind)
-            || (filter.spares_asker && self.id == filter.asks)
+            || (filter.spares_asker && self.id == filter.asks.id)
         {
             return false;
         }
@@ -217,19 +235,22 @@ fn written(lines: &[(u64, String)], ids: Option<&[u64]>, resp: Resp) -> Vec<u8> 
 
 /// networking.c, `catClientInfoString`: what a server knows of its memory for a client is told as far
 /// as we have the like of it. `None`: the client is gone.
-fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
-    let Look { ends, input, output, held, active_us, last } = client.look()?;
+fn line(hub: &Hub, client: &Client, asks: Asker) -> Option<String> {
+    let Look { ends, output, held, active_us, last } = client.look()?;
     let card = client.card();
     let now_us = hub.now_us();
     let seconds = |since_us: u64| now_us.saturating_sub(since_us) / 1_000_000;
-    let idle = if client.id == asks { 0 } else { seconds(active_us) };
+    let (idle, unread) = match client.id == asks.id {
+        true => (0, asks.bytes),
+        false => (seconds(active_us), card.unread.get()),
+    };
     let [channels, patterns, shard_channels] = client.subscriptions();
     let mut line = String::new();
     let _ = writeln!(
         line,
         "id={} addr={} laddr={} fd={} name={} age={} idle={idle} flags={} db={} sub={channels} \
          psub={patterns} ssub={shard_channels} \
-         multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 \
+         multi={} qbuf={unread} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 \
          omem={output} tot-mem={held} events={} cmd={} user=default redir={} resp={} lib-name={} \
          lib-ver={}",
         client.id,
@@ -240,6 +261,7 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
         seconds(card.born_us),
         flags(&card, ends.is_unix, client.is_subscribed()),
         card.class.db,
+        card.queued.map_or(-1, i64::from),
         if output > 0 { "rw" } else { "r" },
         if last.is_empty() { "NULL".to_owned() } else { last.to_ascii_lowercase() },
         card.tracking.as_ref().map_or(-1, |tracking| {
@@ -255,8 +277,11 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
 /// Redis's letters for what a client is.
 fn flags(card: &Card, is_unix: bool, is_subscribed: bool) -> String {
     let letters = [
-        (card.is_blocked, 'b'),
+        (card.hears == Some(Hears::Replica), 'S'),
+        (card.hears == Some(Hears::Monitor), 'O'),
         (is_subscribed, 'P'),
+        (card.queued.is_some(), 'x'),
+        (card.is_blocked, 'b'),
         (card.tracking.is_some(), 't'),
         (card.tracking.as_ref().is_some_and(|tracking| tracking.broadcast), 'B'),
         (is_unix, 'U'),

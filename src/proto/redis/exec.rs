@@ -28,7 +28,7 @@ impl Scene<'_> {
                 self.close();
                 self.answer(reply::EMPTY_ARRAY)
             }
-            (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0)),
+            (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0), args),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
                 self.state.written.note(shard, &own.backend);
                 self.exec_own(&own, args)
@@ -38,7 +38,7 @@ impl Scene<'_> {
     }
 
     /// Sends all of it in one piece.
-    fn exec_block(&mut self, shard: usize) -> Flow {
+    fn exec_block(&mut self, shard: usize, args: Args<'_>) -> Flow {
         let Some(open) = &self.state.transaction else { return Flow::Continue };
         let apart = open.queue.len() >= LARGE || !open.selects.is_empty();
         let Some(backend) = self.pick(shard, Access::Write, true) else {
@@ -47,7 +47,8 @@ impl Scene<'_> {
                 self.unserved(shard, Access::Write, true, out);
             });
         };
-        if (apart || !self.hub.is_proven(backend.id))
+        let proven = self.hub.is_proven(backend.id);
+        if (apart || !proven)
             && let Err(flow) = self.pin(shard)
         {
             if flow != Flow::Hold {
@@ -55,14 +56,16 @@ impl Scene<'_> {
             }
             return flow;
         }
-        let upstream = self.own(shard).unwrap_or_else(|| {
-            self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone)
-        });
+        let upstream = match self.own(shard) {
+            Some(own) => own,
+            None if proven => self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone),
+            None => return self.exec_lost(),
+        };
         self.state.written.note(shard, backend);
         let Some(open) = self.close() else { return Flow::Continue };
         open.scripts.iter().for_each(|sha| scripts::go_ahead(self.hub, &upstream, *sha));
         let (requests, mut bytes) = (open.requests, open.queue);
-        bytes.extend_from_slice(EXEC);
+        bytes.extend_from_slice(args.frame);
         let ends = self.ends(open.locals, open.selects);
         let seq = self.client.open(bytes.len());
         let owner = Owner::Client(Rc::clone(self.client));
@@ -171,7 +174,6 @@ impl Scene<'_> {
     }
 }
 
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 /// From here on a block goes over a connection of its own: others would wait behind it, and a
 /// server with `maxmemory-clients` closes connections that hold much (redis.md, T4, T32).

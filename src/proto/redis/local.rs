@@ -94,7 +94,7 @@ fn of_client(scene: &mut Scene<'_>, what: OfClient, args: Args<'_>) -> Flow {
         OfClient::SetInfo => set_info(scene, args),
         OfClient::NoEvict => set_flag(scene, args, |card, on| card.no_evict = on),
         OfClient::NoTouch => set_flag(scene, args, |card, on| card.no_touch = on),
-        OfClient::Info => scene.client_info(),
+        OfClient::Info => scene.client_info(args),
         OfClient::List => scene.client_list(args),
         OfClient::Kill => scene.client_kill(args),
         OfClient::Pause => scene.client_pause(args),

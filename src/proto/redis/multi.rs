@@ -77,10 +77,9 @@ enum Queued {
 
 impl Transaction {
     fn new(way: Way, shard: Option<usize>) -> Self {
-        let queue = if way == Way::Buffered { MULTI.to_vec() } else { Vec::new() };
         Self {
             way,
-            queue,
+            queue: Vec::new(),
             requests: 0,
             shard,
             dirty: false,
@@ -125,7 +124,9 @@ impl Scene<'_> {
             watched => watched,
         };
         let Some(shard) = shard else {
-            self.open(Transaction::new(Way::Buffered, None));
+            // As the client wrote it: a monitor of the server sees that.
+            let queue = args.frame.to_vec();
+            self.open(Transaction { queue, ..Transaction::new(Way::Buffered, None) });
             return self.answer(reply::OK);
         };
         if let Err(flow) = self.pin(shard) {
@@ -288,6 +289,7 @@ impl Scene<'_> {
             Queued::Select(db) => open.selects.push((place, db)),
         }
         open.requests += 1;
+        self.client.card_mut().queued = Some(open.requests);
         if open.way == Way::Buffered && !open.dirty {
             open.queue.extend_from_slice(frame);
         }
@@ -314,12 +316,14 @@ impl Scene<'_> {
 
     fn open(&mut self, transaction: Transaction) {
         self.state.transaction = Some(Box::new(transaction));
+        self.client.card_mut().queued = Some(0);
         self.client.set_unfinished(true);
     }
 
     /// The transaction is over.
     pub(super) fn close(&mut self) -> Option<Transaction> {
         self.client.set_unfinished(false);
+        self.client.card_mut().queued = None;
         self.state.transaction.take().map(|open| *open)
     }
 
@@ -382,7 +386,6 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
     }
 }
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// As many as a request may have arguments.
 const MAX_COMMANDS: u32 = 1_000_000;

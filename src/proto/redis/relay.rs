@@ -9,6 +9,7 @@
 
 use super::{
     args::Args,
+    card::Hears,
     client::End,
     dispatch::{Flow, Scene, named},
     entry::{Entry, Owner, Reach},
@@ -148,6 +149,8 @@ impl Scene<'_> {
             self.client.set_unfinished(true);
         }
         match command.name {
+            "MONITOR" => self.client.card_mut().hears = Some(Hears::Monitor),
+            "SYNC" | "PSYNC" => self.client.card_mut().hears = Some(Hears::Replica),
             "MULTI" => self.client.set_unfinished(true),
             "EXEC" | "DISCARD" if !self.state.own.raw => self.client.set_unfinished(false),
             _ => {}
@@ -290,6 +293,7 @@ impl Scene<'_> {
     /// The server has forgotten who we are, and the client must say again who it is.
     fn after_reset(&mut self, upstream: &Rc<Upstream>) -> Flow {
         (self.state.authenticated, self.state.who) = users::at_first(self.settings);
+        self.client.card_mut().hears = None;
         if self.state.own.raw {
             if self.cluster.credentials.password.is_some() || !self.state.authenticated {
                 self.end_raw(upstream);
@@ -345,11 +349,13 @@ impl Scene<'_> {
         if named(&self.settings.deny, command.name) {
             return true;
         }
+        let allowed = |command: &Command| named(&self.settings.allow, command.name);
+        let refused = |sub: &Command| sub.kind == Kind::Disabled && !allowed(sub);
         let by_default = command.kind == Kind::Disabled
             || AT_THE_SERVER.contains(&command.name)
-            || command.kind == Kind::Container
-                && self.commands.subcommands(command).any(|sub| sub.kind == Kind::Disabled);
-        by_default && !named(&self.settings.allow, command.name)
+            // A subcommand that we do not know may do as much as those that we do.
+            || command.kind == Kind::Container && self.commands.subcommands(command).any(refused);
+        by_default && !allowed(command)
     }
 
     fn denies(&self, name: &[u8]) -> bool {

@@ -395,6 +395,7 @@ impl Session {
         client.flush(hub);
         self.compact();
         let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
+        self.guard.client.card().unread.set(self.input.len() - self.start);
         self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
         is_stale && flow == Flow::Continue
     }

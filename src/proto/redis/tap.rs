@@ -136,7 +136,7 @@ impl Tap {
         let Some((backend, kills)) = &inner.backend else { return };
         let reason = if backend.kills() != *kills {
             "disabled by the operator"
-        } else if backend.role() != Role::Primary {
+        } else if backend.role() != Role::Primary && !backend.gate().primary() {
             "no primary any more"
         } else if backend.gate().evict() {
             backend.state().as_str()

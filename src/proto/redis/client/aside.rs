@@ -12,8 +12,6 @@ use std::cell::{Ref, RefMut};
 #[derive(Debug)]
 pub(in crate::proto::redis) struct Look {
     pub ends: Ends,
-    /// Bytes of requests that are not complete, or wait.
-    pub input: usize,
     /// Bytes of replies that the client has not taken.
     pub output: usize,
     /// Bytes held for it in all.
@@ -37,7 +35,6 @@ impl Client {
         let inner = self.inner.borrow();
         Some(Look {
             ends: inner.stream.as_ref()?.ends(),
-            input: inner.input_held,
             output: inner.backlog(),
             held: inner.charged,
             active_us: inner.active_us,

@@ -123,8 +123,8 @@ pub(in super::super) fn note(
         return Note { slow: None };
     }
     let client = match &entry.owner {
-        Owner::Client(client) => client.id,
-        _ => 0,
+        Owner::Client(client) => Some(client),
+        _ => None,
     };
     let queue_us = inner.delays.of(entry.offset + u64::from(entry.len), entry.start_us);
     let sent_us = entry.start_us.saturating_add(queue_us);
@@ -136,7 +136,11 @@ pub(in super::super) fn note(
             total_us,
             queue_us,
             behind_us: moment.before_us.saturating_sub(sent_us),
-            client,
+            peer: client
+                .and_then(|client| client.look())
+                .map(|look| look.ends.peer)
+                .unwrap_or_default(),
+            name: client.map(|client| client.card().name.clone()).unwrap_or_default(),
             args: trimmed(args, name, redact),
             shard: Arc::clone(&upstream.backend.shard),
             backend: Arc::clone(&upstream.backend.name),

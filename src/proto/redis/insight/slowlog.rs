@@ -19,7 +19,10 @@ pub(in super::super) struct Slow {
     pub queue_us: u64,
     /// Of that sent, and behind others on its connection.
     pub behind_us: u64,
-    pub client: u64,
+    /// Its address; empty when it has gone.
+    pub peer: String,
+    /// What it has called itself.
+    pub name: Vec<u8>,
     pub args: Vec<Vec<u8>>,
     pub shard: Arc<str>,
     pub backend: Arc<str>,
@@ -114,8 +117,8 @@ fn write(log: &SlowLog, count: usize, out: &mut Vec<u8>) {
         wire::array(out, slow.args.len() + 1);
         slow.args.iter().for_each(|arg| wire::bulk(out, arg));
         wire::bulk(out, slow.way().as_bytes());
-        wire::bulk(out, format!("id={}", slow.client).as_bytes());
-        wire::bulk(out, b"");
+        wire::bulk(out, slow.peer.as_bytes());
+        wire::bulk(out, &slow.name);
     }
 }
 
