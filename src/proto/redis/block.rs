@@ -27,6 +27,8 @@ pub(super) struct Block {
     leads: bool,
     /// The block that is sent when the server has taken this one, which is empty.
     proves: Option<Vec<u8>>,
+    /// A request of ours right before it.
+    behind: Option<&'static [u8]>,
     ends: Ends,
     heard: Heard,
 }
@@ -69,6 +71,12 @@ impl Block {
     /// MULTI and requests behind which others will come, with so many replies in all.
     pub(super) fn opening(replies: u32) -> Self {
         Self { replies, due: replies, ..Self::default() }
+    }
+
+    /// The same right behind a request whose reply nobody hears.
+    pub(super) fn behind(mut self, request: Option<&'static [u8]>) -> Self {
+        self.behind = request;
+        self
     }
 
     /// Takes a reply that comes before EXEC's. False: this one is EXEC's.
@@ -115,6 +123,9 @@ impl Upstream {
             entry.access = Access::Read;
             entry.block = Some(Box::new(Block { due: 2, proves: Some(bytes), ..block }));
             return self.send(hub, entry, |out| out.extend_from_slice(EMPTY));
+        }
+        if let Some(request) = block.behind {
+            self.send_unheard(hub, request);
         }
         entry.block = Some(Box::new(block));
         let keep = self.purpose == Purpose::Shared;

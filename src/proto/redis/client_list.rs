@@ -218,7 +218,7 @@ fn written(lines: &[(u64, String)], ids: Option<&[u64]>, resp: Resp) -> Vec<u8> 
 /// networking.c, `catClientInfoString`: what a server knows of its memory for a client is told as far
 /// as we have the like of it. `None`: the client is gone.
 fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
-    let Look { ends, input, output, held, active_us, last } = client.look()?;
+    let Look { ends, input, output, held, active_us, is_paused, last } = client.look()?;
     let card = client.card();
     let now_us = hub.now_us();
     let seconds = |since_us: u64| now_us.saturating_sub(since_us) / 1_000_000;
@@ -238,7 +238,7 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
         ends.descriptor,
         String::from_utf8_lossy(&card.name),
         seconds(card.born_us),
-        flags(&card, ends.is_unix, client.is_subscribed()),
+        flags(&card, ends.is_unix, client.is_subscribed(), is_paused),
         card.class.db,
         if output > 0 { "rw" } else { "r" },
         if last.is_empty() { "NULL".to_owned() } else { last.to_ascii_lowercase() },
@@ -253,9 +253,9 @@ fn line(hub: &Hub, client: &Client, asks: u64) -> Option<String> {
 }
 
 /// Redis's letters for what a client is.
-fn flags(card: &Card, is_unix: bool, is_subscribed: bool) -> String {
+fn flags(card: &Card, is_unix: bool, is_subscribed: bool, is_paused: bool) -> String {
     let letters = [
-        (card.is_blocked, 'b'),
+        (card.is_blocked || is_paused, 'b'),
         (is_subscribed, 'P'),
         (card.tracking.is_some(), 't'),
         (card.tracking.as_ref().is_some_and(|tracking| tracking.broadcast), 'B'),

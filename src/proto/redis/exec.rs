@@ -67,7 +67,8 @@ impl Scene<'_> {
         let seq = self.client.open(bytes.len());
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, seq, Access::Write, self.now_us).command(self.command);
-        upstream.send_block(self.hub, entry, Block::whole(requests, ends), bytes);
+        let block = Block::whole(requests, ends).behind(self.caching_on(&upstream));
+        upstream.send_block(self.hub, entry, block, bytes);
         if self.state.pinned.is_some() {
             self.client.wait_for_all();
         }
@@ -91,7 +92,7 @@ impl Scene<'_> {
     /// one had changed, for then clients begin anew.
     fn exec_lost(&mut self) -> Flow {
         let lost = self.close().and_then(|open| open.shard).unwrap_or(0);
-        let watched = self.state.pinned.take().is_some_and(|pinned| pinned.lease.watches);
+        let watched = self.state.pinned.take().is_some_and(|pinned| pinned.lease.watches.get());
         match (watched, self.state.class.resp) {
             (true, Resp::Two) => self.answer(reply::NULL_ARRAY),
             (true, Resp::Three) => self.answer(reply::NULL_THREE),
@@ -147,7 +148,7 @@ impl Scene<'_> {
         let ends = Ends { locals, selects, ..Ends::default() };
         if let (false, Some(pinned)) = (ends.selects.is_empty(), &mut self.state.pinned) {
             pinned.moved = true;
-            pinned.lease.is_spoilt = true;
+            pinned.lease.is_spoilt.set(true);
             pinned.selected = Some(Rc::clone(&ends.selected));
         }
         ends

@@ -74,8 +74,8 @@ pub(super) enum Merge {
     OneSucceeds,
     /// PUBLISH: the number of receivers, as we know it.
     Published(Published),
-    /// CLIENT TRACKINGINFO of one whose client of that id is told.
-    Redirect(u64),
+    /// CLIENT TRACKINGINFO, of one whose client of that id is told.
+    TrackingInfo(Option<u64>),
 }
 
 impl Gather {
@@ -139,6 +139,11 @@ impl Gather {
         self.answered == self.parts
     }
 
+    /// Whether any part has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.answered > 0
+    }
+
     /// Whether a part was an error.
     pub(super) fn has_failed(&self) -> bool {
         self.failed > 0
@@ -158,7 +163,7 @@ impl Gather {
             }
             Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
-            Merge::AllSucceed | Merge::OneSucceeds | Merge::Redirect(_) => true,
+            Merge::AllSucceed | Merge::OneSucceeds | Merge::TrackingInfo(_) => true,
             Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
     }
@@ -212,10 +217,7 @@ impl Gather {
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
             }
             Merge::And => and(&self.kept, out),
-            Merge::Redirect(client) => {
-                let told = self.kept.first().map_or(&b""[..], |kept| kept);
-                super::redirect::rewrite(*client, told, out);
-            }
+            Merge::TrackingInfo(client) => super::redirect::info(*client, &self.kept, out),
         }
     }
 

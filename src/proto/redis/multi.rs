@@ -118,7 +118,7 @@ impl Scene<'_> {
     }
 
     fn begin(&mut self, args: Args<'_>) -> Flow {
-        let watches = self.state.pinned.as_ref().filter(|pinned| pinned.lease.watches);
+        let watches = self.state.pinned.as_ref().filter(|pinned| pinned.lease.watches.get());
         let watched = watches.map(|pinned| pinned.shard);
         let shard = match watched {
             None if self.settings.multi.pinned && self.cluster.shards.len() == 1 => Some(0),
@@ -137,7 +137,9 @@ impl Scene<'_> {
         };
         self.open(Transaction::new(Way::Verbatim, Some(shard)));
         self.set_in_multi(true);
-        self.send_over(own, Access::Write, true, args.frame)
+        let flow = self.send_over(own, Access::Write, true, args.frame);
+        self.state.caching = None;
+        flow
     }
 
     /// A request of a session with an open transaction.
@@ -307,7 +309,9 @@ impl Scene<'_> {
         let replies = open.requests + 1;
         let queue = std::mem::take(&mut open.queue);
         let entry = Entry::new(Owner::Tombstone, 0, Access::Write, self.now_us);
-        own.send_block(self.hub, entry, Block::opening(replies), queue);
+        let block = Block::opening(replies).behind(self.caching_on(&own));
+        self.state.caching = None;
+        own.send_block(self.hub, entry, block, queue);
         self.set_in_multi(true);
         Ok(())
     }
@@ -344,8 +348,8 @@ impl Scene<'_> {
     pub(super) fn set_in_multi(&mut self, in_multi: bool) {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.in_multi = in_multi;
-            pinned.lease.is_spoilt = in_multi || pinned.moved;
-            pinned.lease.watches &= in_multi;
+            pinned.lease.is_spoilt.set(in_multi || pinned.moved);
+            pinned.lease.watches.set(pinned.lease.watches.get() && in_multi);
         }
     }
 }

@@ -40,7 +40,7 @@ impl Scene<'_> {
                 None => command.may_write(),
             };
         if waits {
-            self.client.pause();
+            self.client.pause(self.hub);
         }
         waits
     }
@@ -99,7 +99,7 @@ pub(super) fn tick(hub: &Hub, now_us: u64) {
 /// Everybody goes on.
 pub(super) fn unpause(hub: &Hub) {
     if hub.paused.take().is_some() {
-        hub.clients().iter().for_each(|client| client.go_on());
+        hub.clients().iter().for_each(|client| client.go_on(hub));
     }
 }
 
