@@ -53,6 +53,7 @@ mod redis_route;
 mod redis_scripts;
 mod redis_soak;
 mod redis_spread;
+mod redis_tracking;
 mod redis_users;
 mod redis_wait;
 mod server;

@@ -10,6 +10,7 @@ use super::{
     hub::Hub,
     reply,
     scan::Scanner,
+    spanning::{Rest, is_executed},
     tally::Settled,
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -42,6 +43,8 @@ pub(super) struct Ends {
     pub(super) selects: Vec<(usize, u8)>,
     /// The database that a SELECT in the block has left its connection in.
     pub(super) selected: Rc<Cell<Option<u8>>>,
+    /// What the other shards are to do when EXEC has succeeded.
+    pub(super) rest: Option<Rest>,
 }
 
 /// The replies before EXEC's.
@@ -189,6 +192,11 @@ pub(super) fn settle(
             Ok(()) => Settled::No,
             Err(entry) => tell(hub, upstream, entry, &text, touched),
         });
+    }
+    if let (Some(rest), Owner::Client(client)) = (block.ends.rest.take(), &entry.owner)
+        && is_executed(reply)
+    {
+        rest.send(hub, upstream.cluster, client, entry.seq);
     }
     match block.ends.applied(reply) {
         Some(reply) => Ok(tell(hub, upstream, entry, &reply, touched)),

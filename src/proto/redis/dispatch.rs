@@ -166,7 +166,7 @@ impl<'a> Scene<'a> {
     /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if self.state.transaction.is_some() {
-            if self.must_pause(command) {
+            if self.must_pause(command, args) {
                 return Flow::Hold;
             }
             return self.queue(command, args);
@@ -196,7 +196,7 @@ impl<'a> Scene<'a> {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        if self.must_pause(command) {
+        if self.must_pause(command, args) {
             return Flow::Hold;
         }
         let kind = self.kind_of(command, args);

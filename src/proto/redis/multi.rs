@@ -14,7 +14,8 @@ use super::{
     hello, keys,
     library::{self, Sha},
     local, reply, route,
-    table::{Command, Kind, Local, OfClient, PubSub, Script, Step},
+    spanning::{self, MOST_SPANS, Span},
+    table::{Command, FanOut, Kind, Local, OfClient, PubSub, Script, Step},
 };
 use crate::policy::access::Access;
 
@@ -53,6 +54,8 @@ pub(super) struct Transaction {
     /// Requests that we answer ourselves, by their place.
     pub(super) locals: Vec<(usize, Vec<u8>)>,
     pub(super) selects: Vec<(usize, u8)>,
+    /// Requests that concern every shard.
+    pub(super) spans: Vec<Span>,
     /// Those that are called by name: the server is told them first.
     pub(super) scripts: Vec<Sha>,
 }
@@ -73,6 +76,8 @@ enum Queued {
     /// We answer it; the server gets a PING.
     Here,
     Select(u8),
+    /// The other shards are to do it too.
+    Spans(&'static str, FanOut),
 }
 
 impl Transaction {
@@ -87,6 +92,7 @@ impl Transaction {
             writes: false,
             locals: Vec::new(),
             selects: Vec::new(),
+            spans: Vec::new(),
             scripts: Vec::new(),
         }
     }
@@ -99,7 +105,11 @@ impl Transaction {
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
         let locals = self.locals.iter().map(|(_, frame)| frame.capacity() + LOCAL);
-        self.queue.capacity() + locals.sum::<usize>() + self.scripts.len() * size_of::<Sha>()
+        let spans = self.spans.iter().map(|span| span.frame.capacity() + LOCAL).sum::<usize>();
+        self.queue.capacity()
+            + locals.sum::<usize>()
+            + spans
+            + self.scripts.len() * size_of::<Sha>()
     }
 
     fn place(&self) -> usize {
@@ -178,8 +188,9 @@ impl Scene<'_> {
                 let sha = (command.kind == Kind::Script(Script::EvalSha))
                     .then(|| args.get(1).and_then(library::parse))
                     .flatten();
+                let writes = self.may_write(command, args);
                 if let Some(open) = &mut self.state.transaction {
-                    open.writes |= command.may_write();
+                    open.writes |= writes;
                     open.scripts.extend(sha);
                 }
                 self.enqueue(shard, queued, args)
@@ -207,7 +218,9 @@ impl Scene<'_> {
             write(&mut text);
             Err(text)
         };
-        if UNFRAMED.contains(&command.name) {
+        let open = self.state.transaction.as_deref();
+        let buffered = open.is_some_and(|open| open.way == Way::Buffered);
+        if UNFRAMED.contains(&command.name) && !(buffered && PAUSES.contains(&command.name)) {
             return refuse(&|out| reply::not_in_multi(out, command.name));
         }
         let one_shard = self.cluster.shards.len() == 1;
@@ -237,6 +250,9 @@ impl Scene<'_> {
                 Ok((shard, Queued::AsItIs))
             }
             Kind::FanOut(_) | Kind::Script(_) if one_shard => Ok((None, Queued::AsItIs)),
+            Kind::FanOut(how) if spanning::merged(how).is_some() && self.may_span() => {
+                Ok((None, Queued::Spans(command.name, how)))
+            }
             Kind::FanOut(_) | Kind::Script(_) => {
                 refuse(&|out| reply::spans_shards(out, command.name))
             }
@@ -256,6 +272,12 @@ impl Scene<'_> {
                 refuse(&|out| reply::not_in_multi(out, command.name))
             }
         }
+    }
+
+    /// Whether one more of its requests may concern every shard.
+    fn may_span(&self) -> bool {
+        let open = self.state.transaction.as_deref();
+        open.is_some_and(|open| open.spans.len() < MOST_SPANS)
     }
 
     fn enqueue(&mut self, shard: Option<usize>, queued: Queued, args: Args<'_>) -> Flow {
@@ -288,6 +310,9 @@ impl Scene<'_> {
                 frame = PING;
             }
             Queued::Select(db) => open.selects.push((place, db)),
+            Queued::Spans(name, how) => {
+                open.spans.push(Span { place, name, how, frame: frame.to_vec() });
+            }
         }
         open.requests += 1;
         if open.way == Way::Buffered && !open.dirty {
@@ -333,6 +358,7 @@ impl Scene<'_> {
             open.dirty = true;
             open.queue = Vec::new();
             open.locals = Vec::new();
+            open.spans = Vec::new();
         }
         self.say(write)
     }
@@ -386,6 +412,8 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
     }
 }
 
+/// Begun or ended when EXEC is sent, where nothing can make that do nothing.
+const PAUSES: &[&str] = &["CLIENT|PAUSE", "CLIENT|UNPAUSE"];
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// As many as a request may have arguments.

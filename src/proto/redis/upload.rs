@@ -54,7 +54,7 @@ impl Scene<'_> {
         if !fits || self.kind_of(command, args) != command.kind {
             return None;
         }
-        if self.must_pause(command) {
+        if self.must_pause(command, args) {
             return Some(Flow::Hold);
         }
         let shard = route::shard_of(self.cluster, key);
