@@ -316,6 +316,22 @@ fn what_watches_selects_or_streams_is_tracked_too() {
     assert_eq!(conn.raw("CLIENT GETREDIR"), ":-1\r\n");
 }
 
+/// Nobody would tell it of the other cluster's keys.
+#[test]
+fn where_keys_go_to_several_clusters_there_is_no_tracking() {
+    let (cluster, two) = (Cluster::start(1, 0), Cluster::start(1, 0));
+    let other =
+        format!("  two:\n    shards: [{{ primary: {} }}]\n", two.shards[0].primary.address());
+    let routes = ["{ match: { key_prefix: 'two:' }, cluster: two }", "{ cluster: cache }"];
+    let sluice = cluster.sluice().routes(&routes, &other, 1).start();
+    let mut conn = sluice.conn();
+    three(&mut conn);
+    let refused = "-ERR sluice: CLIENT TRACKING where routes lead to other clusters";
+    assert!(conn.raw("CLIENT TRACKING ON").starts_with(refused));
+    assert_eq!(conn.raw("CLIENT TRACKING OFF"), "+OK\r\n");
+    assert_eq!(conn.raw("CLIENT GETREDIR"), ":-1\r\n");
+}
+
 /// It need not speak to each shard all the time.
 #[test]
 fn a_silent_tracking_client_stays() {

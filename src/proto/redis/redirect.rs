@@ -230,7 +230,7 @@ pub(super) fn tell_own(hub: &Hub, client: &Client, push: &[u8]) -> bool {
 /// whether any of them could not tell that one.
 pub(super) fn info(client: Option<u64>, replies: &[Vec<u8>], out: &mut Vec<u8>) {
     let broken = |reply: &&Vec<u8>| memchr::memmem::find(reply, BROKEN).is_some();
-    let reply = replies.iter().find(broken).or(replies.first());
+    let reply = replies.iter().find(broken).or_else(|| replies.first());
     let reply = reply.map_or(&b""[..], Vec::as_slice);
     match client {
         Some(client) => rewrite(client, reply, out),

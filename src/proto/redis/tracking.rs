@@ -47,6 +47,9 @@ impl Scene<'_> {
         if !args.is(2, "ON") {
             return self.told(reply::SYNTAX);
         }
+        if self.has_keys_elsewhere() {
+            return self.told(reply::TRACKING_ROUTES);
+        }
         let rewritten = match wanted.redirect.map(|client| self.redirected(client, args)) {
             Some(Err(flow)) => return flow,
             Some(Ok(frames)) => frames,
@@ -62,6 +65,14 @@ impl Scene<'_> {
         self.client.card_mut().tracking = Some(Tracking { redirect, ..wanted.tracking });
         let frame = |shard: usize| rewritten.get(shard).map_or(args.frame, Vec::as_slice);
         self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, frame)
+    }
+
+    /// Whether a route leads to where nobody would tell it of changes, or by other names.
+    fn has_keys_elsewhere(&self) -> bool {
+        let user = self.state.who.user.as_ref();
+        let routes = &self.settings.routes;
+        !user.is_some_and(|user| user.cluster.is_some())
+            && routes.iter().any(|route| route.strip || route.cluster != self.cluster.id)
     }
 
     /// Makes the session have a connection of its own to each primary.
