@@ -71,7 +71,7 @@ impl Scene<'_> {
     fn has_keys_elsewhere(&self) -> bool {
         let user = self.state.who.user.as_ref();
         let routes = &self.settings.routes;
-        !user.is_some_and(|user| user.cluster.is_some())
+        user.is_none_or(|user| user.cluster.is_none())
             && routes.iter().any(|route| route.strip || route.cluster != self.cluster.id)
     }
 
