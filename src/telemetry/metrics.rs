@@ -267,6 +267,8 @@ pub struct LatencyMetrics {
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
     pub clients: Counter,
+    /// Those that wait until CLIENT PAUSE is over.
+    pub paused: Counter,
     pub listeners: Vec<ListenerMetrics>,
     pub clusters: Vec<ClusterMetrics>,
     /// By the index of the command in the table; the last one counts unknown commands.

@@ -54,6 +54,7 @@ mod redis_scripts;
 mod redis_sharding;
 mod redis_soak;
 mod redis_spread;
+mod redis_tracking;
 mod redis_users;
 mod redis_wait;
 mod server;

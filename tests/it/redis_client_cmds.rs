@@ -162,7 +162,17 @@ fn a_pause_holds_writes_or_everything_of_everybody() {
     assert_eq!(said, "+OK\r\n+QUEUED\r\n*1\r\n$3\r\nold\r\n+OK\r\n+QUEUED\r\n");
     transaction.say("EXEC");
     assert_eq!(reader.raw("GET k"), "$3\r\nold\r\n");
+    // They are the blocked clients.
+    let mut blocked = |count: u32| {
+        let field = format!("blocked_clients:{count}\r\n");
+        let told = || reader.raw("INFO clients").contains(&field).then_some(());
+        eventually(&field, PATIENCE, told);
+    };
+    blocked(5);
+    let lines = list(&mut admin, "");
+    assert_eq!(lines.iter().filter(|line| field(line, "flags") == "b").count(), 5);
     assert_eq!(admin.raw("CLIENT UNPAUSE"), "+OK\r\n");
+    blocked(0);
     assert_eq!(transaction.read_raw(), "*1\r\n+OK\r\n");
     for conn in &mut conns {
         assert_eq!([conn.read_raw(), conn.read_raw()], ["+OK\r\n", "$3\r\nnew\r\n"]);
@@ -180,6 +190,34 @@ fn a_pause_holds_writes_or_everything_of_everybody() {
     }
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(admin.raw("SET k x"), "+OK\r\n");
+}
+
+/// A script that says that it writes nothing is no write, wherever that is said.
+#[test]
+fn a_pause_of_writes_holds_no_script_that_only_reads() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let (mut admin, mut conn, mut held) = (sluice.conn(), sluice.conn(), sluice.conn());
+    let reads = "#!lua flags=no-writes\nreturn redis.call('get', KEYS[1])";
+    let sha = conn.cmd(&["SCRIPT", "LOAD", reads]).text();
+    let writes = held.cmd(&["SCRIPT", "LOAD", "#!lua\nreturn 1"]).text();
+    // In a transaction it begins with EXEC.
+    for words in ["MULTI", "SET k old", "CLIENT PAUSE 100000 WRITE", "SET k new"] {
+        admin.raw(words);
+    }
+    assert_eq!(conn.raw("SET k mine"), "+OK\r\n");
+    assert_eq!(admin.raw("EXEC"), "*3\r\n+OK\r\n+OK\r\n+OK\r\n");
+    for words in [["EVAL", reads], ["EVALSHA", &sha]] {
+        assert_eq!(conn.cmd(&[words[0], words[1], "1", "k"]).text(), "new");
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(conn.cmd(&[words[0], words[1], "1", "k"]), "QUEUED");
+        assert_eq!(conn.cmd(&["EXEC"]).items()[0].text(), "new");
+    }
+    held.say(&format!("EVALSHA {writes} 0"));
+    let held_now = || admin.raw("INFO clients").contains("blocked_clients:1\r\n").then_some(());
+    eventually("a script that may write waits", PATIENCE, held_now);
+    assert_eq!(conn.raw("CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(held.read_raw(), ":1\r\n");
 }
 
 #[test]

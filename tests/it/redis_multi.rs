@@ -159,7 +159,7 @@ fn a_transaction_has_one_shard() {
         assert_eq!(conn.cmd(&["EXEC"]).error(), ABORTED);
         assert_eq!(conn.cmd(&["GET", &keys[1]]), Value::Nil);
     }
-    for name in ["FLUSHALL", "DBSIZE", "KEYS *", "SCAN 0", "RANDOMKEY"] {
+    for name in ["KEYS *", "SCAN 0", "RANDOMKEY", "SCRIPT FLUSH"] {
         assert_eq!(conn.cmd(&["MULTI"]), "OK");
         let refused = conn.cmd(&words(name));
         assert!(refused.error().contains("concerns every shard"), "{name}: {refused:?}");
@@ -177,6 +177,69 @@ fn a_transaction_has_one_shard() {
     assert_eq!(conn.cmd(&["MULTI"]), "OK");
     assert_eq!(conn.cmd(&["GET", &keys[2]]).error(), cross);
     assert_eq!(conn.cmd(&["EXEC"]).error(), ABORTED);
+}
+
+/// FLUSHALL and CONFIG SET of a transaction are executed in it on its own shard, and on the others
+/// when EXEC has succeeded.
+#[test]
+fn what_concerns_every_shard_is_done_on_every_shard() {
+    let cluster = Cluster::start(3, 0);
+    let sluice = cluster.sluice().listener("redis: { allow: ['CONFIG|SET', DEBUG] }").start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    let keys: Vec<String> = (0..3).map(|shard| cluster.key_of(shard, "k")).collect();
+    let sizes = || -> Vec<Value> {
+        cluster.shards.iter().map(|shard| shard.primary.cmd(&["DBSIZE"])).collect()
+    };
+    let limits = || -> Vec<Value> {
+        let primaries = cluster.shards.iter().map(|shard| &shard.primary);
+        primaries.map(|primary| primary.cmd(&["CONFIG", "GET", "hz"]).items()[1].clone()).collect()
+    };
+    for (round, key) in keys.iter().enumerate() {
+        keys.iter().for_each(|key| assert_eq!(other.cmd(&["SET", key, "1"]), "OK"));
+        let hz = (20 + round).to_string();
+        let lines = [
+            "MULTI",
+            "DBSIZE",
+            &format!("SET {key} 2"),
+            "FLUSHALL",
+            &format!("GET {key}"),
+            &format!("SET {key} 3"),
+            &format!("CONFIG SET hz {hz}"),
+            "CONFIG SET nosuch 1",
+            "EXEC",
+        ];
+        let reply = told(&mut conn, &lines, round % 2 == 0).pop().unwrap();
+        let items = reply.items();
+        assert_eq!(items[0].int(), 3, "{reply:?}");
+        for (place, item) in items.iter().enumerate().take(6).skip(1) {
+            assert!(if place == 3 { *item == Value::Nil } else { *item == "OK" }, "{reply:?}");
+        }
+        assert!(items[6].error().starts_with("ERR Unknown option"), "{reply:?}");
+        assert_eq!(limits(), vec![bulk(hz); 3]);
+        let left: Vec<i64> = sizes().iter().map(Value::int).collect();
+        assert_eq!(left.iter().sum::<i64>(), 1, "{left:?}");
+        assert_eq!(left[round], 1);
+    }
+    // What was watched has changed: nothing is done anywhere.
+    keys.iter().for_each(|key| assert_eq!(other.cmd(&["SET", key, "1"]), "OK"));
+    conn.cmd(&["WATCH", &keys[1]]);
+    other.cmd(&["SET", &keys[1], "2"]);
+    conn.cmd(&["MULTI"]);
+    assert_eq!(conn.cmd(&["FLUSHALL"]), "QUEUED");
+    assert_eq!(conn.cmd(&["EXEC"]), Value::Nil);
+    conn.cmd(&["MULTI"]);
+    assert_eq!(conn.cmd(&["FLUSHALL"]), "QUEUED");
+    assert!(conn.cmd(&["NOSUCH"]).error().starts_with("ERR"));
+    assert_eq!(conn.cmd(&["EXEC"]).error(), ABORTED);
+    assert_eq!(sizes().iter().map(Value::int).sum::<i64>(), 3);
+    // In the database in which it stands.
+    other.cmd(&["SELECT", "2"]);
+    keys.iter().for_each(|key| assert_eq!(other.cmd(&["SET", key, "1"]), "OK"));
+    let lines = ["MULTI", "SELECT 2", "FLUSHDB", "EXEC"];
+    let reply = told(&mut conn, &lines, true).pop().unwrap();
+    assert!(reply.items().iter().all(|item| *item == "OK") && reply.items().len() == 2);
+    assert_eq!(other.cmd(&["DBSIZE"]).int(), 0);
+    assert_eq!(sizes().iter().map(Value::int).sum::<i64>(), 3);
 }
 
 #[test]

@@ -343,3 +343,19 @@ fn a_script_may_return_a_table_with_itself_inside() {
     assert!(reply.ends_with("-ERR reached lua stack limit\r\n+OK\r\n"));
     assert_eq!(other.cmd(&["GET", "k"]), Value::Nil);
 }
+
+/// A script that begins when another one has just ended: what was asked meanwhile went behind it.
+#[test]
+fn a_ping_does_not_wait_behind_a_script() {
+    let cluster = Cluster::with_args(1, 0, &["--busy-reply-threshold", "10"]);
+    let sluice = cluster.sluice().start();
+    let (mut runs, mut other) = (sluice.conn(), sluice.conn());
+    for _ in 0..4 {
+        runs.send(b"EVAL 'while 1 do end' 0\r\nPING\r\n");
+        let busy = || other.raw("PING").starts_with("-BUSY").then_some(());
+        eventually("the server is busy", PATIENCE, busy);
+        assert_eq!(other.raw("SCRIPT KILL"), "+OK\r\n");
+        assert!(runs.read_raw().starts_with("-ERR Script killed"));
+        assert_eq!(runs.read_raw(), "+PONG\r\n");
+    }
+}

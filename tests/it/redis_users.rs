@@ -129,6 +129,20 @@ fn users_have_clusters_of_their_own_also_in_the_middle_of_a_pipeline() {
     assert!(log_in(&sluice, "app", SECRET).cmd(&["CONFIG", "RESETSTAT"]).is_error());
 }
 
+/// Its connections go with the user, and with them who would tell it of changes.
+#[test]
+fn a_tracking_client_is_closed_when_it_becomes_another_user() {
+    let (cluster, two) = (Cluster::start(2, 0), Redis::start());
+    let sluice = with_users(&cluster, &two);
+    let mut conn = log_in(&sluice, "app", "canary-of-the-app");
+    assert!(conn.raw("HELLO 3").starts_with("%7"));
+    assert_eq!(conn.raw("CLIENT TRACKING ON"), "+OK\r\n");
+    assert_eq!(conn.raw("AUTH app canary-of-before"), "+OK\r\n");
+    assert_eq!(conn.raw("GET app:k"), "_\r\n");
+    assert_eq!(conn.raw("AUTH other canary-of-the-other"), "+OK\r\n");
+    assert_eq!(conn.read_to_close(), b"");
+}
+
 trait IntoValue {
     fn into_value(self) -> Value;
 }

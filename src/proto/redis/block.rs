@@ -11,6 +11,7 @@ use super::{
     hub::Hub,
     reply,
     scan::Scanner,
+    spanning::{Rest, is_executed},
     tally::Settled,
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -28,6 +29,8 @@ pub(super) struct Block {
     leads: bool,
     /// What follows when the server has taken MULTI, which was sent alone.
     follows: Option<Vec<u8>>,
+    /// A request of ours right before it.
+    behind: Option<&'static [u8]>,
     ends: Ends,
     heard: Heard,
 }
@@ -41,6 +44,8 @@ pub(super) struct Ends {
     pub(super) selects: Vec<(usize, u8)>,
     /// The database that a SELECT in the block has left its connection in.
     pub(super) selected: Rc<Cell<Option<u8>>>,
+    /// What the other shards are to do when EXEC has succeeded.
+    pub(super) rest: Option<Rest>,
 }
 
 /// The replies before EXEC's.
@@ -70,6 +75,12 @@ impl Block {
     /// MULTI and requests behind which others will come, with so many replies in all.
     pub(super) fn opening(replies: u32) -> Self {
         Self { replies, due: replies, ..Self::default() }
+    }
+
+    /// The same right behind a request whose reply nobody hears.
+    pub(super) fn behind(mut self, request: Option<&'static [u8]>) -> Self {
+        self.behind = request;
+        self
     }
 
     /// Takes a reply that comes before EXEC's. False: this one is EXEC's.
@@ -118,6 +129,9 @@ impl Upstream {
     /// ours to use, the connection must be a session's own: MULTI goes first, and the rest only when
     /// that was taken.
     pub(super) fn send_block(&self, hub: &Hub, mut entry: Entry, block: Block, mut bytes: Vec<u8>) {
+        if let Some(request) = block.behind {
+            self.send_unheard(hub, request);
+        }
         if block.leads && !hub.is_proven(self.backend.id) {
             let follows = bytes.split_off(first_request(&bytes));
             // It executes nothing, so its loss is told as a read's.
@@ -194,6 +208,11 @@ pub(super) fn settle(
             Ok(()) => Settled::No,
             Err(entry) => tell(hub, upstream, entry, &text, touched),
         });
+    }
+    if let (Some(rest), Owner::Client(client)) = (block.ends.rest.take(), &entry.owner)
+        && is_executed(reply)
+    {
+        rest.send(hub, upstream.cluster, client, entry.seq);
     }
     match block.ends.applied(reply) {
         Some(reply) => Ok(tell(hub, upstream, entry, &reply, touched)),

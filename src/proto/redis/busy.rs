@@ -2,7 +2,7 @@
 //! server tells nobody that it is busy. Not how a script is killed: that is `scripts`.
 
 use super::{
-    entry::{Owner, Patience},
+    entry::{Entry, Owner, Patience},
     hub::Hub,
     upstream::{Purpose, Upstream},
 };
@@ -27,7 +27,17 @@ pub(super) fn tick(hub: &Hub, now_us: u64) {
     let first = late
         .first()
         .map(|upstream| Busy { cluster: upstream.cluster, backend: Arc::clone(&upstream.backend) });
-    *hub.busy.borrow_mut() = first;
+    // One that was busy and runs the next script is asked, not taken for idle.
+    let before = hub.busy.take().filter(|busy| runs_any(hub, busy));
+    *hub.busy.borrow_mut() = first.or(before);
+}
+
+fn runs_any(hub: &Hub, busy: &Busy) -> bool {
+    let runs = |upstream: &Rc<Upstream>| {
+        let script = |entry: &Entry| entry.patience == Patience::Script;
+        Arc::ptr_eq(&upstream.backend, &busy.backend) && upstream.inner().fifo.iter().any(script)
+    };
+    hub.upstreams().iter().any(runs)
 }
 
 /// A server also keeps the replies to what it read together with the script.

@@ -426,6 +426,7 @@ impl Client {
 
     /// The session is over: the socket is closed now, replies still under way are dropped.
     pub fn close(&self, hub: &Hub) {
+        self.go_on(hub);
         let mut inner = self.inner.borrow_mut();
         if let Some(mut stream) = inner.stream.take()
             && inner.line.is_empty()

@@ -236,7 +236,7 @@ fn written(lines: &[(u64, String)], ids: Option<&[u64]>, resp: Resp) -> Vec<u8> 
 /// networking.c, `catClientInfoString`: what a server knows of its memory for a client is told as far
 /// as we have the like of it. `None`: the client is gone.
 fn line(hub: &Hub, client: &Client, asks: Asker) -> Option<String> {
-    let Look { ends, output, held, active_us, last } = client.look()?;
+    let Look { ends, output, held, active_us, is_paused, last, .. } = client.look()?;
     let card = client.card();
     let now_us = hub.now_us();
     let seconds = |since_us: u64| now_us.saturating_sub(since_us) / 1_000_000;
@@ -259,7 +259,7 @@ fn line(hub: &Hub, client: &Client, asks: Asker) -> Option<String> {
         ends.descriptor,
         String::from_utf8_lossy(&card.name),
         seconds(card.born_us),
-        flags(&card, ends.is_unix, client.is_subscribed()),
+        flags(&card, ends.is_unix, client.is_subscribed(), is_paused),
         card.class.db,
         card.queued.map_or(-1, i64::from),
         if output > 0 { "rw" } else { "r" },
@@ -275,13 +275,13 @@ fn line(hub: &Hub, client: &Client, asks: Asker) -> Option<String> {
 }
 
 /// Redis's letters for what a client is.
-fn flags(card: &Card, is_unix: bool, is_subscribed: bool) -> String {
+fn flags(card: &Card, is_unix: bool, is_subscribed: bool, is_paused: bool) -> String {
     let letters = [
         (card.hears == Some(Hears::Replica), 'S'),
         (card.hears == Some(Hears::Monitor), 'O'),
         (is_subscribed, 'P'),
         (card.queued.is_some(), 'x'),
-        (card.is_blocked, 'b'),
+        (card.is_blocked || is_paused, 'b'),
         (card.tracking.is_some(), 't'),
         (card.tracking.as_ref().is_some_and(|tracking| tracking.broadcast), 'B'),
         (is_unix, 'U'),

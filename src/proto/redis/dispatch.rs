@@ -10,7 +10,6 @@ use super::{
     flags::flag,
     flight, forms,
     frame::{DecodeError, Decoder, Frame, Limits},
-    gather::Gather,
     hub::Hub,
     inline, insight,
     keys::{self, KeyIndexes, Keys},
@@ -148,6 +147,9 @@ impl<'a> Scene<'a> {
         let flow = self.run(command, args);
         if flow != Flow::Hold {
             self.count(usize::from(command.index));
+            if self.state.caching.is_some() {
+                self.caching_is_over(command);
+            }
             if self.hub.is_sampled() {
                 insight::sample(self, command, args);
             }
@@ -164,7 +166,7 @@ impl<'a> Scene<'a> {
     /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if self.state.transaction.is_some() {
-            if self.must_pause(command) {
+            if self.must_pause(command, args) {
                 return Flow::Hold;
             }
             return self.queue(command, args);
@@ -194,7 +196,7 @@ impl<'a> Scene<'a> {
             self.reply(reply::OUT_OF_MEMORY);
             return Flow::Continue;
         }
-        if self.must_pause(command) {
+        if self.must_pause(command, args) {
             return Flow::Hold;
         }
         let kind = self.kind_of(command, args);
@@ -240,7 +242,7 @@ impl<'a> Scene<'a> {
         if let Keys::First(at) = command.keys {
             let key = args.get(at as usize).unwrap_or_default();
             let shard = route::shard_of(self.cluster, key);
-            if self.coalesce && self.state.pinned.is_none() && flight::fits(command, args.frame) {
+            if self.coalesce && !self.state.has_own() && flight::fits(command, args.frame) {
                 return flight::get(self, shard, command, key, args.frame);
             }
             return self.forward(shard, command, args.frame);
@@ -344,19 +346,9 @@ impl<'a> Scene<'a> {
         Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).command(self.command)
     }
 
-    /// Forwards a write unchanged whose reply `gather` makes the client's.
-    pub(super) fn send_gathered(&mut self, gather: Gather, shard: usize, frame: &[u8]) -> Flow {
-        let access = Access::Write;
-        let Some(upstream) = self.upstream(shard, access, true) else {
-            return self.refuse(access, |out| self.unserved(shard, access, true, out));
-        };
-        let owner = Owner::Client(Rc::clone(self.client));
-        let seq = self.client.open_gather(gather, frame.len());
-        self.send_on(upstream, Entry::new(owner, seq, access, self.now_us), frame)
-    }
-
     /// Sends a request unchanged over that connection.
     pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
+        self.send_caching(&upstream);
         if frame.len() >= BIG {
             self.big = Some(Big { upstream, entry });
         } else {
@@ -374,13 +366,18 @@ impl<'a> Scene<'a> {
         at_primary: bool,
     ) -> Option<Rc<Upstream>> {
         self.sends();
-        if self.state.pinned.is_some()
-            && let Some(own) = self.own(shard)
-        {
-            if access == Access::Write {
-                self.state.written.note(shard, &own.backend);
+        if self.state.has_own() {
+            if let Some(own) = self.own(shard) {
+                if access == Access::Write {
+                    self.state.written.note(shard, &own.backend);
+                }
+                return Some(own);
             }
-            return Some(own);
+            if self.tracks() {
+                // Elsewhere nobody would tell it of what it reads now.
+                self.client.kill(End::TrackingLost);
+                return None;
+            }
         }
         let backend = self.pick(shard, access, at_primary)?;
         if access == Access::Write {
@@ -428,6 +425,7 @@ impl<'a> Scene<'a> {
         let owner = Owner::Client(Rc::clone(self.client));
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
+        self.send_caching(&upstream);
         upstream.send(self.hub, shape(entry.command(self.command)), write);
     }
 
@@ -435,7 +433,7 @@ impl<'a> Scene<'a> {
     pub(super) fn sends(&mut self) {
         if self.coalesce {
             // Its own connection may be later than any flight.
-            let shared = self.state.pinned.is_none();
+            let shared = !self.state.has_own();
             self.state.sent = shared.then(|| self.hub.stamps.next());
         }
     }

@@ -23,6 +23,11 @@ impl Scene<'_> {
             self.abandon();
             return self.answer(reply::EXEC_ABORT);
         }
+        if !open.spans.is_empty() && !self.client.is_settled() {
+            // What is under way to other shards comes first there too.
+            self.client.wait_for_all();
+            return Flow::Hold;
+        }
         match (open.way, open.shard) {
             (Way::Buffered, _) if open.requests == 0 => {
                 self.close();
@@ -31,7 +36,7 @@ impl Scene<'_> {
             (Way::Buffered, shard) => self.exec_block(shard.unwrap_or(0), args),
             (Way::Verbatim, Some(shard)) if let Some(own) = self.own(shard) => {
                 self.state.written.note(shard, &own.backend);
-                self.exec_own(&own, args)
+                self.exec_own(shard, &own, args)
             }
             _ => self.exec_lost(),
         }
@@ -66,24 +71,26 @@ impl Scene<'_> {
         open.scripts.iter().for_each(|sha| scripts::go_ahead(self.hub, &upstream, *sha));
         let (requests, mut bytes) = (open.requests, open.queue);
         bytes.extend_from_slice(args.frame);
-        let ends = self.ends(open.locals, open.selects);
-        let seq = self.client.open(bytes.len());
+        let spans = !open.spans.is_empty();
+        let (seq, rest) = self.open_exec(shard, bytes.len(), open.spans, &open.selects);
+        let ends = Ends { rest, ..self.ends(open.locals, open.selects) };
         let owner = Owner::Client(Rc::clone(self.client));
         let entry = Entry::new(owner, seq, Access::Write, self.now_us).command(self.command);
-        upstream.send_block(self.hub, entry, Block::whole(requests, ends), bytes);
-        if self.state.pinned.is_some() {
+        let block = Block::whole(requests, ends).behind(self.caching_on(&upstream));
+        upstream.send_block(self.hub, entry, block, bytes);
+        if self.state.pinned.is_some() || spans {
             self.client.wait_for_all();
         }
         Flow::Continue
     }
 
     /// EXEC where the server has the queue.
-    fn exec_own(&mut self, own: &Rc<Upstream>, args: Args<'_>) -> Flow {
+    fn exec_own(&mut self, shard: usize, own: &Rc<Upstream>, args: Args<'_>) -> Flow {
         let Some(open) = self.close() else { return Flow::Continue };
         self.set_in_multi(false);
-        let ends = self.ends(open.locals, open.selects);
+        let (seq, rest) = self.open_exec(shard, args.frame.len(), open.spans, &open.selects);
+        let ends = Ends { rest, ..self.ends(open.locals, open.selects) };
         let owner = Owner::Client(Rc::clone(self.client));
-        let seq = self.client.open(args.frame.len());
         let entry = Entry::new(owner, seq, Access::Write, self.now_us);
         own.send_block(self.hub, entry, Block::last(ends), args.frame.to_vec());
         self.client.wait_for_all();
@@ -94,7 +101,7 @@ impl Scene<'_> {
     /// one had changed, for then clients begin anew.
     fn exec_lost(&mut self) -> Flow {
         let lost = self.close().and_then(|open| open.shard).unwrap_or(0);
-        let watched = self.state.pinned.take().is_some_and(|pinned| pinned.lease.watches);
+        let watched = self.state.pinned.take().is_some_and(|pinned| pinned.lease.watches.get());
         match (watched, self.state.class.resp) {
             (true, Resp::Two) => self.answer(reply::NULL_ARRAY),
             (true, Resp::Three) => self.answer(reply::NULL_THREE),
@@ -150,7 +157,7 @@ impl Scene<'_> {
         let ends = Ends { locals, selects, ..Ends::default() };
         if let (false, Some(pinned)) = (ends.selects.is_empty(), &mut self.state.pinned) {
             pinned.moved = true;
-            pinned.lease.is_spoilt = true;
+            pinned.lease.is_spoilt.set(true);
             pinned.selected = Some(Rc::clone(&ends.selected));
         }
         ends

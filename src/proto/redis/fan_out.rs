@@ -41,10 +41,12 @@ pub(super) fn fan_out(
         FanOut::Tree(how) => {
             // Asked in RESP2, told in the client's: the tree that we read knows no other.
             let class = scene.state.class;
+            let own = (scene.state.pinned.take(), std::mem::take(&mut scene.state.tracked));
             scene.state.class.resp = Resp::Two;
             let merge = Merge::Tree(how, class.resp);
             let flow = ask_all(scene, command.name, command.access, merge, args.frame);
             scene.state.class = class;
+            (scene.state.pinned, scene.state.tracked) = own;
             return flow;
         }
         FanOut::Xor => Merge::Xor,

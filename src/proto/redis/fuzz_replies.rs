@@ -102,7 +102,11 @@ pub fn gather(data: &[u8]) {
             None => return,
         },
         7 => Merge::RandomKey { draw: u64::from(*number) << 56 },
-        8 => Merge::Info(info::Frame { header: Some("# Sluice\r\n".to_owned()), clients: 1 }),
+        8 => Merge::Info(info::Frame {
+            header: Some("# Sluice\r\n".to_owned()),
+            clients: 1,
+            paused: 1,
+        }),
         9 => Merge::Texts { shards: (0..parts).map(|part| format!("s{part}").into()).collect() },
         10 => Merge::Tree(Tree::Stats, Resp::Two),
         11 => Merge::Tree(Tree::Histogram, Resp::Two),

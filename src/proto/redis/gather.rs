@@ -2,8 +2,13 @@
 //! requests: [`super::split`] and [`super::fan_out`] decide that.
 
 use super::{
-    class::Resp, cursor::Cursor, digest, info, reply, scan::Scanner, subscribe::Published, table,
-    tree_merge, wire,
+    class::Resp,
+    cursor::Cursor,
+    digest, info, reply,
+    scan::Scanner,
+    spanning::{self, Spanning},
+    subscribe::Published,
+    table, tree_merge, wire,
 };
 use std::sync::Arc;
 
@@ -18,6 +23,8 @@ pub(super) struct Gather {
     failed: u16,
     /// The first error: the shard that said it and its text without `-` and CRLF.
     error: Option<(String, Vec<u8>)>,
+    /// Others have said something else.
+    errors_differ: bool,
     sum: i64,
     /// Replies kept whole, by part.
     kept: Vec<Vec<u8>>,
@@ -74,8 +81,10 @@ pub(super) enum Merge {
     OneSucceeds,
     /// PUBLISH: the number of receivers, as we know it.
     Published(Published),
-    /// CLIENT TRACKINGINFO of one whose client of that id is told.
-    Redirect(u64),
+    /// EXEC of a transaction with requests to all shards.
+    Spanning(Box<Spanning>),
+    /// CLIENT TRACKINGINFO, of one whose client of that id is told.
+    TrackingInfo(Option<u64>),
 }
 
 impl Gather {
@@ -94,6 +103,7 @@ impl Gather {
             answered: 0,
             failed: 0,
             error: None,
+            errors_differ: false,
             sum,
             kept: vec![Vec::new(); keeps],
             elements: 0,
@@ -117,12 +127,14 @@ impl Gather {
         };
         if let Some(error) = error {
             self.failed += 1;
-            if let (Merge::ByPosition { embeds: true, .. }, Some(kept)) =
+            if let (Merge::ByPosition { embeds: true, .. } | Merge::Spanning(_), Some(kept)) =
                 (&self.merge, self.kept.get_mut(usize::from(part)))
             {
                 reply::raw_error(kept, error.trim_ascii_end());
                 self.kept_bytes += kept.len();
             }
+            let text = error.trim_ascii_end();
+            self.errors_differ |= self.error.as_ref().is_some_and(|(_, first)| first != text);
             let idle = |error: &[u8]| error.starts_with(b"NOTBUSY");
             if self.error.as_ref().is_none_or(|(_, kept)| idle(kept) && !idle(error)) {
                 self.error = Some((from.to_owned(), error.trim_ascii_end().to_vec()));
@@ -136,7 +148,16 @@ impl Gather {
                 _ => self.sum.saturating_add(number),
             };
         }
+        if part == 0 && matches!(self.merge, Merge::Spanning(_)) && !spanning::is_executed(bytes) {
+            // The other shards are asked nothing.
+            self.answered = self.parts;
+        }
         self.answered == self.parts
+    }
+
+    /// Whether any part has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.answered > 0
     }
 
     /// Whether a part was an error.
@@ -158,7 +179,10 @@ impl Gather {
             }
             Merge::Xor => digest::parse(bytes).is_some(),
             Merge::AllOk | Merge::Scan(_) | Merge::RandomKey { .. } | Merge::First => true,
-            Merge::AllSucceed | Merge::OneSucceeds | Merge::Redirect(_) => true,
+            Merge::AllSucceed
+            | Merge::OneSucceeds
+            | Merge::TrackingInfo(_)
+            | Merge::Spanning(_) => true,
             Merge::Least | Merge::Waited { .. } | Merge::Nothing => true,
         }
     }
@@ -188,7 +212,8 @@ impl Gather {
         let partial = matches!(
             self.merge,
             Merge::Info(_) | Merge::OneSucceeds | Merge::ByPosition { embeds: true, .. }
-        ) && self.failed < self.parts;
+        ) && self.failed < self.parts
+            || matches!(self.merge, Merge::Spanning(_));
         if self.failed > 0 && !partial {
             return self.fail(out);
         }
@@ -207,20 +232,22 @@ impl Gather {
             Merge::Least => super::wait::least(self.kept.iter().map(Vec::as_slice), out),
             Merge::Waited { streams } => super::wait::waited(streams, &self.kept, out),
             Merge::Nothing => {}
+            Merge::Spanning(spanning) => spanning.finish(&self.kept, out),
             Merge::First | Merge::AllSucceed | Merge::OneSucceeds => {
                 let told = self.kept.iter().find(|kept| !kept.is_empty());
                 out.extend_from_slice(told.map_or(&b""[..], |kept| kept));
             }
             Merge::And => and(&self.kept, out),
-            Merge::Redirect(client) => {
-                let told = self.kept.first().map_or(&b""[..], |kept| kept);
-                super::redirect::rewrite(*client, told, out);
-            }
+            Merge::TrackingInfo(client) => super::redirect::info(*client, &self.kept, out),
         }
     }
 
     fn fail(&self, out: &mut Vec<u8>) {
         let Some((shard, error)) = &self.error else { return };
+        if self.failed == self.parts && !self.errors_differ {
+            // As one server would say it: nothing was done anywhere.
+            return reply::raw_error(out, error);
+        }
         match self.merge {
             Merge::AllOk | Merge::SumOfWrites => reply::partial_write(
                 out,

@@ -97,6 +97,8 @@ pub(super) fn reset(scene: &mut Scene<'_>) -> Flow {
         return Flow::Hold;
     }
     scene.state.pinned = None;
+    scene.state.tracked.clear();
+    scene.state.caching = None;
     pubsub::leave(scene.hub, scene.client);
     scene.state.class = Class::default();
     scene.client.set_resp(Resp::Two);
@@ -114,10 +116,7 @@ impl Scene<'_> {
             return;
         }
         self.client.wait_for_all();
-        if let Some(pinned) = &mut self.state.pinned {
-            pinned.lease.change_class(self.state.class, class);
-        }
-        self.state.class = class;
+        self.state.change_class(class);
         self.client.set_resp(class.resp);
         self.client.card_mut().class = class;
     }

@@ -23,6 +23,8 @@ pub(super) struct Frame {
     pub header: Option<String>,
     /// Clients that are connected to us; those of the servers are we.
     pub clients: u64,
+    /// Of these, those that wait until CLIENT PAUSE is over; the servers count who waits in them.
+    pub paused: u32,
 }
 
 /// Fields that are the sum over the shards; every other field is the first shard's. Of one that ends
@@ -72,6 +74,8 @@ const SUMMED: &[&str] = &[
     "total_net_repl_output_bytes",
     "total_reads_processed",
     "total_writes_processed",
+    "tracking_total_items",
+    "tracking_total_keys",
     "unexpected_error_replies",
     "used_cpu_sys",
     "used_cpu_sys_children",
@@ -92,13 +96,16 @@ const SUMMED: &[&str] = &[
     "used_memory_vm_total",
 ];
 
-/// What goes on in a shard, told as 1: it is 1 while it goes on in any.
-const ANY: &[&str] = &[
+/// Fields that are the largest of the shards': what goes on in a shard, told as 1, and what each
+/// counts of the same clients.
+const LARGEST: &[&str] = &[
     "aof_rewrite_in_progress",
     "aof_rewrite_scheduled",
     "async_loading",
     "loading",
     "rdb_bgsave_in_progress",
+    "tracking_clients",
+    "tracking_total_prefixes",
 ];
 
 /// Answers INFO with its sections.
@@ -119,8 +126,11 @@ pub(super) fn answer(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
             wire::verbatim(out, resp, header.unwrap_or_default().as_bytes());
         });
     }
-    let clients = scene.hub.memory.workers.iter().map(|worker| worker.clients.get()).sum();
-    let merge = Merge::Info(Frame { header, clients });
+    let workers = &scene.hub.memory.workers;
+    let clients = workers.iter().map(|worker| worker.clients.get()).sum();
+    let paused: u64 = workers.iter().map(|worker| worker.paused.get()).sum();
+    let paused = u32::try_from(paused).unwrap_or(u32::MAX);
+    let merge = Merge::Info(Frame { header, clients, paused });
     fan_out::ask_all(scene, "INFO", Access::Read, merge, args.frame)
 }
 
@@ -184,6 +194,9 @@ pub(super) fn merge(frame: &Frame, parts: &[Vec<u8>], out: &mut Vec<u8>) {
             ("connected_clients", _) => {
                 let _ = write!(merged, "{name}:{}\r\n", frame.clients);
             }
+            ("blocked_clients", Some(sum)) => {
+                let _ = write!(merged, "{name}:{:.0}\r\n", sum + f64::from(frame.paused));
+            }
             (_, Some(sum)) if name.ends_with("_human") => {
                 let _ = write!(merged, "{name}:{}\r\n", human(sum));
             }
@@ -224,10 +237,10 @@ fn sums<'a>(texts: &[Cow<'a, str>]) -> HashMap<&'static str, f64> {
     let mut sums = HashMap::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
         let Some((name, value)) = line.split_once(':') else { continue };
-        let wanted = SUMMED.iter().chain(ANY).find(|wanted| **wanted == name);
+        let wanted = SUMMED.iter().chain(LARGEST).find(|wanted| **wanted == name);
         let (Some(name), Some(value)) = (wanted, number(value)) else { continue };
         let sum = sums.entry(*name).or_insert(0.0f64);
-        *sum = if ANY.contains(name) { sum.max(value) } else { *sum + value };
+        *sum = if LARGEST.contains(name) { sum.max(value) } else { *sum + value };
     }
     sums
 }
@@ -324,7 +337,11 @@ mod tests {
             .map(|text| format!("${}\r\n{text}\r\n", text.len()).into_bytes())
             .collect();
         let mut out = Vec::new();
-        merge(&Frame { header: Some("# Sluice\r\n".to_owned()), clients: 7 }, &parts, &mut out);
+        merge(
+            &Frame { header: Some("# Sluice\r\n".to_owned()), clients: 7, ..Frame::default() },
+            &parts,
+            &mut out,
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -385,7 +402,8 @@ mod tests {
     #[test]
     fn in_resp3_it_is_text_for_people() {
         let mut out = Vec::new();
-        let frame = Frame { header: Some("# Sluice\r\n".to_owned()), clients: 1 };
+        let frame =
+            Frame { header: Some("# Sluice\r\n".to_owned()), clients: 1, ..Frame::default() };
         merge(&frame, &[b"=10\r\ntxt:role:x\r\n".to_vec()], &mut out);
         let merged = String::from_utf8(out).unwrap();
         assert!(merged.starts_with("=") && merged.contains("\r\ntxt:# Sluice\r\n"), "{merged}");

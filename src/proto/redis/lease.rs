@@ -13,7 +13,12 @@ use crate::{
     topology::{Backend, Cluster, Dedicated},
 };
 use foldhash::HashMap;
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A connection that is nobody else's until it is dropped; then the next session may have it,
@@ -24,13 +29,13 @@ pub(super) struct Lease {
     upstream: Rc<Upstream>,
     rules: Dedicated,
     /// Keys are watched on it: the server must be told to forget them.
-    pub(super) watches: bool,
+    pub(super) watches: Cell<bool>,
     /// What was done on it cannot be undone: it is not for others.
-    pub(super) is_spoilt: bool,
+    pub(super) is_spoilt: Cell<bool>,
     /// The server remembers of it what it does not of others: it is not for others either.
-    pub(super) is_altered: bool,
+    is_altered: Cell<bool>,
     /// Its session keeps it to its end.
-    for_life: bool,
+    for_life: Cell<bool>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -55,19 +60,24 @@ impl Lease {
             hub: Rc::clone(hub),
             upstream,
             rules: cluster.dedicated,
-            watches: false,
-            is_spoilt: false,
-            is_altered: false,
-            for_life: false,
+            watches: Cell::new(false),
+            is_spoilt: Cell::new(false),
+            is_altered: Cell::new(false),
+            for_life: Cell::new(false),
             _permit: permit,
         }
     }
 
     /// Its session keeps it to its end, and it is nobody else's after that.
-    pub(super) fn for_life(mut self) -> Self {
-        self.for_life = true;
-        self.upstream.keep_for_life();
+    pub(super) fn for_life(self) -> Self {
+        self.keep_for_life();
         self
+    }
+
+    /// [`Self::for_life`] of one that others may know already.
+    pub(super) fn keep_for_life(&self) {
+        self.for_life.set(true);
+        self.upstream.keep_for_life();
     }
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
@@ -75,8 +85,8 @@ impl Lease {
     }
 
     /// Makes it one of another class; then it is of no use to the next session.
-    pub(super) fn change_class(&mut self, from: Class, to: Class) {
-        self.is_altered = true;
+    pub(super) fn change_class(&self, from: Class, to: Class) {
+        self.is_altered.set(true);
         let mut request = Vec::new();
         if from.db != to.db {
             wire::array(&mut request, 2);
@@ -103,7 +113,7 @@ impl Drop for Lease {
         if upstream.has_ended() {
             return;
         }
-        let others_may = !self.for_life && !self.is_spoilt && !self.is_altered;
+        let others_may = !self.for_life.get() && !self.is_spoilt.get() && !self.is_altered.get();
         if !others_may || upstream.is_spoilt() || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
         }
@@ -111,7 +121,7 @@ impl Drop for Lease {
         if !self.rules.lifetime.is_zero() && age_us >= micros(self.rules.lifetime) {
             return upstream.end(Phase::Released, "older than dedicated.lifetime");
         }
-        if self.watches {
+        if self.watches.get() {
             upstream.send_unheard(&self.hub, b"*1\r\n$7\r\nUNWATCH\r\n");
         }
         self.hub.rested.give(&self.hub, Rc::clone(upstream), self.rules);

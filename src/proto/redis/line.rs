@@ -24,6 +24,10 @@ pub(super) struct Line {
     is_begun: bool,
     /// Pushes that came meanwhile.
     late: Vec<u8>,
+    /// Pushes that leave right behind the places with these numbers.
+    behind: VecDeque<(u32, Vec<u8>)>,
+    /// The client knows that all keys have changed, and has got no reply since.
+    is_flushed: bool,
     /// The client does not want to hear the replies to the requests that come now.
     pub is_muted: bool,
 }
@@ -111,6 +115,33 @@ impl Line {
         }
     }
 
+    /// What nobody asked for and speaks of keys that have changed: it leaves behind every reply that
+    /// has come, or the client would keep the old value that one of them tells. That all keys have
+    /// changed is told once as long as the client gets no reply.
+    pub(super) fn push_behind(&mut self, push: &[u8]) {
+        if let Some(seq) = self.last_begun() {
+            match self.behind.back_mut().filter(|(last, _)| *last == seq) {
+                Some((_, pushes)) if push == FLUSH && pushes.ends_with(FLUSH) => {}
+                Some((_, pushes)) => pushes.extend_from_slice(push),
+                None => self.behind.push_back((seq, push.to_vec())),
+            }
+        } else if push != FLUSH || self.is_begun || !std::mem::replace(&mut self.is_flushed, true) {
+            self.push_out(push);
+        }
+    }
+
+    /// The last place of which something has come that has not left.
+    fn last_begun(&self) -> Option<u32> {
+        let index = self.places.iter().rposition(|place| match place {
+            Place::Waiting => false,
+            Place::Parked { .. } | Place::Kept(_) => true,
+            Place::Gather(gather) => gather.has_begun(),
+        })?;
+        #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap on purpose")]
+        let seq = self.head.wrapping_add(index as u32);
+        Some(seq)
+    }
+
     /// Answers the place `seq`.
     /// `part` says which part of a gather this is, `from` the shard that answered.
     pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> Progress {
@@ -142,12 +173,17 @@ impl Line {
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        self.out.held() + self.parked.capacity() + self.kept + self.gathered + self.late.capacity()
+        let late = self.late.capacity() + self.behind_bytes();
+        self.out.held() + self.parked.capacity() + self.kept + self.gathered + late
     }
 
     /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
     pub(super) fn pending(&self) -> usize {
-        self.out.len() + self.parked.len() + self.kept + self.late.len()
+        self.out.len() + self.parked.len() + self.kept + self.late.len() + self.behind_bytes()
+    }
+
+    fn behind_bytes(&self) -> usize {
+        self.behind.iter().map(|(_, pushes)| pushes.len()).sum()
     }
 
     /// Gives back what an idle line does not need.
@@ -197,8 +233,7 @@ impl Line {
 
     /// Removes the front, which is answered, and moves out the replies parked right behind it.
     fn pop_front(&mut self) {
-        self.places.pop_front();
-        self.head = self.head.wrapping_add(1);
+        self.leave();
         if std::mem::take(&mut self.is_begun) {
             self.out.extend(&std::mem::take(&mut self.late));
         }
@@ -215,8 +250,7 @@ impl Line {
                 }
                 Some(Place::Waiting | Place::Gather(_)) | None => break,
             }
-            self.places.pop_front();
-            self.head = self.head.wrapping_add(1);
+            self.leave();
         }
         if self.parked_places == 0 && self.parked.capacity() > 0 {
             if self.places.is_empty() {
@@ -226,8 +260,24 @@ impl Line {
             }
         }
     }
+
+    /// The reply at the front has left; now what was to leave right behind it.
+    fn leave(&mut self) {
+        let seq = self.head;
+        self.places.pop_front();
+        self.head = seq.wrapping_add(1);
+        self.is_flushed = false;
+        if self.behind.front().is_some_and(|(last, _)| *last == seq)
+            && let Some((_, pushes)) = self.behind.pop_front()
+        {
+            self.out.extend(&pushes);
+            self.is_flushed = pushes.ends_with(FLUSH);
+        }
+    }
 }
 
+/// A server's word that all keys have changed.
+const FLUSH: &[u8] = b">2\r\n$10\r\ninvalidate\r\n_\r\n";
 /// 64 places of 24 bytes are kept by an idle line: the first window of a pipelining client.
 const KEPT_PLACES: usize = 64;
 /// Beyond this early replies are kept each on its own, so that what is parked cannot grow while
@@ -276,6 +326,43 @@ mod tests {
         line.push_out(b">1\r\n+c\r\n");
         let out = String::from_utf8(line.out.bytes()).unwrap();
         assert_eq!(out, ">1\r\n+a\r\n$4\r\nabcd\r\n>1\r\n+b\r\n+next\r\n>1\r\n+c\r\n");
+    }
+
+    /// A reply that waits for another shard's is older than what its own shard says next.
+    #[test]
+    fn a_change_is_told_behind_the_replies_that_it_may_speak_of() {
+        const CHANGED: &[u8] = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+        let mut line = Line::default();
+        line.push_behind(FLUSH);
+        line.push_behind(FLUSH);
+        assert_eq!(std::mem::take(&mut line.out).bytes(), FLUSH);
+        let [slow, old, many, next] = [(); 4].map(|()| line.open());
+        line.answer(old, 0, "s1", b"+old\r\n");
+        line.push_behind(CHANGED);
+        line.push_behind(FLUSH);
+        line.push_behind(FLUSH);
+        assert!(line.out.is_empty());
+        line.answer(slow, 0, "s0", b"+slow\r\n");
+        line.push_behind(FLUSH);
+        let both = [&b"+slow\r\n+old\r\n"[..], CHANGED, FLUSH].concat();
+        assert_eq!(std::mem::take(&mut line.out).bytes(), both);
+        line.answer(many, 0, "s0", b"+many\r\n");
+        line.push_behind(FLUSH);
+        line.answer(next, 0, "s0", b"+next\r\n");
+        let rest = [&b"+many\r\n"[..], FLUSH, b"+next\r\n"].concat();
+        assert_eq!(line.out.bytes(), rest);
+        assert!(line.behind.is_empty());
+    }
+
+    #[test]
+    fn a_change_is_told_behind_a_reply_of_which_a_part_has_come() {
+        let mut line = Line::default();
+        let sum = line.open_gather(Gather::new("EXISTS", Merge::Sum, 2));
+        line.answer(sum, 0, "s0", b":1\r\n");
+        line.push_behind(FLUSH);
+        assert!(line.out.is_empty());
+        line.answer(sum, 1, "s1", b":1\r\n");
+        assert_eq!(line.out.bytes(), [b":2\r\n", FLUSH].concat());
     }
 
     /// A client that sends without a pause always has an early reply waiting; all of them were kept.

@@ -73,7 +73,11 @@ fn ping(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     let Some(busy) = busy.as_ref().filter(|busy| busy.cluster == scene.cluster.id) else {
         return pong(scene, args);
     };
-    let class = scene.state.class;
+    // Behind its own requests it is answered when they are.
+    if !scene.client.is_settled() {
+        return pong(scene, args);
+    }
+    let class = scene.state.class.aside();
     let upstream = scene.hub.upstream(scene.cluster, &busy.backend, class, Rc::clone);
     let entry = scene.entry(Access::Read, true, args.frame.len());
     upstream.send(scene.hub, entry, |out| out.extend_from_slice(args.frame));

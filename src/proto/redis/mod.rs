@@ -68,6 +68,7 @@ pub mod scan;
 mod scripts;
 pub mod session;
 mod sluice;
+mod spanning;
 pub mod spec;
 mod split;
 #[cfg(test)]

@@ -14,7 +14,8 @@ use super::{
     hello, keys,
     library::{self, Sha},
     local, reply, route,
-    table::{Command, Kind, Local, OfClient, PubSub, Script, Step},
+    spanning::{self, MOST_SPANS, Span},
+    table::{Command, FanOut, Kind, Local, OfClient, PubSub, Script, Step},
 };
 use crate::policy::access::Access;
 
@@ -53,6 +54,8 @@ pub(super) struct Transaction {
     /// Requests that we answer ourselves, by their place.
     pub(super) locals: Vec<(usize, Vec<u8>)>,
     pub(super) selects: Vec<(usize, u8)>,
+    /// Requests that concern every shard.
+    pub(super) spans: Vec<Span>,
     /// Those that are called by name: the server is told them first.
     pub(super) scripts: Vec<Sha>,
 }
@@ -73,6 +76,8 @@ enum Queued {
     /// We answer it; the server gets a PING.
     Here,
     Select(u8),
+    /// The other shards are to do it too.
+    Spans(&'static str, FanOut),
 }
 
 impl Transaction {
@@ -86,6 +91,7 @@ impl Transaction {
             writes: false,
             locals: Vec::new(),
             selects: Vec::new(),
+            spans: Vec::new(),
             scripts: Vec::new(),
         }
     }
@@ -98,7 +104,11 @@ impl Transaction {
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
         let locals = self.locals.iter().map(|(_, frame)| frame.capacity() + LOCAL);
-        self.queue.capacity() + locals.sum::<usize>() + self.scripts.len() * size_of::<Sha>()
+        let spans = self.spans.iter().map(|span| span.frame.capacity() + LOCAL).sum::<usize>();
+        self.queue.capacity()
+            + locals.sum::<usize>()
+            + spans
+            + self.scripts.len() * size_of::<Sha>()
     }
 
     fn place(&self) -> usize {
@@ -117,7 +127,7 @@ impl Scene<'_> {
     }
 
     fn begin(&mut self, args: Args<'_>) -> Flow {
-        let watches = self.state.pinned.as_ref().filter(|pinned| pinned.lease.watches);
+        let watches = self.state.pinned.as_ref().filter(|pinned| pinned.lease.watches.get());
         let watched = watches.map(|pinned| pinned.shard);
         let shard = match watched {
             None if self.settings.multi.pinned && self.cluster.shards.len() == 1 => Some(0),
@@ -138,7 +148,9 @@ impl Scene<'_> {
         };
         self.open(Transaction::new(Way::Verbatim, Some(shard)));
         self.set_in_multi(true);
-        self.send_over(own, Access::Write, true, args.frame)
+        let flow = self.send_over(own, Access::Write, true, args.frame);
+        self.state.caching = None;
+        flow
     }
 
     /// A request of a session with an open transaction.
@@ -177,8 +189,9 @@ impl Scene<'_> {
                 let sha = (command.kind == Kind::Script(Script::EvalSha))
                     .then(|| args.get(1).and_then(library::parse))
                     .flatten();
+                let writes = self.may_write(command, args);
                 if let Some(open) = &mut self.state.transaction {
-                    open.writes |= command.may_write();
+                    open.writes |= writes;
                     open.scripts.extend(sha);
                 }
                 self.enqueue(shard, queued, args)
@@ -206,7 +219,9 @@ impl Scene<'_> {
             write(&mut text);
             Err(text)
         };
-        if UNFRAMED.contains(&command.name) {
+        let open = self.state.transaction.as_deref();
+        let buffered = open.is_some_and(|open| open.way == Way::Buffered);
+        if UNFRAMED.contains(&command.name) && !(buffered && PAUSES.contains(&command.name)) {
             return refuse(&|out| reply::not_in_multi(out, command.name));
         }
         let one_shard = self.cluster.shards.len() == 1;
@@ -236,6 +251,9 @@ impl Scene<'_> {
                 Ok((shard, Queued::AsItIs))
             }
             Kind::FanOut(_) | Kind::Script(_) if one_shard => Ok((None, Queued::AsItIs)),
+            Kind::FanOut(how) if spanning::merged(how).is_some() && self.may_span() => {
+                Ok((None, Queued::Spans(command.name, how)))
+            }
             Kind::FanOut(_) | Kind::Script(_) => {
                 refuse(&|out| reply::spans_shards(out, command.name))
             }
@@ -255,6 +273,12 @@ impl Scene<'_> {
                 refuse(&|out| reply::not_in_multi(out, command.name))
             }
         }
+    }
+
+    /// Whether one more of its requests may concern every shard.
+    fn may_span(&self) -> bool {
+        let open = self.state.transaction.as_deref();
+        open.is_some_and(|open| open.spans.len() < MOST_SPANS)
     }
 
     fn enqueue(&mut self, shard: Option<usize>, queued: Queued, args: Args<'_>) -> Flow {
@@ -287,6 +311,9 @@ impl Scene<'_> {
                 frame = PING;
             }
             Queued::Select(db) => open.selects.push((place, db)),
+            Queued::Spans(name, how) => {
+                open.spans.push(Span { place, name, how, frame: frame.to_vec() });
+            }
         }
         open.requests += 1;
         self.client.card_mut().queued = Some(open.requests);
@@ -309,7 +336,9 @@ impl Scene<'_> {
         let replies = open.requests + 1;
         let queue = std::mem::take(&mut open.queue);
         let entry = Entry::new(Owner::Tombstone, 0, Access::Write, self.now_us);
-        own.send_block(self.hub, entry, Block::opening(replies), queue);
+        let block = Block::opening(replies).behind(self.caching_on(&own));
+        self.state.caching = None;
+        own.send_block(self.hub, entry, block, queue);
         self.set_in_multi(true);
         Ok(())
     }
@@ -333,6 +362,7 @@ impl Scene<'_> {
             open.dirty = true;
             open.queue = Vec::new();
             open.locals = Vec::new();
+            open.spans = Vec::new();
         }
         self.say(write)
     }
@@ -348,8 +378,8 @@ impl Scene<'_> {
     pub(super) fn set_in_multi(&mut self, in_multi: bool) {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.in_multi = in_multi;
-            pinned.lease.is_spoilt = in_multi || pinned.moved;
-            pinned.lease.watches &= in_multi;
+            pinned.lease.is_spoilt.set(in_multi || pinned.moved);
+            pinned.lease.watches.set(pinned.lease.watches.get() && in_multi);
         }
     }
 }
@@ -386,6 +416,8 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
     }
 }
 
+/// Begun or ended when EXEC is sent, where nothing can make that do nothing.
+const PAUSES: &[&str] = &["CLIENT|PAUSE", "CLIENT|UNPAUSE"];
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// As many as a request may have arguments.
 const MAX_COMMANDS: u32 = 1_000_000;

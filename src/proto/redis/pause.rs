@@ -7,7 +7,7 @@ use super::{
     flags::flag,
     hub::Hub,
     peers::Question,
-    reply,
+    reply, scripts,
     table::{Command, Kind, Step},
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Paused {
 impl Scene<'_> {
     /// Whether a request must wait: the client is woken when it need no more. Clients whose requests
     /// go on as they are wait in their server, when that was told to pause.
-    pub(super) fn must_pause(&self, command: &Command) -> bool {
+    pub(super) fn must_pause(&self, command: &Command, args: Args<'_>) -> bool {
         let Some(paused) = self.hub.paused.get() else { return false };
         if self.relays() {
             return false;
@@ -37,12 +37,18 @@ impl Scene<'_> {
         let waits = paused.all
             || match self.state.transaction.as_deref() {
                 Some(open) => command.kind == Kind::Transaction(Step::Exec) && open.writes(),
-                None => command.may_write(),
+                None => self.may_write(command, args),
             };
         if waits {
-            self.client.pause();
+            self.client.pause(self.hub);
         }
         waits
+    }
+
+    /// Whether a request is held while writes are paused; a script is not that says it writes nothing.
+    pub(super) fn may_write(&self, command: &Command, args: Args<'_>) -> bool {
+        command.flags & flag::WRITE != 0
+            || MAY_REPLICATE.contains(&command.name) && !scripts::is_read_only(self, command, args)
     }
 
     /// `CLIENT PAUSE timeout [WRITE | ALL]`
@@ -99,14 +105,7 @@ pub(super) fn tick(hub: &Hub, now_us: u64) {
 /// Everybody goes on.
 pub(super) fn unpause(hub: &Hub) {
     if hub.paused.take().is_some() {
-        hub.clients().iter().for_each(|client| client.go_on());
-    }
-}
-
-impl Command {
-    /// Whether it is held while writes are paused.
-    pub(super) fn may_write(&self) -> bool {
-        self.flags & flag::WRITE != 0 || MAY_REPLICATE.contains(&self.name)
+        hub.clients().iter().for_each(|client| client.go_on(hub));
     }
 }
 

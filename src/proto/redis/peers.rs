@@ -103,7 +103,8 @@ fn answer(hub: &Rc<Hub>, question: &Question) -> Answer {
 
 impl Scene<'_> {
     /// Asks every worker and replies with what `finish` makes of all the answers, ours first. What
-    /// the client sends next waits until then, as it would at one server.
+    /// the client sends next waits until then, as it would at one server; in EXEC's reply ours alone
+    /// is told.
     pub(super) fn ask_workers(
         &mut self,
         question: &Question,
@@ -111,7 +112,7 @@ impl Scene<'_> {
     ) -> Flow {
         let mut answers = vec![answer(self.hub, question)];
         let asked = self.hub.peers.ask(question);
-        if asked.is_empty() {
+        if asked.is_empty() || self.aside.is_some() {
             self.reply(&finish(answers));
             return Flow::Continue;
         }

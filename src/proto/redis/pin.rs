@@ -17,10 +17,8 @@ use std::{cell::Cell, rc::Rc};
 /// A session's own connection, and for what it is held.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    pub lease: Lease,
+    pub lease: Rc<Lease>,
     pub shard: usize,
-    /// The server tells it of keys that change: CLIENT TRACKING.
-    pub tracks: bool,
     /// MULTI is open on it.
     pub in_multi: bool,
     /// It is in another database than those who come after expect.
@@ -30,13 +28,13 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    fn new(lease: Lease, shard: usize) -> Self {
-        Self { lease, shard, tracks: false, in_multi: false, moved: false, selected: None }
+    fn new(lease: Rc<Lease>, shard: usize) -> Self {
+        Self { lease, shard, in_multi: false, moved: false, selected: None }
     }
 
     /// Whether the server knows something of the session that would be lost with it.
-    fn keeps(&self) -> bool {
-        self.lease.watches || self.in_multi || self.tracks
+    pub(super) fn keeps(&self) -> bool {
+        self.lease.watches.get() || self.in_multi
     }
 
     /// Whether the session has no more need of it.
@@ -68,6 +66,11 @@ impl Scene<'_> {
             self.client.wait_for_all();
             return Err(Flow::Hold);
         }
+        if let Some(lease) = self.tracked(shard).map(Rc::clone) {
+            self.state.let_go();
+            self.state.pinned = Some(Box::new(Pinned::new(lease, shard)));
+            return Ok(());
+        }
         let Some(backend) = self.pick(shard, Access::Write, true) else {
             return Err(self.refuse(Access::Write, |out| {
                 self.unserved(shard, Access::Write, true, out);
@@ -77,16 +80,18 @@ impl Scene<'_> {
         self.state.pinned = None;
         let lease = self.lease(backend)?;
         lease.upstream().set_tenant(Some(self.client));
-        self.state.pinned = Some(Box::new(Pinned::new(lease, shard)));
+        self.state.pinned = Some(Box::new(Pinned::new(Rc::new(lease), shard)));
         Ok(())
     }
 
     /// The session's own connection, when it has one to `shard` that is not lost.
     pub(super) fn own(&self, shard: usize) -> Option<Rc<Upstream>> {
-        let pinned = self.state.pinned.as_deref()?;
-        let upstream = pinned.lease.upstream();
-        let own = pinned.shard == shard && upstream.cluster == self.cluster.id;
-        (own && !upstream.has_ended()).then(|| Rc::clone(upstream))
+        let pinned = self.state.pinned.as_deref().filter(|pinned| {
+            pinned.shard == shard && pinned.lease.upstream().cluster == self.cluster.id
+        });
+        let lease = pinned.map(|pinned| &pinned.lease).or_else(|| self.tracked(shard))?;
+        let upstream = lease.upstream();
+        (!upstream.has_ended()).then(|| Rc::clone(upstream))
     }
 
     /// WATCH: from here to EXEC, DISCARD or UNWATCH the session's requests for that shard go over a
@@ -96,7 +101,7 @@ impl Scene<'_> {
             return flow;
         }
         if let Some(pinned) = &mut self.state.pinned {
-            pinned.lease.watches = true;
+            pinned.lease.watches.set(true);
         }
         let Some(own) = self.own(shard) else {
             // Lost, and with it what was watched before: EXEC will say so.
@@ -112,7 +117,7 @@ impl Scene<'_> {
             self.reply(reply::OK);
             return Flow::Continue;
         };
-        pinned.lease.watches = false;
+        pinned.lease.watches.set(false);
         let shard = pinned.shard;
         let Some(own) = self.own(shard) else {
             self.reply(reply::OK);

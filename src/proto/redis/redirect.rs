@@ -37,7 +37,7 @@ pub(super) struct Wish {
 }
 
 /// A session's look for somebody's ear.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Search {
     wish: Wish,
     since_us: u64,
@@ -66,38 +66,44 @@ impl Upstream {
 }
 
 impl Scene<'_> {
-    /// The request as the server must hear it: with its own number for the connection on which
-    /// `client` hears.
+    /// The request as each shard's server must hear it: with its own number for the connection on
+    /// which `client` hears.
     ///
     /// # Errors
-    /// How the request ends: held until that number is known, or refused.
-    pub(super) fn redirected(&mut self, client: i64, args: Args<'_>) -> Result<Vec<u8>, Flow> {
-        let number = self.ear_of(u64::try_from(client).unwrap_or(0))?;
-        let number = number.to_string();
-        let mut frame = Vec::new();
-        wire::array(&mut frame, args.len());
-        for at in 0..args.len() {
-            let is_id = at > 3 && args.is(at - 1, "REDIRECT");
-            let word = args.get(at).unwrap_or_default();
-            wire::bulk(&mut frame, if is_id { number.as_bytes() } else { word });
+    /// How the request ends: held until those numbers are known, or refused.
+    pub(super) fn redirected(&mut self, client: i64, args: Args<'_>) -> Result<Vec<Vec<u8>>, Flow> {
+        let client = u64::try_from(client).unwrap_or(0);
+        let numbers = self.seek(client).and_then(|()| {
+            let searches = self.state.search.clone();
+            searches.iter().map(|search| self.number(search)).collect::<Result<Vec<_>, _>>()
+        });
+        if !matches!(numbers, Err(Flow::Hold)) {
+            self.state.search.clear();
         }
-        Ok(frame)
+        Ok(numbers?.iter().map(|number| redirecting(args, *number)).collect())
     }
 
-    fn ear_of(&mut self, client: u64) -> Result<u64, Flow> {
-        let Some(backend) = self.pick(0, Access::Write, true) else {
-            return Err(self.refuse(Access::Write, |out| {
-                self.unserved(0, Access::Write, true, out);
-            }));
-        };
-        let wish = Wish { client, cluster: self.cluster.id, backend: backend.id };
-        let search = match self.state.search.take() {
-            Some(search) if search.wish == wish => search,
-            _ => {
+    /// Looks for the client's ear at each primary, unless that is on its way.
+    fn seek(&mut self, client: u64) -> Result<(), Flow> {
+        let mut searches = std::mem::take(&mut self.state.search);
+        for shard in 0..self.cluster.shards.len() {
+            let Some(backend) = self.pick(shard, Access::Write, true) else {
+                return Err(self.refuse(Access::Write, |out| {
+                    self.unserved(shard, Access::Write, true, out);
+                }));
+            };
+            let wish = Wish { client, cluster: self.cluster.id, backend: backend.id };
+            if searches.get(shard).is_none_or(|search| search.wish != wish) {
+                searches.truncate(shard);
                 let found = self.look_for(backend, wish);
-                Search { wish, since_us: self.now_us, found }
+                searches.push(Search { wish, since_us: self.now_us, found });
             }
-        };
+        }
+        self.state.search = searches;
+        Ok(())
+    }
+
+    fn number(&mut self, search: &Search) -> Result<u64, Flow> {
         let found = search.found.borrow().clone();
         let number = match &found {
             Found::Nobody => return Err(self.say(|out| out.extend_from_slice(reply::NO_REDIRECT))),
@@ -110,7 +116,6 @@ impl Scene<'_> {
         if self.now_us.saturating_sub(search.since_us) >= PATIENCE_US {
             return Err(self.say(|out| out.extend_from_slice(reply::REDIRECT_DEAF)));
         }
-        self.state.search = Some(search);
         self.state.waiting = Waiting::a_moment();
         self.client.look_ahead();
         Err(Flow::Hold)
@@ -135,6 +140,19 @@ impl Scene<'_> {
         });
         found
     }
+}
+
+/// The request with the server's number of the connection that hears.
+fn redirecting(args: Args<'_>, number: u64) -> Vec<u8> {
+    let number = number.to_string();
+    let mut frame = Vec::new();
+    wire::array(&mut frame, args.len());
+    for at in 0..args.len() {
+        let is_id = at > 3 && args.is(at - 1, "REDIRECT");
+        let word = args.get(at).unwrap_or_default();
+        wire::bulk(&mut frame, if is_id { number.as_bytes() } else { word });
+    }
+    frame
 }
 
 /// What another worker wishes of a client of this one.
@@ -194,8 +212,33 @@ pub(super) fn tell(hub: &Hub, client: &Client, push: &[u8]) -> bool {
     }
 }
 
-/// TRACKINGINFO as the client knows it: `client` instead of the server's number.
-pub(super) fn rewrite(client: u64, reply: &[u8], out: &mut Vec<u8>) {
+/// What a server tells a session of its keys, on the session's own connection: behind the replies
+/// that were read there before, for it may speak of what they say. True as for [`tell`].
+pub(super) fn tell_own(hub: &Hub, client: &Client, push: &[u8]) -> bool {
+    let redirect = client.card().tracking.as_ref().and_then(|tracking| tracking.redirect);
+    match redirect.filter(|_| push.starts_with(GONE)) {
+        Some(client_gone) => {
+            let mut told = GONE.to_vec();
+            wire::integer(&mut told, i64::try_from(client_gone).unwrap_or(i64::MAX));
+            client.push_behind(hub, &told)
+        }
+        None => client.push_behind(hub, push),
+    }
+}
+
+/// TRACKINGINFO of all servers as the client knows it: `client` instead of a server's number, and
+/// whether any of them could not tell that one.
+pub(super) fn info(client: Option<u64>, replies: &[Vec<u8>], out: &mut Vec<u8>) {
+    let broken = |reply: &&Vec<u8>| memchr::memmem::find(reply, BROKEN).is_some();
+    let reply = replies.iter().find(broken).or_else(|| replies.first());
+    let reply = reply.map_or(&b""[..], Vec::as_slice);
+    match client {
+        Some(client) => rewrite(client, reply, out),
+        None => out.extend_from_slice(reply),
+    }
+}
+
+fn rewrite(client: u64, reply: &[u8], out: &mut Vec<u8>) {
     let at = memchr::memmem::find(reply, REDIRECT).map(|at| at + REDIRECT.len());
     let (front, rest) = reply.split_at_checked(at.unwrap_or(0)).unwrap_or_default();
     let digits = rest.iter().take_while(|byte| at.is_some() && byte.is_ascii_digit()).count();
@@ -208,6 +251,8 @@ pub(super) fn rewrite(client: u64, reply: &[u8], out: &mut Vec<u8>) {
 
 const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+const GONE: &[u8] = b">2\r\n$21\r\ntracking-redir-broken\r\n";
+const BROKEN: &[u8] = b"$15\r\nbroken_redirect\r\n";
 const REDIRECT: &[u8] = b"$8\r\nredirect\r\n:";
 /// A server that has not told its number of a connection by then is not going to.
 const PATIENCE_US: u64 = 1_000_000;

@@ -96,8 +96,12 @@ pub(super) const WORKER_SILENT: &[u8] =
     b"-ERR sluice: a worker did not answer within 1s; what it was asked is not known to be done\r\n";
 pub(super) const CACHING_WITHOUT_TRACKING: &[u8] = b"-ERR CLIENT CACHING can be called only when \
 the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n";
-pub(super) const TRACKING_SHARDS: &[u8] =
-    b"-ERR sluice: CLIENT TRACKING needs a cluster of one shard\r\n";
+pub(super) const TRACKING_ROUTES: &[u8] =
+    b"-ERR sluice: CLIENT TRACKING where routes lead to other clusters, or strip a prefix\r\n";
+pub(super) const CACHING_YES_WITHOUT_OPTIN: &[u8] =
+    b"-ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.\r\n";
+pub(super) const CACHING_NO_WITHOUT_OPTOUT: &[u8] =
+    b"-ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.\r\n";
 pub(super) const NO_REDIRECT: &[u8] = b"-ERR The client ID you want redirect to does not exist\r\n";
 pub(super) const REDIRECT_DEAF: &[u8] =
     b"-ERR sluice: no connection for the client to redirect to; nothing is tracked, try again\r\n";

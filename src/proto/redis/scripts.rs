@@ -18,7 +18,7 @@ use super::{
     keys,
     library::{self, Library, Sha},
     reply,
-    table::{Command, Script},
+    table::{Command, Kind, Script},
     upstream::Upstream,
     wire,
 };
@@ -141,8 +141,22 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
         go_ahead(scene.hub, &upstream, sha);
     }
     let mut entry = scene.entry(access, !reads, args.frame.len()).script();
-    entry.keeps = sha.is_some() || (script == Script::Eval && what.len() <= LONGEST);
+    // What CLIENT CACHING says of it would not be said again.
+    entry.keeps = scene.state.caching.is_none()
+        && (sha.is_some() || (script == Script::Eval && what.len() <= LONGEST));
     scene.send_on(upstream, entry, args.frame)
+}
+
+/// Whether a request runs a script that says of itself that it does not write.
+pub(super) fn is_read_only(scene: &Scene<'_>, command: &Command, args: Args<'_>) -> bool {
+    let what = args.get(1).unwrap_or_default();
+    match command.kind {
+        Kind::Script(Script::EvalSha) => {
+            only_reads(scene, Script::EvalSha, what, library::parse(what))
+        }
+        Kind::Script(Script::Eval) => only_reads(scene, Script::Eval, what, None),
+        _ => false,
+    }
 }
 
 /// Whether a script says of itself that it does not write (Redis 7: `#!lua flags=no-writes`).

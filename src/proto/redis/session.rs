@@ -91,6 +91,10 @@ pub(super) struct State {
     pub sent: Option<u64>,
     /// A connection of its own.
     pub pinned: Option<Box<Pinned>>,
+    /// One to each primary, on which the servers tell it of keys that change: CLIENT TRACKING.
+    pub tracked: Vec<Rc<Lease>>,
+    /// What CLIENT CACHING says of the next request, as its server is to hear it.
+    pub caching: Option<&'static [u8]>,
     /// One on which it waits in the server.
     pub blocked: Option<Box<Blocked>>,
     /// Its turn to have one.
@@ -104,7 +108,7 @@ pub(super) struct State {
     /// Connections of its own for as long as it lives.
     pub own: Own,
     /// Whose connection is to hear of changed keys for this one.
-    pub search: Option<Search>,
+    pub search: Vec<Search>,
     /// The client sends no more.
     pub eof: bool,
     /// A request that is passed on while it comes.
@@ -148,13 +152,15 @@ pub async fn serve(
             pickers,
             sent: Some(0),
             pinned: None,
+            tracked: Vec::new(),
+            caching: None,
             blocked: None,
             waiting: Waiting::Not,
             gathered: Vec::new(),
             written: Written::default(),
             last_shard: None,
             own: Own::default(),
-            search: None,
+            search: Vec::new(),
             eof: false,
             upload: None,
             transaction: None,
@@ -204,8 +210,27 @@ struct Session {
 impl State {
     /// The connection of its own goes, and what it has left the session with is taken over.
     pub(super) fn let_go(&mut self) {
-        let selected = self.pinned.take().and_then(|pinned| pinned.selected?.take());
-        self.class.db = selected.unwrap_or(self.class.db);
+        let Some(pinned) = self.pinned.take() else { return };
+        if let Some(db) = pinned.selected.and_then(|selected| selected.take()) {
+            let class = Class { db, ..self.class };
+            let others = self.tracked.iter().filter(|lease| !Rc::ptr_eq(lease, &pinned.lease));
+            others.for_each(|lease| lease.change_class(self.class, class));
+            self.class = class;
+        }
+    }
+
+    /// Whether any of its requests goes over a connection of its own.
+    pub(super) fn has_own(&self) -> bool {
+        self.pinned.is_some() || !self.tracked.is_empty()
+    }
+
+    /// Its connections, and those that it opens from here on, are of that class.
+    pub(super) fn change_class(&mut self, class: Class) {
+        let pinned = self.pinned.as_deref().map(|pinned| &pinned.lease);
+        let shared = |lease: &&Rc<Lease>| !self.tracked.iter().any(|one| Rc::ptr_eq(one, lease));
+        let own = pinned.filter(shared).into_iter().chain(&self.tracked);
+        own.for_each(|lease| lease.change_class(self.class, class));
+        self.class = class;
     }
 }
 
@@ -279,6 +304,9 @@ impl Session {
         if done && self.state.upload.is_none() {
             self.state.let_go();
             client.card_mut().class = self.state.class;
+        }
+        if self.state.ends_tracking(client) && client.is_settled() {
+            self.state.tracked.clear();
         }
         let mut topology = hub.topology();
         let snapshot = topology.snapshot();
@@ -387,7 +415,7 @@ impl Session {
             client.close_after_replies(End::Client);
         }
         let waits = self.state.blocked.is_some() || self.state.own.blocks;
-        let apart = self.state.pinned.is_some() || waits;
+        let apart = self.state.pinned.is_some() || waits || self.state.ends_tracking(client);
         if flow == Flow::Hold || apart {
             // The session is to be told when nothing is under way.
             client.has_room();

@@ -10,13 +10,14 @@ use super::{
     audience::{Audience, Subject},
     class::Resp,
     dispatch::{Flow, Scene},
+    entry::{Entry, Owner},
     gather::{Gather, Merge},
     pubsub, reply, route,
     table::{Command, Kind, Local, PubSub},
     tap, wire,
 };
 use crate::policy::access::Access;
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 /// What the server says of a published message, and what is to be known to tell better.
 #[derive(Debug)]
@@ -131,7 +132,13 @@ fn publish(scene: &mut Scene<'_>, subject: Subject, name: &'static str, args: Ar
     let audience = Arc::clone(audience);
     let published = Published { audience, cluster, shard, subject, channel: channel.into() };
     let gather = Gather::new(name, Merge::Published(published), 1);
-    scene.send_gathered(gather, shard, args.frame)
+    let access = Access::Write;
+    let Some(upstream) = scene.upstream(shard, access, true) else {
+        return scene.refuse(access, |out| scene.unserved(shard, access, true, out));
+    };
+    let owner = Owner::Client(Rc::clone(scene.client));
+    let seq = scene.client.open_gather(gather, args.frame.len());
+    scene.send_on(upstream, Entry::new(owner, seq, access, scene.now_us), args.frame)
 }
 
 fn names(scene: &Scene<'_>, subject: Subject, pattern: Option<&[u8]>) -> Flow {

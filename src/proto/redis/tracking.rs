@@ -1,15 +1,37 @@
-//! CLIENT TRACKING and what belongs to it: a session whose server is to tell it of changed keys has
-//! that server to itself, over a connection of its own (redis.md, T52). Not the connection: that is
-//! [`super::pin`].
+//! CLIENT TRACKING and what belongs to it: a session whose servers are to tell it of changed keys has
+//! a connection of its own to each primary, over which all its requests go (redis.md, T52). Not what
+//! is told: that is [`super::redirect`].
 
 use super::{
     args::Args,
     card::Tracking,
-    dispatch::{Flow, Scene},
+    client::Client,
+    dispatch::{Flow, Part, Scene},
+    entry::Reach,
     gather::{Gather, Merge},
-    reply, wire,
+    lease::Lease,
+    reply, scripts,
+    session::State,
+    table::Command,
+    upstream::Upstream,
+    wire,
 };
 use crate::policy::access::Access;
+use std::rc::Rc;
+
+impl Client {
+    /// Whether servers are to tell it of changed keys.
+    pub(super) fn tracks(&self) -> bool {
+        self.card().tracking.is_some()
+    }
+}
+
+impl State {
+    /// Whether its servers are still to say that they have forgotten what it has read.
+    pub(super) fn ends_tracking(&self, client: &Client) -> bool {
+        !self.tracked.is_empty() && !client.tracks()
+    }
+}
 
 impl Scene<'_> {
     /// `CLIENT TRACKING ON | OFF [REDIRECT id] [PREFIX prefix ...] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]`
@@ -25,60 +47,163 @@ impl Scene<'_> {
         if !args.is(2, "ON") {
             return self.told(reply::SYNTAX);
         }
-        if self.cluster.shards.len() > 1 {
-            let wrong = wanted.agrees(before.as_ref()).err();
-            return self.told(wrong.unwrap_or(reply::TRACKING_SHARDS));
+        if self.has_keys_elsewhere() {
+            return self.told(reply::TRACKING_ROUTES);
         }
         let rewritten = match wanted.redirect.map(|client| self.redirected(client, args)) {
             Some(Err(flow)) => return flow,
-            Some(Ok(frame)) => Some(frame),
-            None => None,
+            Some(Ok(frames)) => frames,
+            None => Vec::new(),
         };
         if let Err(text) = wanted.agrees(before.as_ref()) {
             return self.told(text);
         }
-        if let Err(flow) = self.pin(0) {
+        if let Err(flow) = self.track() {
             return flow;
-        }
-        if let Some(pinned) = &mut self.state.pinned {
-            pinned.tracks = true;
-            pinned.lease.is_altered = true;
         }
         let redirect = wanted.redirect.and_then(|client| u64::try_from(client).ok());
         self.client.card_mut().tracking = Some(Tracking { redirect, ..wanted.tracking });
-        self.send(0, Access::Write, true, rewritten.as_deref().unwrap_or(args.frame))
+        let frame = |shard: usize| rewritten.get(shard).map_or(args.frame, Vec::as_slice);
+        self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, frame)
     }
 
-    /// The server forgets; the connection goes when it has said so.
+    /// Whether a route leads to where nobody would tell it of changes, or by other names.
+    fn has_keys_elsewhere(&self) -> bool {
+        let user = self.state.who.user.as_ref();
+        let routes = &self.settings.routes;
+        user.is_none_or(|user| user.cluster.is_none())
+            && routes.iter().any(|route| route.strip || route.cluster != self.cluster.id)
+    }
+
+    /// Makes the session have a connection of its own to each primary.
+    ///
+    /// # Errors
+    /// How the request ends that wanted them: held until nothing is under way and all can be had, or
+    /// refused.
+    fn track(&mut self) -> Result<(), Flow> {
+        if self.tracks() {
+            return Ok(());
+        }
+        if !self.client.is_settled() {
+            self.client.wait_for_all();
+            return Err(Flow::Hold);
+        }
+        let shards = self.cluster.shards.len();
+        let asked: Vec<_> = (0..shards).map(|shard| (shard, 0)).collect();
+        let leases = self.lease_all(&asked)?;
+        let mut tracked: Vec<_> = leases.into_iter().map(Rc::new).collect();
+        // What is watched there is watched on.
+        let pinned = self.state.pinned.as_deref().filter(|pinned| pinned.keeps());
+        let here = pinned.filter(|pinned| pinned.lease.upstream().cluster == self.cluster.id);
+        if let Some(pinned) = here
+            && let Some(lease) = tracked.get_mut(pinned.shard)
+        {
+            *lease = Rc::clone(&pinned.lease);
+        }
+        for lease in &tracked {
+            lease.keep_for_life();
+            lease.upstream().set_tenant(Some(self.client));
+        }
+        self.state.tracked = tracked;
+        Ok(())
+    }
+
+    /// Sends to each server that tracks what `frame` has for its shard.
+    fn ask_tracked<'f>(
+        &mut self,
+        name: &'static str,
+        merge: Merge,
+        frame: impl Fn(usize) -> &'f [u8],
+    ) -> Flow {
+        let count = u16::try_from(self.state.tracked.len()).unwrap_or(u16::MAX);
+        let seq = self.client.open_gather(Gather::new(name, merge, count), frame(0).len());
+        for index in 0..count {
+            let shard = usize::from(index);
+            let part = Part { seq, index, reach: Reach::All };
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(frame(shard));
+            self.send_part(part, shard, Access::Read, true, write);
+        }
+        Flow::Continue
+    }
+
+    /// The servers forget; their connections go when they have said so.
     fn stop_tracking(&mut self, args: Args<'_>) -> Flow {
+        self.state.caching = None;
         let tracked = self.client.card_mut().tracking.take().is_some();
-        match &mut self.state.pinned {
-            Some(pinned) if tracked => pinned.tracks = false,
-            _ => return self.told(reply::OK),
+        if !tracked || !self.tracks() {
+            return self.told(reply::OK);
         }
         self.client.wait_for_all();
-        self.send(0, Access::Write, true, args.frame)
+        self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, |_| args.frame)
     }
 
-    /// `CLIENT CACHING YES | NO`
-    pub(super) fn client_caching(&mut self, args: Args<'_>) -> Flow {
-        if self.client.card().tracking.is_none() {
-            return self.told(reply::CACHING_WITHOUT_TRACKING);
+    /// Whether it has connections on which servers of the cluster at hand tell it of changed keys.
+    pub(super) fn tracks(&self) -> bool {
+        let first = self.state.tracked.first();
+        first.is_some_and(|lease| lease.upstream().cluster == self.cluster.id)
+    }
+
+    /// The one to who is the primary of `shard` now.
+    pub(super) fn tracked(&self, shard: usize) -> Option<&Rc<Lease>> {
+        if !self.tracks() {
+            return None;
         }
-        self.send(0, Access::Write, true, args.frame)
+        let primary = scripts::primary(self.cluster.shards.get(shard)?)?;
+        self.state.tracked.iter().find(|lease| lease.upstream().backend.id == primary.id)
+    }
+
+    /// `CLIENT CACHING YES | NO`: kept until it is known which servers the next request goes to.
+    pub(super) fn client_caching(&mut self, args: Args<'_>) -> Flow {
+        let tracking = self.client.card().tracking.clone();
+        let Some(tracking) = tracking else {
+            return self.told(reply::CACHING_WITHOUT_TRACKING);
+        };
+        let caching = match (args.is(2, "YES"), args.is(2, "NO")) {
+            (true, _) if tracking.opt_in => CACHING_YES,
+            (true, _) => return self.told(reply::CACHING_YES_WITHOUT_OPTIN),
+            (_, true) if tracking.opt_out => CACHING_NO,
+            (_, true) => return self.told(reply::CACHING_NO_WITHOUT_OPTOUT),
+            _ => return self.told(reply::SYNTAX),
+        };
+        self.state.caching = Some(caching);
+        self.told(reply::OK)
+    }
+
+    /// What the server of that connection is to be told right before the request.
+    pub(super) fn caching_on(&self, upstream: &Rc<Upstream>) -> Option<&'static [u8]> {
+        let caching = self.state.caching?;
+        let mut tracked = self.state.tracked.iter();
+        tracked.any(|lease| Rc::ptr_eq(lease.upstream(), upstream)).then_some(caching)
+    }
+
+    /// Tells it.
+    pub(super) fn send_caching(&self, upstream: &Rc<Upstream>) {
+        if let Some(request) = self.caching_on(upstream) {
+            upstream.send_unheard(self.hub, request);
+        }
+    }
+
+    /// networking.c, `resetClient`: CLIENT CACHING is of one request, or of one transaction, and no
+    /// other request of CLIENT counts.
+    pub(super) fn caching_is_over(&mut self, command: &Command) {
+        if self.state.transaction.is_none() && !command.name.starts_with("CLIENT") {
+            self.state.caching = None;
+        }
     }
 
     /// `CLIENT TRACKINGINFO`
     pub(super) fn client_tracking_info(&mut self, args: Args<'_>) -> Flow {
-        let tracking = self.client.card().tracking.clone();
-        if let Some(tracking) = tracking {
-            return match tracking.redirect {
-                Some(client) => {
-                    let gather = Gather::new("CLIENT|TRACKINGINFO", Merge::Redirect(client), 1);
-                    self.send_gathered(gather, 0, args.frame)
+        let redirect = self.client.card().tracking.as_ref().map(|tracking| tracking.redirect);
+        if let Some(redirect) = redirect.filter(|_| self.tracks()) {
+            let merge = Merge::TrackingInfo(redirect);
+            let flow = self.ask_tracked("CLIENT|TRACKINGINFO", merge, |_| args.frame);
+            if self.state.caching.is_some() {
+                // It was told for this request, and is not to be of a later one.
+                for lease in &self.state.tracked {
+                    lease.upstream().send_unheard(self.hub, PING);
                 }
-                None => self.send(0, Access::Write, true, args.frame),
-            };
+            }
+            return flow;
         }
         let resp = self.state.class.resp;
         self.say(|out| {
@@ -169,3 +294,7 @@ impl Wanted {
         Ok(())
     }
 }
+
+const CACHING_YES: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
+const CACHING_NO: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

@@ -335,7 +335,7 @@ impl Upstream {
             Some(client) => {
                 let touches = match self.is_ear() {
                     true => redirect::tell(hub, &client, push),
-                    false => client.push(hub, push),
+                    false => redirect::tell_own(hub, &client, push),
                 };
                 if touches {
                     touched.push(client);

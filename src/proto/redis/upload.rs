@@ -54,7 +54,7 @@ impl Scene<'_> {
         if !fits || self.kind_of(command, args) != command.kind {
             return None;
         }
-        if self.must_pause(command) {
+        if self.must_pause(command, args) {
             return Some(Flow::Hold);
         }
         let shard = route::shard_of(self.cluster, key);
@@ -68,8 +68,9 @@ impl Scene<'_> {
         }
         let own = self.own(shard)?;
         if let Some(pinned) = &mut self.state.pinned {
-            pinned.lease.is_spoilt = true;
+            pinned.lease.is_spoilt.set(true);
         }
+        self.send_caching(&own);
         own.append(self.hub, bytes.get(..front).unwrap_or_default());
         self.state.written.note(shard, &own.backend);
         self.begin_feed((front, missing), shard, command, false);
@@ -116,7 +117,7 @@ impl Scene<'_> {
         match own {
             Some(own) => {
                 if let Some(pinned) = &mut self.state.pinned {
-                    pinned.lease.is_spoilt = pinned.moved;
+                    pinned.lease.is_spoilt.set(pinned.moved);
                 }
                 let owner = Owner::Client(Rc::clone(self.client));
                 let entry = Entry::new(owner, self.client.open(0), upload.access, self.now_us);

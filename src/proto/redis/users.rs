@@ -4,6 +4,7 @@
 
 use super::{
     args::Args,
+    client::End,
     commands_entry::categories,
     dispatch::{Flow, Scene},
     flags::{flag, spec_flag},
@@ -149,6 +150,11 @@ fn enter(
     if (state.class.identity, state.cluster) != (number, cluster) {
         // What is under way is on other connections.
         state.let_go();
+        if !state.tracked.is_empty() {
+            // Nobody would tell it any more of the keys that it knows.
+            scene.client.close_after_replies(End::TrackingLost);
+        }
+        state.tracked.clear();
         state.own = Own::default();
         scene.client.wait_for_all();
         scene.is_stale = true;

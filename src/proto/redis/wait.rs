@@ -89,7 +89,7 @@ impl Scene<'_> {
     }
 
     /// One connection to the primary of each, or none.
-    fn lease_all(&mut self, asked: &[(usize, u64)]) -> Result<Vec<Lease>, Flow> {
+    pub(super) fn lease_all(&mut self, asked: &[(usize, u64)]) -> Result<Vec<Lease>, Flow> {
         let mut leases = std::mem::take(&mut self.state.gathered);
         for (shard, _) in asked.iter().skip(leases.len()) {
             let Some(backend) = self.pick(*shard, Access::Write, true) else {

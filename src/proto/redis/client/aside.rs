@@ -17,6 +17,8 @@ pub(in crate::proto::redis) struct Look {
     /// Bytes held for it in all.
     pub held: usize,
     pub active_us: u64,
+    /// It waits until CLIENT PAUSE is over.
+    pub is_paused: bool,
     pub last: &'static str,
 }
 
@@ -38,6 +40,7 @@ impl Client {
             output: inner.backlog(),
             held: inner.charged,
             active_us: inner.active_us,
+            is_paused: inner.is_paused,
             last: self.last.get(),
         })
     }
@@ -48,13 +51,16 @@ impl Client {
     }
 
     /// Its next request waits until [`Self::go_on`].
-    pub(in crate::proto::redis) fn pause(&self) {
-        self.inner.borrow_mut().is_paused = true;
+    pub(in crate::proto::redis) fn pause(&self, hub: &Hub) {
+        if !std::mem::replace(&mut self.inner.borrow_mut().is_paused, true) {
+            hub.metrics.paused.add(1);
+        }
     }
 
-    pub(in crate::proto::redis) fn go_on(&self) {
+    pub(in crate::proto::redis) fn go_on(&self, hub: &Hub) {
         let mut inner = self.inner.borrow_mut();
         if std::mem::take(&mut inner.is_paused) {
+            hub.metrics.paused.sub(1);
             inner.wake();
         }
     }
@@ -68,6 +74,17 @@ impl Client {
         }
         inner.borrow_out(hub);
         inner.line.push_out(bytes);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// The same behind every reply that has come, whether its turn has come or not.
+    pub(in crate::proto::redis) fn push_behind(&self, hub: &Hub, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_gone() {
+            return false;
+        }
+        inner.borrow_out(hub);
+        inner.line.push_behind(bytes);
         !std::mem::replace(&mut inner.touched, true)
     }
 
