@@ -74,7 +74,7 @@ QUICK_TCL = """unit/protocol unit/quit unit/keyspace unit/functions unit/bitfiel
     unit/type/incr unit/type/string unit/type/hash unit/type/set unit/type/zset""".split()
 QUICK = {
     "tcl-shared": QUICK_TCL,
-    "tcl-dedicated": "unit/multi unit/pubsub unit/scripting unit/tracking unit/introspection-2".split(),
+    "tcl-dedicated": "unit/pubsub unit/scripting unit/tracking unit/introspection-2".split(),
     "tcl-cluster": "unit/keyspace unit/bitops unit/type/incr unit/type/hash".split(),
     "py2": ["tests/test_pipeline.py", "tests/test_pubsub.py", "tests/test_scripting.py"],
     "py3": ["tests/test_commands.py", "tests/test_asyncio/test_pipeline.py"],
