@@ -27,6 +27,8 @@ def tcl(run, unit, folder):
             link.symlink_to(source)
     command = ["./runtest", "--host", "127.0.0.1", "--port", str(stack.FRONT), "--tags", "-slow"]
     command += ["--durable", "--single", unit] + ["--cluster-mode"] * run.cluster_mode
+    for race in runs.RACES if run.sliced else []:
+        command += ["--skiptest", race]
     with open(folder / "suite.log", "w") as log:
         ended = subprocess.run(command, cwd=tree, stdout=log, stderr=log)
     return ended.returncode
