@@ -148,6 +148,18 @@ check_configurations() {
     [ "$step_failed" -eq 0 ]
 }
 
+# A part of other people's tests, from their packages, through Sluice and directly: each name counts.
+run_suites() {
+    local log="$TARGET/suites.log" status summary
+    mkdir -p "$TARGET"
+    tests/suites.sh quick 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    summary=$(grep -E '^[0-9]+ pass as directly, [0-9]+ differ' "$log")
+    step_passed=$(awk '{print $1 + 0}' <<<"$summary")
+    step_failed=$(awk '{print $5 + 0}' <<<"$summary")
+    return "$status"
+}
+
 step install install_missing
 step format cargo fmt --all --check
 step clippy run_clippy
@@ -155,6 +167,7 @@ step tests run_tests
 step doc-tests run_doc_tests
 step docs run_docs
 step configurations check_configurations
+step suites run_suites
 
 printf '\n'
 printf '%s\n' "${table[@]}"

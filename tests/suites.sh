@@ -2,7 +2,7 @@
 # Redis's own Tcl tests and redis-py's own tests, through Sluice and directly, compared name by name.
 #
 #   tests/suites.sh all           every run, whole (about 15 minutes, and 6 more the first time)
-#   tests/suites.sh quick         a chosen part in under three minutes; fails on what is not in docs/redis-suites/
+#   tests/suites.sh quick         a chosen part, in under three minutes with its sources; tests/run.sh runs it
 #   tests/suites.sh sliced        the Tcl tests, with all that is sent cut into small pieces
 #   tests/suites.sh RUN [UNIT..]  one run, or these units of it: tcl-shared unit/type/list
 #   tests/suites.sh known RUN     what differs, in the form of docs/redis-suites/RUN.txt

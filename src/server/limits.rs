@@ -59,16 +59,28 @@ pub(super) fn memory(config: &Config) -> Option<u64> {
 }
 
 /// The files that may limit the process's memory, by the text of /proc/self/cgroup: those of its
-/// own group and of every group around it (cgroups(7), version 2), and version 1's.
+/// own group and of every group around it (cgroups(7)), in version 2 and in version 1.
 fn memory_files(own: &str) -> impl Iterator<Item = PathBuf> {
-    let group = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let root = Path::new("/sys/fs/cgroup");
-    let groups: Vec<PathBuf> = root.join(group).ancestors().map(Path::to_path_buf).collect();
-    groups
-        .into_iter()
-        .filter(move |folder| folder.starts_with(root))
-        .map(|folder| folder.join("memory.max"))
-        .chain([root.join("memory/memory.limit_in_bytes")])
+    let group = |wanted: &str| {
+        let found = own.lines().find_map(|line| {
+            let (controllers, group) = line.split_once(':')?.1.split_once(":/")?;
+            controllers.split(',').any(|one| one == wanted).then_some(group)
+        });
+        found.unwrap_or_default()
+    };
+    around("/sys/fs/cgroup", group(""), "memory.max").chain(around(
+        "/sys/fs/cgroup/memory",
+        group("memory"),
+        "memory.limit_in_bytes",
+    ))
+}
+
+/// The file of a group and of each group around it, up to the hierarchy's root.
+fn around(root: &str, group: &str, file: &str) -> impl Iterator<Item = PathBuf> {
+    let root = Path::new(root);
+    let own = root.join(group);
+    let folders = own.ancestors().take_while(|folder| folder.starts_with(root));
+    folders.map(|folder| folder.join(file)).collect::<Vec<_>>().into_iter()
 }
 
 /// Standard streams, event loops, admin connections, the log and a reserve.
@@ -95,6 +107,15 @@ mod tests {
                 "/sys/fs/cgroup/system.slice/sluice.service/memory.max",
                 "/sys/fs/cgroup/system.slice/memory.max",
                 "/sys/fs/cgroup/memory.max",
+                old
+            ]
+        );
+        assert_eq!(
+            files("4:cpu,memory:/pods/one\n0::/\n"),
+            [
+                "/sys/fs/cgroup/memory.max",
+                "/sys/fs/cgroup/memory/pods/one/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/pods/memory.limit_in_bytes",
                 old
             ]
         );

@@ -25,9 +25,10 @@ def passes(names):
     return {name for name, (status, _) in names.items() if status == "ok"}
 
 
-def read_known(run):
+def read_known(run, like=""):
     """{name: reason} and the names that may pass or fail. `# reason` heads the names under it; a
-    name after `~ ` is one that the clock decides, and is neither asked to fail nor to pass."""
+    name after `~ ` is one that the clock decides, and is neither asked to fail nor to pass. So is
+    every name in the list of `like`, a run that is asked by itself."""
     known, loose, reason = {}, set(), ""
     file = KNOWN / f"{run}.txt"
     for line in file.read_text().splitlines() if file.exists() else []:
@@ -37,6 +38,9 @@ def read_known(run):
             loose.add(line[2:])
         elif line.strip():
             known[line] = reason
+    if like:
+        others = read_known(like)
+        loose |= (others[0].keys() | others[1]) - known.keys()
     return known, loose
 
 
@@ -66,10 +70,10 @@ def by_reason(names):
         yield from group
 
 
-def verdict(run, direct, found, out):
-    """Prints it, and writes all of it to out/differs.txt; true when every difference is known and
-    every known one is still there."""
-    known, loose = read_known(run)
+def verdict(run, like, direct, found, out):
+    """Prints it, and writes all of it to out/differs.txt; how many names differ that are not known,
+    or are known to and do not."""
+    known, loose = read_known(run, like)
     new = {name: cause for name, cause in found.items() if name not in known and name not in loose}
     gone = sorted(known.keys() & passes(direct) - found.keys())
     print(f"   {len(found)} names pass directly and not here, {len(found) - len(new)} of them known")
@@ -81,4 +85,4 @@ def verdict(run, direct, found, out):
         print(f"   the names are in {out / 'differs.txt'}")
     for name in gone:
         print(f"   passes now, take it out of {KNOWN.name}/{run}.txt: {name}")
-    return not new and not gone
+    return len(new) + len(gone)

@@ -29,6 +29,8 @@ def tcl(run, unit, folder):
     command += ["--durable", "--single", unit] + ["--cluster-mode"] * run.cluster_mode
     if run.shards > 1:
         command += [word for name in runs.POISON_TCL for word in ("--skiptest", name)]
+    for race in runs.RACES if run.sliced else []:
+        command += ["--skiptest", race]
     with open(folder / "suite.log", "w") as log:
         ended = subprocess.run(command, cwd=tree, stdout=log, stderr=log)
     return ended.returncode

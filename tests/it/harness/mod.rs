@@ -2,6 +2,7 @@
 //! stopped when it is dropped. It holds no test of Sluice; its own are at the end of its files.
 
 pub(crate) mod authority;
+pub(crate) mod cgroup;
 pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod dice;
@@ -21,6 +22,7 @@ pub(crate) mod web;
 mod own;
 
 pub(crate) use authority::{Authority, Issued, TlsConn};
+pub(crate) use cgroup::Cgroup;
 pub(crate) use cluster::Cluster;
 pub(crate) use conn::Conn;
 pub(crate) use dice::Dice;

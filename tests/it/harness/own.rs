@@ -67,6 +67,22 @@ fn faults_hurt_as_they_say() {
 }
 
 #[test]
+fn a_control_group_kills_what_uses_more() {
+    let group = match Cgroup::of_memory(16 << 20) {
+        Ok(group) => group,
+        Err(why) => return figure(format!("no control group for memory: {why}")),
+    };
+    let held = |bytes: &str| {
+        let script = format!("head -c {bytes} /dev/zero | tail");
+        said(cgroup::enter(&group.members()).args(["sh", "-c", &script])).map(drop)
+    };
+    assert_eq!(held("1M"), Ok(()));
+    assert_eq!(group.killed(), 0);
+    assert!(held("64M").is_err());
+    assert_eq!(group.killed(), 1);
+}
+
+#[test]
 fn a_fake_server_passes_for_a_primary_and_says_what_it_is_told() {
     let fake = FakeServer::start(|asked: &Request| match asked.words[0].as_str() {
         "GET" => Step::reply(&bulk(format!("{}:{}", asked.words[1], asked.number))),

@@ -2,7 +2,7 @@
 //! its log. When it is dropped it must drain and exit 0 with no warning that the test did not
 //! announce.
 
-use super::{Conn, PATIENCE, eventually, http, port::Port, process::Process};
+use super::{Cgroup, Conn, PATIENCE, cgroup, eventually, http, port::Port, process::Process};
 use rustix::process::Signal;
 use std::{
     fmt::Write as _,
@@ -39,6 +39,7 @@ pub(crate) struct Setup {
     unix: bool,
     environment: Vec<(String, String)>,
     descriptors: Option<usize>,
+    members: Option<PathBuf>,
     wait: bool,
 }
 
@@ -109,6 +110,7 @@ impl Setup {
             unix: false,
             environment: Vec::new(),
             descriptors: None,
+            members: None,
             wait: true,
         }
     }
@@ -182,6 +184,12 @@ impl Setup {
         self
     }
 
+    /// Runs in this control group.
+    pub(crate) fn inside(mut self, group: &Cgroup) -> Self {
+        self.members = Some(group.members());
+        self
+    }
+
     /// Does not wait until every backend is up: some never will be.
     pub(crate) fn without_waiting(mut self) -> Self {
         self.wait = false;
@@ -200,12 +208,7 @@ impl Setup {
         let yaml = self.yaml(&bind, &admin.address());
         fs::write(&file, yaml.replace("FOLDER", &folder.path().display().to_string())).unwrap();
         let log = File::create(folder.path().join("sluice.log")).unwrap();
-        let binary = env!("CARGO_BIN_EXE_sluice");
-        let mut command = Command::new(binary);
-        if let Some(limit) = self.descriptors {
-            command = Command::new("prlimit");
-            command.arg(format!("--nofile={limit}:{limit}")).arg(binary);
-        }
+        let mut command = self.program();
         command.args(["run", "-c"]).arg(&file).env_remove("SLUICE_LOG");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -216,6 +219,20 @@ impl Setup {
             sluice.wait_for_up(self.backends);
         }
         sluice
+    }
+
+    fn program(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_sluice");
+        let mut command = Command::new(binary);
+        if let Some(members) = &self.members {
+            command = cgroup::enter(members);
+            command.arg(binary);
+        }
+        if let Some(limit) = self.descriptors {
+            command = Command::new("prlimit");
+            command.arg(format!("--nofile={limit}:{limit}")).arg(binary);
+        }
+        command
     }
 
     fn yaml(&self, bind: &str, admin: &str) -> String {
