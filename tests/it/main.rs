@@ -51,6 +51,7 @@ mod redis_resp3;
 mod redis_rogue;
 mod redis_route;
 mod redis_scripts;
+mod redis_sessions;
 mod redis_soak;
 mod redis_spread;
 mod redis_users;
