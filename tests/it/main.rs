@@ -56,6 +56,7 @@ mod redis_soak;
 mod redis_spread;
 mod redis_users;
 mod redis_wait;
+mod redis_workers;
 mod server;
 mod slots;
 mod table;

@@ -191,8 +191,7 @@ impl<'a> Player<'a> {
             loop {
                 let mut at = self.model.session.subscriptions.get(&name).cloned();
                 let subscription = at.as_mut().ok_or("it had subscribed")?;
-                if self.model.weather == Weather::Stalling
-                    || self.model.board.has_all(subscription)
+                if self.model.weather == Weather::Stalling || self.model.board.has_all(subscription)
                 {
                     self.model.session.subscriptions.extend(at.map(|at| (name.clone(), at)));
                     break;
@@ -213,7 +212,7 @@ impl<'a> Player<'a> {
 
     fn note(&mut self, words: &[String], reply: &str) {
         self.heard.push_back(format!("{} -> {reply}", words.join(" ")));
-        if self.heard.len() > 25 {
+        if self.heard.len() > 80 {
             self.heard.pop_front();
         }
     }

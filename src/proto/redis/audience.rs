@@ -139,7 +139,8 @@ impl Audience {
         // Our connections that listen, and the clients behind them.
         let ours = |shares: &Vec<Share>| -> (i64, i64) {
             let hear = shares.iter().filter(|share| share.shards.contains(&shard));
-            let clients = hear.clone().map(|share| i64::try_from(share.clients).unwrap_or(i64::MAX));
+            let clients =
+                hear.clone().map(|share| i64::try_from(share.clients).unwrap_or(i64::MAX));
             (i64::try_from(hear.count()).unwrap_or(i64::MAX), clients.sum())
         };
         let topics = self.topics(cluster, subject);

@@ -122,9 +122,10 @@ impl Board {
             }
             let from = heard.first().copied().unwrap_or(u64::MAX).min(since + 1);
             let to = if *lasted { newest } else { heard.last().copied().unwrap_or(0) };
-            let missed = channel.published.iter().find(|number| {
-                (from..=to).contains(*number) && !heard.contains(number)
-            })?;
+            let missed = channel
+                .published
+                .iter()
+                .find(|number| (from..=to).contains(*number) && !heard.contains(number))?;
             Some(format!("{name}={missed} was not heard: since {since}, {heard:?}"))
         };
         ended.iter().filter_map(wrong).collect()

@@ -112,6 +112,10 @@ impl Data {
         }
     }
 
+    pub(super) fn is_doubtful(&self, name: &str) -> bool {
+        matches!(self.keys.get(name), Some(Held::Doubtful))
+    }
+
     pub(super) fn may_be_empty(&self, name: &str) -> bool {
         matches!(self.keys.get(name), None | Some(Held::Doubtful))
     }

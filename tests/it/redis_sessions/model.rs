@@ -67,6 +67,8 @@ struct Queue {
 struct Watch {
     keys: Vec<String>,
     is_broken: bool,
+    /// It may be, for all that is known of its keys.
+    is_doubtful: bool,
 }
 
 impl Model<'_> {
@@ -192,8 +194,13 @@ impl Model<'_> {
     }
 
     fn touches_servers(&self, words: &[String]) -> bool {
-        !self.is_restricted()
-            && !["ECHO", "PING", "CLIENT", "HELLO", "RESET", "QUIT"].contains(&words[0].as_str())
+        // From WATCH on the server has the queue, and what is not queued for want of MULTI.
+        let is_queued = self.session.watch.is_some() && words[0] != "CLIENT";
+        is_queued
+            || words[0].ends_with("SUBSCRIBE")
+            || !self.is_restricted()
+                && !["ECHO", "PING", "CLIENT", "HELLO", "RESET", "QUIT"]
+                    .contains(&words[0].as_str())
     }
 
     /// Whether the weather is to blame for that reply.
@@ -207,7 +214,8 @@ impl Model<'_> {
                 text == NO_LEASE && (needs_one || words[0] == "EXEC")
             }
             Weather::Stalling => {
-                let aborted = words[0] == "EXEC" && text.starts_with("EXECABORT ");
+                let is_dirty = self.session.queue.as_ref().is_some_and(|queue| queue.is_dirty);
+                let aborted = words[0] == "EXEC" && text.starts_with("EXECABORT ") && !is_dirty;
                 self.touches_servers(words) && (text.contains("sluice") || aborted)
             }
         }
@@ -215,7 +223,9 @@ impl Model<'_> {
 
     /// It failed; what it was to do may have been done all the same.
     fn has_failed(&mut self, words: &[String], text: &str) {
-        let is_done = text != NO_LEASE && !text.starts_with("CLUSTERDOWN ");
+        // What was pushed for who waits may have come before or after what it asked next.
+        let is_done =
+            text != NO_LEASE && !text.starts_with("CLUSTERDOWN ") || self.is_blocking(words);
         match words[0].as_str() {
             "EXEC" => {
                 self.session.watch = None;
@@ -225,6 +235,11 @@ impl Model<'_> {
                 }
             }
             "DISCARD" => (self.session.queue, self.session.watch) = (None, None),
+            // The connection is its own all the same.
+            "WATCH" if self.weather == Weather::Stalling => {
+                let keys = words[1..].to_vec();
+                self.session.watch = Some(Watch { keys, is_broken: false, is_doubtful: true });
+            }
             _ => match &mut self.session.queue {
                 Some(queue) => queue.is_dirty = true,
                 None if is_done => self.data.doubt(writes(words)),
@@ -335,8 +350,10 @@ impl Model<'_> {
         match words[0].as_str() {
             "MULTI" => self.session.queue = Some(Queue::default()),
             "WATCH" => {
-                let is_broken = false;
-                self.session.watch = Some(Watch { keys: words[1..].to_vec(), is_broken });
+                // A lease that is lost in a stall takes what it watched with it.
+                let is_doubtful = self.weather == Weather::Stalling;
+                let keys = words[1..].to_vec();
+                self.session.watch = Some(Watch { keys, is_broken: false, is_doubtful });
             }
             "UNWATCH" => self.session.watch = None,
             "CLIENT" => {
@@ -366,9 +383,8 @@ impl Model<'_> {
             return Wanted::Error("EXECABORT Transaction discarded");
         }
         let is_broken = watch.as_ref().is_some_and(|watch| watch.is_broken);
-        // A lease that is lost in a stall takes what it watched with it.
-        let is_lost = self.weather == Weather::Stalling && watch.is_some();
-        if is_broken || is_lost && reply == Some(&Value::Nil) {
+        let is_doubtful = watch.is_some_and(|watch| watch.is_doubtful);
+        if is_broken || is_doubtful && reply == Some(&Value::Nil) {
             self.board.count("broken");
             return Wanted::Exactly(Value::Nil);
         }
@@ -382,7 +398,9 @@ impl Model<'_> {
             "PUBLISH" => {
                 self.board.published(&words[1], &words[2]);
                 let channel = (Kind::Channel, words[1].clone());
-                let hears = self.session.subscriptions.contains_key(&channel);
+                // In a stall the connection on which messages come may be lost.
+                let hears = self.session.subscriptions.contains_key(&channel)
+                    && self.weather != Weather::Stalling;
                 return Wanted::Between(i64::from(hears), 1_000);
             }
             "PING" => return Wanted::Exactly(Value::Simple("PONG".to_owned())),
@@ -390,7 +408,10 @@ impl Model<'_> {
         }
         let (wanted, changed) = self.data.run(words);
         if let Some(watch) = &mut self.session.watch {
-            watch.is_broken |= changed.iter().any(|key| watch.keys.contains(key));
+            for key in changed.iter().filter(|key| watch.keys.contains(key)) {
+                watch.is_doubtful |= self.data.is_doubtful(key);
+                watch.is_broken |= !self.data.is_doubtful(key);
+            }
         }
         wanted
     }
