@@ -30,7 +30,7 @@ pub(super) enum Wanted {
     Error(&'static str),
     /// Nothing, or values that this client has made, however many.
     Own,
-    Items(Vec<Wanted>),
+    Items(Vec<Self>),
     Any,
 }
 
