@@ -353,7 +353,7 @@ fn random_sessions_while_servers_stall() {
                 server.cont();
             }
         };
-        let (board, _) = during(1, stall, || story(&sluice, seed, Weather::Stalling, ROUNDS));
+        let (board, _) = during(1, stall, || story(&sluice, seed, Weather::Stalling, ROUNDS / 2));
         assert_felt(&board, &KINDS);
         assert_felt(&board, &["errors"]);
         cluster.servers().for_each(|server| assert_eq!(server.cmd(&["FLUSHALL"]), "OK"));

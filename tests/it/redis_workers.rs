@@ -210,7 +210,8 @@ fn ask_on(sluice: &Sluice, go_on: &dyn Fn() -> bool) {
 fn a_restarted_server_loses_no_job_and_messages_only_while_it_is_away() {
     let seconds = std::env::var("SLUICE_WORKERS_SECONDS").map_or(9, |n| n.parse().unwrap());
     let (half, away) = (Duration::from_secs(seconds) / 2, Duration::from_millis(700));
-    let mut server = Redis::with_args(&["--appendonly", "yes", "--appendfsync", "always"]);
+    // It writes before it replies: what dies is the process, not the machine.
+    let mut server = Redis::with_args(&["--appendonly", "yes", "--appendfsync", "no"]);
     let sluice = Setup::shards([(server.address(), vec![])]).workers(2).start();
     sluice.expect_log(server.address());
     sluice.expect_log("s0");
@@ -259,7 +260,7 @@ fn a_restarted_server_loses_no_job_and_messages_only_while_it_is_away() {
     for jobs in &queues {
         let [cut, unknown] = [&jobs.cut, &jobs.unknown].map(|count| count.load(Relaxed));
         let (pushed, done) = (jobs.pushed.lock().unwrap().len(), jobs.done.lock().unwrap().len());
-        assert!(pushed > 200 && done > 200 && unknown > 0, "{}", jobs.told());
+        assert!(pushed > 100 && done > 100 && unknown > 0, "{}", jobs.told());
         assert_eq!(jobs.twice(), 0, "{}", jobs.told());
         // A job whose reply was lost is lost; in a list of the worker's own it is found again.
         let may_be_lost = if jobs.queue == "reliable" { 0 } else { cut };
