@@ -329,7 +329,7 @@ fn random_sessions_while_servers_stall() {
     let cluster = Cluster::start(3, 0);
     let faults = [
         Fault::default(),
-        Fault { requests: Way::Clean, replies: Way::Slices },
+        Fault { requests: Way::Clean, replies: Way::Late(Duration::from_millis(2)) },
         Fault { requests: Way::Late(Duration::from_millis(1)), replies: Way::Clean },
     ];
     let servers = || cluster.servers().map(|server| server.address());
