@@ -1,23 +1,29 @@
 //! The tagged soak: every key says whose request it is and which, every value is its key, and while
 //! clients leave, servers stall, cut and reset, no reply may reach anybody else. Millions of them:
 //! so requests and replies have a fixed form here that costs next to nothing to make and to check.
+//! Between them come transactions, commands that wait and messages, tagged likewise.
 
-use crate::harness::{Dice, Setup, Sluice, port::Port};
+mod mirror;
+mod tagged;
+
+use crate::harness::{Dice, Setup, Sluice};
+use mirror::mirror;
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
+use tagged::{Counts, Kind, listen};
 
 const CLIENTS: u64 = 12;
+const LISTENERS: u64 = 4;
 const SHARDS: usize = 3;
 /// Digits of a key: whose it is and which.
 const KEY: usize = 18;
+/// More than one connection asks for.
+const TAGS: u64 = 10_000_000;
 
 /// At least ten million requests; `SLUICE_SOAK_REQUESTS` says how many otherwise.
 #[test]
@@ -28,47 +34,79 @@ fn no_reply_reaches_another_client() {
     let sluice = Setup::shards(servers.iter().map(|address| (address.clone(), vec![])))
         .workers(2)
         .cluster("timeouts: { request: 150ms, stall: 10s }")
+        .cluster("dedicated: { max_per_backend: 3, wait_timeout: 100ms }")
         .start();
     servers.iter().for_each(|address| sluice.expect_log(address));
     (0..SHARDS).for_each(|shard| sluice.expect_log(format!("s{shard}")));
-    let (values, errors, cuts) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let start = Instant::now();
+    let (tally, start) = (Tally::default(), Instant::now());
     thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (sluice, tally) =
-                (&sluice, Tally { values: &values, errors: &errors, cuts: &cuts });
-            scope.spawn(move || {
-                let mut round = 0;
-                while tally.values.load(Relaxed) + tally.errors.load(Relaxed) < wanted {
-                    soak(sluice, client, round, &tally);
-                    round += 1;
-                }
-            });
+        let (sluice, tally) = (&sluice, &tally);
+        for listener in 0..LISTENERS {
+            scope.spawn(move || listen(sluice, listener, tally));
         }
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| scope.spawn(move || soak_on(sluice, client, wanted, tally)))
+            .collect();
+        let results: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        tally.done.store(true, Relaxed);
+        results.into_iter().for_each(|result| result.unwrap());
     });
-    let (values, errors, cuts) = (values.into_inner(), errors.into_inner(), cuts.into_inner());
-    let told = format!("{values} values, {errors} errors, {cuts} cuts in {:?}\n", start.elapsed());
+    let (values, errors) = (tally.values.load(Relaxed), tally.errors.load(Relaxed));
+    let cuts = tally.cuts.load(Relaxed);
+    let metrics = sluice.metrics();
+    let resubscribed = metrics.sum("sluice_redis_resubscriptions_total", &[]);
+    let told = format!(
+        "{values} values, {errors} errors, {cuts} cuts in {:?}; {:?}, {resubscribed} resubscriptions\n",
+        start.elapsed(),
+        tally.kinds
+    );
     std::io::stderr().write_all(told.as_bytes()).unwrap();
     assert!(values > 9 * errors, "{values} values, {errors} errors");
     assert!(errors > 0 && cuts > 0, "the faults were not felt, so this proved nothing");
-    assert_eq!(sluice.metrics().sum("sluice_panics_total", &[]), 0.0);
+    for kind in Kind::ALL {
+        let [values, errors, cuts] = tally.kinds.of(kind);
+        let told = format!("{kind:?}: {values} values, {errors} errors, {cuts} cuts");
+        // What messages were missed nobody counts, but for how often.
+        let is_felt = errors > 0 || matches!(kind, Kind::Message) && resubscribed > 0.0;
+        assert!(values > 3 * errors && is_felt && cuts > 0, "{told}");
+    }
+    assert_eq!(metrics.sum("sluice_panics_total", &[]), 0.0);
 }
 
-struct Tally<'a> {
-    values: &'a AtomicU64,
-    errors: &'a AtomicU64,
-    cuts: &'a AtomicU64,
+/// What has come so far.
+#[derive(Debug, Default)]
+struct Tally {
+    values: AtomicU64,
+    errors: AtomicU64,
+    cuts: AtomicU64,
+    kinds: Counts,
+    done: AtomicBool,
+}
+
+/// One client, over as many connections as it takes.
+fn soak_on(sluice: &Sluice, client: u64, wanted: u64, tally: &Tally) {
+    let mut round = 0;
+    while tally.values.load(Relaxed) + tally.errors.load(Relaxed) < wanted {
+        soak(sluice, client, round, tally);
+        round += 1;
+    }
 }
 
 /// One connection's life: pipelines of GETs, until it leaves in the middle of one.
-fn soak(sluice: &Sluice, client: u64, round: u64, tally: &Tally<'_>) {
+fn soak(sluice: &Sluice, client: u64, round: u64, tally: &Tally) {
     let mut dice = Dice::new(client << 40 ^ round);
     let mut socket = TcpStream::connect(sluice.address()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.set_nodelay(true).unwrap();
-    let mut tag = round * 10_000_000;
+    let mut tag = round * TAGS;
     let mut replies = Vec::new();
     for _ in 0..40 {
+        if dice.below(30) == 0 {
+            if !tagged::pipeline(&mut socket, &mut replies, client, &mut tag, &mut dice, tally) {
+                return;
+            }
+            continue;
+        }
         let count = 1 + dice.below(600);
         let (mut bytes, first) = (Vec::new(), tag);
         for _ in 0..count {
@@ -105,7 +143,7 @@ fn read(
     client: u64,
     first: u64,
     count: u64,
-    tally: &Tally<'_>,
+    tally: &Tally,
 ) -> bool {
     let (mut seen, mut start) = (0, 0);
     let (mut values, mut errors) = (0, 0);
@@ -159,80 +197,4 @@ fn key(client: u64, tag: u64) -> [u8; KEY] {
     write(client, 0..3);
     write(tag, 3..KEY);
     key
-}
-
-/// A server whose value of a key is that key, and a healthy primary to those who look; it stalls,
-/// slices, cuts replies in two and resets.
-fn mirror(seed: u64) -> String {
-    let port = Port::free();
-    let address = port.address();
-    let listener = TcpListener::bind(&address).unwrap();
-    let connections = Arc::new(AtomicU64::new(0));
-    thread::spawn(move || {
-        let _port = port;
-        for socket in listener.incoming() {
-            let number = connections.fetch_add(1, Relaxed);
-            thread::spawn(move || reflect(socket.unwrap(), Dice::new(seed << 32 | number)));
-        }
-    });
-    address
-}
-
-const INFO: &str = "# Replication\r\nrole:master\r\nmaster_repl_offset:0\r\nloading:0\r\n";
-
-fn reflect(mut socket: TcpStream, mut dice: Dice) -> Option<()> {
-    socket.set_nodelay(true).unwrap();
-    let (mut input, mut start) = (Vec::new(), 0);
-    let mut piece = vec![0; 64 << 10];
-    let mut out = Vec::new();
-    loop {
-        let n = socket.read(&mut piece).ok().filter(|n| *n > 0)?;
-        input.extend_from_slice(&piece[..n]);
-        while let Some(len) = whole(&input[start..]) {
-            let request = &input[start..start + len];
-            match request.get(8..11) {
-                Some(b"GET") => out.extend_from_slice(&request[13..]),
-                Some(b"INF") => out.extend(format!("${}\r\n{INFO}\r\n", INFO.len()).bytes()),
-                Some(b"PIN") => out.extend_from_slice(b"+PONG\r\n"),
-                _ => out.extend_from_slice(b"*0\r\n"),
-            }
-            start += len;
-        }
-        input.drain(..start);
-        start = 0;
-        match dice.below(2_000) {
-            0 => thread::sleep(Duration::from_millis(200)),
-            1 => {
-                let _ = socket.write_all(&out[..out.len() / 2]);
-                return None;
-            }
-            2 => return None,
-            3..=40 => {
-                let (front, back) = out.split_at(out.len() / 3);
-                socket.write_all(front).ok()?;
-                thread::sleep(Duration::from_micros(dice.below(2_000)));
-                socket.write_all(back).ok()?;
-                out.clear();
-            }
-            _ => {}
-        }
-        socket.write_all(&out).ok()?;
-        out.clear();
-    }
-}
-
-/// The length of the request at the front, when all of it is there.
-fn whole(bytes: &[u8]) -> Option<usize> {
-    const GET: usize = 13 + 5 + KEY + 2;
-    if bytes.starts_with(b"*2\r\n$3\r\nGET\r\n") {
-        return (bytes.len() >= GET).then_some(GET);
-    }
-    let mut at = bytes.iter().position(|byte| *byte == b'\n')? + 1;
-    let count: usize = std::str::from_utf8(&bytes[1..at - 2]).ok()?.parse().ok()?;
-    for _ in 0..count {
-        let end = at + bytes.get(at..)?.iter().position(|byte| *byte == b'\n')?;
-        let len: usize = std::str::from_utf8(&bytes[at + 1..end - 1]).ok()?.parse().ok()?;
-        at = end + 1 + len + 2;
-    }
-    (bytes.len() >= at).then_some(at)
 }

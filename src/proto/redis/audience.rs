@@ -136,24 +136,29 @@ impl Audience {
         channel: &[u8],
         told: i64,
     ) -> i64 {
-        let more = |shares: &Vec<Share>| -> i64 {
+        // Our connections that listen, and the clients behind them.
+        let ours = |shares: &Vec<Share>| -> (i64, i64) {
             let hear = shares.iter().filter(|share| share.shards.contains(&shard));
-            hear.map(|share| i64::try_from(share.clients).unwrap_or(i64::MAX) - 1).sum()
+            let clients =
+                hear.clone().map(|share| i64::try_from(share.clients).unwrap_or(i64::MAX));
+            (i64::try_from(hear.count()).unwrap_or(i64::MAX), clients.sum())
         };
         let topics = self.topics(cluster, subject);
-        let exact = topics.and_then(|topics| topics.get(channel)).map_or(0, |shares| more(&shares));
+        let exact = topics.and_then(|topics| topics.get(channel)).map(|shares| ours(&shares));
         // Shard channels have no patterns.
         let patterns = match subject {
             Subject::ShardChannel => None,
             Subject::Channel | Subject::Pattern => self.topics(cluster, Subject::Pattern),
         };
-        let by_pattern: i64 = patterns
+        let by_pattern = patterns
             .into_iter()
             .flat_map(DashMap::iter)
             .filter(|topic| glob::fits(topic.key(), channel))
-            .map(|topic| more(topic.value()))
-            .sum();
-        (told + exact + by_pattern).max(0)
+            .map(|topic| ours(topic.value()));
+        let all = exact.into_iter().chain(by_pattern);
+        let (connections, clients) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        // A server may have let go a connection that we have not heard of yet.
+        (told - connections).max(0) + clients
     }
 
     fn topics(&self, cluster: usize, subject: Subject) -> Option<&DashMap<Box<[u8]>, Vec<Share>>> {
@@ -214,6 +219,12 @@ mod tests {
         // While a worker does not hear it, its clients do not count.
         audience.hears(0, channel, b"news", (0, 2), false);
         assert_eq!(audience.receivers(0, 2, channel, b"news", 3), 1 + 1 + 1);
+        audience.hears(0, channel, b"news", (0, 2), true);
+        assert_eq!(audience.receivers(0, 2, channel, b"news", 3), 4 + 1);
+        // The last client of a worker has left: the server may know it already, and we not.
+        audience.leave(0, channel, b"news", 1);
+        assert_eq!(audience.receivers(0, 2, channel, b"news", 2), 3 + 1);
+        audience.join(0, channel, b"news", 1);
         assert_eq!(audience.clients(0, channel, b"news"), 4);
         assert_eq!(audience.clients(0, Subject::ShardChannel, b"news"), 0);
     }

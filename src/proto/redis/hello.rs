@@ -23,6 +23,12 @@ pub(super) fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
             Some(_) => return fixed(scene, reply::NO_PROTO),
         };
     }
+    // Messages come in the other version from its reply on, not before.
+    if resp != scene.state.class.resp && scene.client.is_subscribed() && !scene.client.is_settled()
+    {
+        scene.client.wait_for_all();
+        return Flow::Hold;
+    }
     let mut at = 2;
     while let Some(word) = args.get(at) {
         if word.eq_ignore_ascii_case(b"AUTH")

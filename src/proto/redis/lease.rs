@@ -243,6 +243,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_sends_no_more_is_answered_however_often_it_waits() {
+        let mut stage = Stage::new(1, ReadFrom::Primary);
+        stage.limit_leases(1, Dedicated { wait: Duration::from_secs(9), ..Dedicated::default() });
+        let (mut first, mut second, mut third) = (stage.client(), stage.client(), stage.client());
+        first.say("WATCH a\r\n");
+        stage.settle().await;
+        let mut own = stage.accept(0);
+        own.say("+OK\r\n");
+        second.say("WATCH b\r\nUNWATCH\r\nWATCH c\r\nECHO end\r\n");
+        second.end();
+        stage.settle().await;
+        third.say("WATCH d\r\n");
+        stage.settle().await;
+        drop(first);
+        stage.settle().await;
+        own.say("+OK\r\n+OK\r\n+OK\r\n");
+        stage.settle().await;
+        own.say("+OK\r\n");
+        stage.settle().await;
+        assert_eq!(third.heard(), "+OK\r\n");
+        assert_eq!(second.heard(), "+OK\r\n+OK\r\n");
+        drop(third);
+        stage.settle().await;
+        own.say("+OK\r\n+OK\r\n");
+        stage.settle().await;
+        assert_eq!(second.heard(), "+OK\r\n$3\r\nend\r\n");
+        assert!(second.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_session_loses_its_connection_and_others_get_it() {
         let mut stage = Stage::new(1, ReadFrom::Primary);
         let mut silent = stage.client();

@@ -278,9 +278,7 @@ impl Session {
     /// The client sends no more: what was sent is answered, then the session ends (T51).
     fn end_of_input(&mut self) {
         self.state.eof = true;
-        if !self.state.waiting.is_pending() {
-            self.guard.client.close_after_replies(End::Client);
-        }
+        self.batch();
     }
 
     /// Dispatches every complete request of the input, as far as there is room for its reply.
@@ -411,7 +409,8 @@ impl Session {
             client.reply(hub, reply::OUT_OF_MEMORY);
             client.close_after_replies(End::Memory);
         }
-        if self.state.eof && !self.state.waiting.is_pending() {
+        let is_held = flow == Flow::Hold || self.start < self.input.len() && !client.has_room();
+        if self.state.eof && !is_held && !self.state.waiting.is_pending() {
             client.close_after_replies(End::Client);
         }
         let waits = self.state.blocked.is_some() || self.state.own.blocks;

@@ -113,6 +113,35 @@ async fn a_client_of_resp3_gets_pushes() {
     assert_eq!(client.heard(), message("a", "hello").replacen('*', ">", 1));
 }
 
+/// A client that still waits for replies in RESP3 could not read a message in RESP2.
+#[tokio::test(start_paused = true)]
+async fn messages_change_their_version_when_hello_is_answered() {
+    let stage = Stage::new(1, ReadFrom::Primary);
+    let (_other, mut tap) = subscribed(&stage).await;
+    let mut client = stage.client();
+    client.say("HELLO 3\r\nSUBSCRIBE a\r\n");
+    stage.settle().await;
+    assert!(client.heard().ends_with(&confirmed("subscribe", "a", 1).replacen('*', ">", 1)));
+    client.say("GET k\r\nHELLO 2\r\nPING\r\n");
+    stage.settle().await;
+    let push = message("a", "before").replacen('*', ">", 1);
+    tap.say(message("a", "before"));
+    stage.settle().await;
+    assert_eq!(client.heard(), push);
+    let mut shared = stage.accept(0);
+    assert!(shared.heard().contains("HELLO"));
+    shared.say("%1\r\n$5\r\nproto\r\n:3\r\n");
+    stage.settle().await;
+    assert_eq!(shared.heard(), words(&["GET", "k"]));
+    shared.say("_\r\n");
+    stage.settle().await;
+    tap.say(message("a", "after"));
+    stage.settle().await;
+    let heard = client.heard();
+    assert!(heard.starts_with("_\r\n*14\r\n"), "{heard}");
+    assert!(heard.ends_with(&(words(&["pong", ""]) + &message("a", "after"))), "{heard}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_resp2_a_subscriber_may_ask_for_little() {
     let stage = Stage::new(1, ReadFrom::Primary);
