@@ -8,7 +8,7 @@ use crate::harness::{
 use std::{
     collections::HashSet,
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -296,4 +296,19 @@ fn connections_that_a_backend_has_closed_are_not_used() {
     let mut conn = HttpConn::open(&sluice.address());
     let answer = conn.ask("POST", "/", "Content-Length: 0\r\n");
     assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// A close with bytes unread would be a reset, which may overtake the reply (RFC 9112, 9.6).
+#[test]
+fn who_sends_more_than_is_wanted_gets_its_reply_and_an_orderly_end() {
+    let origin = Origin::start("o");
+    let sluice = behind(&origin);
+    let mut conn = TcpStream::connect(sluice.address()).unwrap();
+    conn.write_all(b"GET /slow/300 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    conn.write_all(&[b'x'; 20_000]).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    let mut answer = Vec::new();
+    conn.read_to_end(&mut answer).expect("an end, not a reset");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }

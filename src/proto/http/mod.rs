@@ -14,6 +14,7 @@ mod head;
 mod http2;
 pub mod hub;
 mod line;
+mod marks;
 mod parcel;
 pub mod probe;
 mod reading;
