@@ -15,6 +15,7 @@ mod http2;
 pub mod hub;
 mod line;
 mod marks;
+mod order;
 mod parcel;
 pub mod probe;
 mod reading;

@@ -228,8 +228,14 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let (mut leaving, mut told) = (false, false);
-    let mut answered = false;
+    let (mut answered, mut lined_up) = (false, false);
     let ended = poll_fn(|cx| {
+        if session.hub.order.is_busy() && !lined_up && !is_answering(watch) {
+            lined_up = true;
+            session.hub.order.line_up(&session.hub.spawn, cx);
+            return Poll::Pending;
+        }
+        lined_up = false;
         if !leaving && session.hub.is_leaving() {
             leaving = true;
             if !is_answering(watch) {
