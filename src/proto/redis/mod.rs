@@ -41,6 +41,7 @@ mod identity;
 mod info;
 pub mod inline;
 pub mod insight;
+mod intake;
 pub mod keys;
 mod learn;
 mod lease;

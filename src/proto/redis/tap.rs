@@ -11,6 +11,7 @@ use super::{
     client::Client,
     handshake,
     hub::Hub,
+    intake::Intake,
     message::{Parsed, Said, parse},
     pubsub, route,
     topics::{Name, Ticket},
@@ -273,8 +274,8 @@ impl Tap {
             return Poll::Ready(error);
         }
         loop {
-            turn.make_room();
-            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input) {
+            turn.input.make_room();
+            match tokio_util::io::poll_read_buf(Pin::new(&mut *stream), cx, &mut turn.input.bytes) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Poll::Ready("closed by the server".to_owned()),
                 Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
@@ -299,10 +300,10 @@ impl Tap {
         {
             let mut inner = self.inner.borrow_mut();
             inner.last_byte_us = hub.now_us();
-            inner.charge(hub, turn.input.capacity());
+            inner.charge(hub, turn.input.bytes.capacity());
         }
-        while turn.input.len() - turn.start >= turn.needed.max(1) {
-            let bytes = turn.input.get(turn.start..).unwrap_or_default();
+        while turn.input.rest().len() >= turn.needed.max(1) {
+            let bytes = turn.input.rest();
             match parse(bytes) {
                 Ok(Parsed::Partial(needed)) => turn.needed = needed,
                 Ok(Parsed::Whole(len, said)) => {
@@ -313,7 +314,7 @@ impl Tap {
                         }
                         said => self.answered(hub, said, &mut turn.touched)?,
                     }
-                    turn.start += len;
+                    turn.input.start += len;
                     turn.needed = 0;
                 }
                 Err(error) => return Err(error.to_string()),
@@ -484,30 +485,10 @@ impl Drop for Guard<'_> {
 /// What the task keeps between reads.
 #[derive(Debug, Default)]
 struct Turn {
-    input: Vec<u8>,
-    /// Bytes of `input` already taken.
-    start: usize,
+    input: Intake,
     /// Of the rest, how many must be there before it is worth a look.
     needed: usize,
     touched: Vec<Rc<Client>>,
-}
-
-impl Turn {
-    fn make_room(&mut self) {
-        if self.start == self.input.len() {
-            self.input.clear();
-            self.start = 0;
-            if self.input.capacity() > 4 * READ_SIZE {
-                self.input = Vec::new();
-            }
-        }
-        if self.input.capacity() - self.input.len() < READ_SIZE / 4 {
-            self.input.drain(..self.start);
-            self.start = 0;
-            let room = READ_SIZE.max(self.input.len());
-            self.input.reserve(room);
-        }
-    }
 }
 
 /// Between tries to connect: a failover takes seconds, and there are others that try.
@@ -517,5 +498,3 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const REST_US: u64 = 30_000_000;
 /// A silent server is asked whether it is there.
 const PING_US: u64 = 5_000_000;
-/// As of the connections that requests share.
-const READ_SIZE: usize = 64 * 1024;

@@ -11,6 +11,7 @@ use super::{
     flight::{self, Flight},
     hub::Hub,
     insight::slow::{self, Moment},
+    intake::Intake,
     redirect, reply,
     scan::Scanner,
     tally::{Settled, Tally},
@@ -71,8 +72,8 @@ impl Upstream {
         stream: &mut Stream,
         turn: &mut Turn,
     ) -> Poll<Result<(), UpstreamError>> {
-        turn.make_room();
-        let read = tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut turn.input);
+        turn.input.make_room();
+        let read = tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut turn.input.bytes);
         Poll::Ready(match ready!(read) {
             Ok(0) => Err(self.error(Phase::Read, CLOSED)),
             Err(error) => Err(self.error(Phase::Read, error)),
@@ -100,8 +101,8 @@ impl Upstream {
             if let Err(error) = ready!(self.poll_read(cx, hub, stream, turn)) {
                 return Poll::Ready(error);
             }
-            if !turn.rest().is_empty() && !turn.is_push() && !self.is_relay() {
-                return Poll::Ready(self.stray(hub, turn.rest()));
+            if !turn.input.rest().is_empty() && !turn.is_push() && !self.is_relay() {
+                return Poll::Ready(self.stray(hub, turn.input.rest()));
             }
         }
         Poll::Pending
@@ -213,17 +214,17 @@ impl Upstream {
     fn pass_on(&self, hub: &Hub, turn: &mut Turn, client: &Client) {
         turn.scanner = Scanner::new(self.class.resp);
         turn.is_begun = false;
-        let bytes = turn.input.get(turn.start..).unwrap_or_default();
+        let bytes = turn.input.rest();
         let passable = self.raw.passable(bytes);
         if passable > 0 {
             client.stream(hub, bytes.get(..passable).unwrap_or_default());
         }
         if passable < bytes.len() && !self.is_raw() {
-            turn.start = turn.input.len();
+            turn.input.start = turn.input.bytes.len();
             client.set_unfinished(false);
             client.resume();
         } else {
-            turn.start += passable;
+            turn.input.start += passable;
         }
         self.inner().partial = 0;
     }
@@ -252,7 +253,7 @@ impl Upstream {
             if relay.is_some() && self.inner().fifo.is_empty() {
                 break Ok(());
             }
-            let bytes = turn.input.get(turn.start..).unwrap_or_default();
+            let bytes = turn.input.bytes.get(turn.input.start..).unwrap_or_default();
             match turn.scanner.measure(bytes) {
                 Err(error) => match &relay {
                     Some(client) => {
@@ -265,18 +266,18 @@ impl Upstream {
                 Ok(Some(len)) if turn.is_push() => {
                     let push = bytes.get(..len).unwrap_or_default();
                     self.hand_out_push(hub, push, &mut turn.touched);
-                    turn.start += len;
+                    turn.input.start += len;
                 }
                 Ok(Some(len)) => {
                     let reply = bytes.get(..len).unwrap_or_default();
-                    turn.start += len;
+                    turn.input.start += len;
                     turn.is_begun = false;
                     let mut entry = match self.pop(hub, reply) {
                         Due::Entry(entry) => entry,
                         Due::More => continue,
                         Due::Nothing => match &relay {
                             Some(client) => {
-                                turn.start -= len;
+                                turn.input.start -= len;
                                 self.stop_counting(hub, client);
                                 break Ok(());
                             }
@@ -314,7 +315,7 @@ impl Upstream {
         result.and_then(|()| self.pass_on_piece(hub, turn))?;
         let mut inner = self.inner();
         let inner = &mut *inner;
-        inner.partial = turn.input.len() - turn.start;
+        inner.partial = turn.input.rest().len();
         if inner.partial > 0 && inner.fifo.is_empty() && !turn.is_push() && !self.is_relay() {
             return Err(self.error(Phase::Protocol, "bytes that nobody asked for"));
         }
@@ -416,7 +417,7 @@ impl Upstream {
 
     /// A long reply at the head of its client's line is passed on while it arrives.
     fn pass_on_piece(&self, hub: &Hub, turn: &mut Turn) -> Result<(), UpstreamError> {
-        let available = turn.input.len() - turn.start;
+        let available = turn.input.rest().len();
         if available < PIECE || turn.is_push() {
             return Ok(());
         }
@@ -446,14 +447,14 @@ impl Upstream {
             }
         };
         let n = turn.scanner.passable(available);
-        let piece = turn.input.get(turn.start..turn.start + n).unwrap_or_default();
+        let piece = turn.input.rest().get(..n).unwrap_or_default();
         match whom {
             Whom::Client(client) => client.stream(hub, piece),
             Whom::Flight(flight) => flight.stream(hub, piece),
             Whom::Nobody => {}
         }
         turn.passed += n as u64;
-        turn.start += n;
+        turn.input.start += n;
         turn.is_begun |= n > 0;
         turn.scanner.consumed(n);
         Ok(())
@@ -479,9 +480,7 @@ impl Inner {
 /// What one connection's task keeps between reads.
 #[derive(Debug)]
 struct Turn {
-    input: Vec<u8>,
-    /// Bytes of `input` already taken.
-    start: usize,
+    input: Intake,
     scanner: Scanner,
     /// Bytes of the current reply that were passed on.
     passed: u64,
@@ -496,8 +495,7 @@ impl Turn {
     fn new(hears_pushes: bool) -> Self {
         let resp = if hears_pushes { Resp::Three } else { Resp::Two };
         Self {
-            input: Vec::new(),
-            start: 0,
+            input: Intake::default(),
             scanner: Scanner::new(resp),
             passed: 0,
             replied_us: 0,
@@ -506,30 +504,9 @@ impl Turn {
         }
     }
 
-    /// Bytes that came and are not taken.
-    fn rest(&self) -> &[u8] {
-        self.input.get(self.start..).unwrap_or_default()
-    }
-
     /// Whether what comes next was not asked for: it answers no request (redis.md, T9).
     fn is_push(&self) -> bool {
-        !self.is_begun && self.input.get(self.start) == Some(&b'>')
-    }
-
-    fn make_room(&mut self) {
-        if self.start == self.input.len() {
-            self.input.clear();
-            self.start = 0;
-            if self.input.capacity() > 4 * READ_SIZE {
-                self.input = Vec::new();
-            }
-        }
-        if self.input.capacity() - self.input.len() < READ_SIZE / 4 {
-            self.input.drain(..self.start);
-            self.start = 0;
-            let room = READ_SIZE.max(self.input.len());
-            self.input.reserve(room);
-        }
+        !self.is_begun && self.input.rest().first() == Some(&b'>')
     }
 }
 
@@ -543,8 +520,6 @@ enum Whom {
 const CLOSED: &str = "connection closed by the server";
 /// As much of a stray reply as a log line shows.
 const SHOWN: usize = 64;
-/// One read takes up to this much (measured: larger did not help, smaller costs reads at 4 KiB).
-const READ_SIZE: usize = 64 * 1024;
 /// redis.md, T33: a reply over 64 KiB is streamed.
 const PIECE: usize = 64 * 1024;
 /// redis.md, T33: while its client has more than 1 MiB unsent the upstream is not read.
