@@ -5,7 +5,7 @@ use super::stream::Stream;
 use crate::telemetry::metrics::Counter;
 use bytes::{Buf, Bytes};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
@@ -16,24 +16,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Such a connection.
 #[derive(Debug)]
 pub struct Early {
-    stream: Stream,
     early: Bytes,
-    counts: Rc<Counts>,
+    wire: Rc<Wire>,
+}
+
+/// The connection for whoever looks at it from beside.
+#[derive(Debug)]
+pub struct Wire {
+    /// `None`: it was taken back.
+    stream: RefCell<Option<Stream>>,
+    counts: Counts,
+    /// The newest write has to wait.
+    blocked: Cell<bool>,
 }
 
 /// Bytes that have passed since they were last taken, and how those that were read end.
 #[derive(Debug, Default)]
-pub struct Counts {
+struct Counts {
     read: Cell<u64>,
     written: Cell<u64>,
     /// The newest bytes, the last one lowest.
     tail: Cell<u32>,
 }
 
-impl Counts {
-    /// Adds what was read and written to counters, and says how much it was.
+impl Wire {
+    /// Adds what was read and written since the last time to counters, and says how much it was.
     pub fn settle(&self, read: &Counter, written: &Counter) -> (u64, u64) {
-        let (bytes_read, bytes_written) = (self.read.take(), self.written.take());
+        let (bytes_read, bytes_written) = (self.counts.read.take(), self.counts.written.take());
         read.add(bytes_read);
         written.add(bytes_written);
         (bytes_read, bytes_written)
@@ -41,6 +50,57 @@ impl Counts {
 
     /// Whether what was read ends with an empty line, as a head of HTTP/1.1 does.
     pub fn ends_with_empty_line(&self) -> bool {
+        self.counts.end_with_empty_line()
+    }
+
+    /// Whether the newest write has to wait for the other side.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Resolves when the other side has ended or broken the connection and nothing of it is unread;
+    /// for somebody who reads nothing now. Not under TLS.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.stream.borrow_mut() {
+            Some(stream) => stream.poll_end(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Whether there are bytes that nobody has read, as far as the event loop has told. Not under
+    /// TLS. Nobody is woken by reads afterwards.
+    pub fn has_unread(&self) -> bool {
+        self.stream.borrow_mut().as_mut().is_some_and(Stream::has_unread)
+    }
+
+    /// Does something with the stream, and counts nothing.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *self.stream.borrow_mut() {
+            Some(stream) => work(Pin::new(stream)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Writes, and counts that.
+    fn write(
+        &self,
+        work: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.with(work);
+        self.blocked.set(polled.is_pending());
+        if let Poll::Ready(Ok(written)) = polled {
+            let counts = &self.counts.written;
+            counts.set(counts.get() + written as u64);
+        }
+        polled
+    }
+}
+
+impl Counts {
+    fn end_with_empty_line(&self) -> bool {
         let tail = self.tail.get();
         tail & 0xff_ffff == 0x0a_0d_0a || tail & 0xffff == 0x0a0a
     }
@@ -55,17 +115,19 @@ impl Counts {
 
 impl Early {
     pub fn new(stream: Stream, early: Bytes) -> Self {
-        Self { stream, early, counts: Rc::default() }
+        let stream = RefCell::new(Some(stream));
+        let wire = Wire { stream, counts: Counts::default(), blocked: Cell::new(false) };
+        Self { early, wire: Rc::new(wire) }
     }
 
-    /// What has passed, for whoever keeps it beside the connection.
-    pub fn counts(&self) -> Rc<Counts> {
-        Rc::clone(&self.counts)
+    /// The connection as it is to be looked at from beside.
+    pub fn wire(&self) -> Rc<Wire> {
+        Rc::clone(&self.wire)
     }
 
-    /// The connection itself, and the bytes that nobody has read since.
-    pub fn into_parts(self) -> (Stream, Bytes) {
-        (self.stream, self.early)
+    /// The connection itself, if nobody took it, and the bytes that nobody has read since.
+    pub fn into_parts(self) -> (Option<Stream>, Bytes) {
+        (self.wire.stream.take(), self.early)
     }
 }
 
@@ -77,7 +139,7 @@ impl AsyncRead for Early {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.early.is_empty() {
-            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            std::task::ready!(self.wire.with(|stream| stream.poll_read(cx, buf)))?;
         } else {
             let fits = self.early.len().min(buf.remaining());
             buf.put_slice(self.early.get(..fits).unwrap_or_default());
@@ -87,49 +149,38 @@ impl AsyncRead for Early {
                 self.early = Bytes::new();
             }
         }
-        self.counts.read(buf.filled().get(before..).unwrap_or_default());
+        self.wire.counts.read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Early {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.counted(polled)
+        self.wire.write(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.counted(polled)
+        self.wire.write(|stream| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.with(|stream| stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Early {
-    fn counted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(written)) = polled {
-            self.counts.written.set(self.counts.written.get() + written as u64);
-        }
-        polled
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.with(|stream| stream.poll_shutdown(cx))
     }
 }
 
@@ -150,7 +201,7 @@ mod tests {
             for step in 1..=text.len() {
                 let counts = Counts::default();
                 text.as_bytes().chunks(step).for_each(|part| counts.read(part));
-                assert_eq!(counts.ends_with_empty_line(), ends, "{text:?} by {step}");
+                assert_eq!(counts.end_with_empty_line(), ends, "{text:?} by {step}");
             }
         }
     }
@@ -159,7 +210,7 @@ mod tests {
     async fn what_was_read_already_comes_first_and_all_is_counted() {
         let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
         let mut early = Early::new(Stream::Unix(ours), Bytes::from_static(b"GET /"));
-        let counts = early.counts();
+        let wire = early.wire();
         theirs.write_all(b" HTTP").await.unwrap();
         let mut read = [0; 10];
         early.read_exact(&mut read[..3]).await.unwrap();
@@ -167,13 +218,10 @@ mod tests {
         assert_eq!(&read, b"GET / HTTP");
         early.write_all(b"ok").await.unwrap();
         let (read, written) = (Counter::default(), Counter::default());
-        assert_eq!(
-            (counts.settle(&read, &written), counts.settle(&read, &written)),
-            ((10, 2), (0, 0))
-        );
+        assert_eq!((wire.settle(&read, &written), wire.settle(&read, &written)), ((10, 2), (0, 0)));
         assert_eq!((read.get(), written.get()), (10, 2));
         let (stream, _) = early.into_parts();
-        let mut early = Early::new(stream, Bytes::from_static(b"GET /"));
+        let mut early = Early::new(stream.unwrap(), Bytes::from_static(b"GET /"));
         early.read_exact(&mut [0; 3]).await.unwrap();
         assert_eq!(early.into_parts().1, " /"[..]);
     }

@@ -7,17 +7,17 @@ use super::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::sockopt,
+    net::{RecvFlags, recv, sockopt},
 };
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -153,6 +153,46 @@ impl Stream {
             Self::Unix(socket) => socket.poll_read_ready(cx),
             Self::Tls(tls) => tls.poll_read_ready(cx),
         }
+    }
+
+    /// Resolves when the other side sends no more and all that it sent was read; for somebody who
+    /// reads nothing now. Never under TLS, where only a read can tell.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let peeked = match self {
+                Self::Tcp(socket) => {
+                    let _ready = ready!(socket.poll_read_ready(cx));
+                    socket.try_io(Interest::READABLE, || peek(socket.as_fd()))
+                }
+                Self::Unix(socket) => {
+                    let _ready = ready!(socket.poll_read_ready(cx));
+                    socket.try_io(Interest::READABLE, || peek(socket.as_fd()))
+                }
+                Self::Tls(_) => return Poll::Pending,
+            };
+            match peeked {
+                Ok(1..) => return Poll::Pending,
+                // It was not ready after all, and is waited for anew.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Whether there are bytes to read, as far as the event loop has told. Never under TLS. Nobody is
+    /// woken by reads afterwards.
+    pub fn has_unread(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let fd = match self {
+            Self::Tcp(socket) if socket.poll_read_ready(&mut cx).is_ready() => {
+                TcpStream::as_fd(socket)
+            }
+            Self::Unix(socket) if socket.poll_read_ready(&mut cx).is_ready() => {
+                UnixStream::as_fd(socket)
+            }
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => return false,
+        };
+        matches!(peek(fd), Ok(1..))
     }
 
     /// Whether the connection is known to be gone: reset, or closed both ways. One whose other side
@@ -332,6 +372,11 @@ impl AsyncWrite for Stream {
             Self::Tls(tls) => tls.poll_shutdown(cx),
         }
     }
+}
+
+/// How many bytes there are to read, as far as one goes; 0: the other side sends no more.
+fn peek(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(recv(fd, &mut [0], RecvFlags::PEEK)?.0)
 }
 
 /// An event loop tells no waiter of a hang-up beside what can be read already, so we ask.

@@ -516,11 +516,12 @@ fn start<E: Debug>(
     serving: impl Future<Output = E> + 'static,
     held: impl Sized + 'static,
 ) {
-    tokio::task::spawn_local(async move {
+    // In a box: the event loop moves a task itself several times.
+    tokio::task::spawn_local(Box::pin(async move {
         let _held = held;
         let end = serving.await;
         tracing::debug!(listener, ?end, "session ended");
-    });
+    }));
 }
 
 /// A client in the listener's gauges, for as long as it lives.

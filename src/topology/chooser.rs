@@ -59,15 +59,17 @@ impl Chooser {
         drawn
     }
 
-    /// Lends what balancing over a cluster needs; `key` is what `client_ip` and `maglev` pin.
+    /// Lends what balancing over a cluster needs; `key` is what `client_ip` and `maglev` pin,
+    /// `now_us` what [`Self::now_us`] says or has just said.
     pub fn with_picker<T>(
         &self,
         cluster: usize,
         key: u64,
+        now_us: u64,
         work: impl FnOnce(&mut Picker) -> T,
     ) -> T {
         let cursor = self.cursors.borrow().get(cluster).copied().unwrap_or_default();
-        let mut picker = Picker { cursor, key, now_us: self.now_us() };
+        let mut picker = Picker { cursor, key, now_us };
         let done = work(&mut picker);
         if let Some(cursor) = self.cursors.borrow_mut().get_mut(cluster) {
             *cursor = picker.cursor;

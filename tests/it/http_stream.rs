@@ -8,7 +8,7 @@ use crate::harness::{
 use std::{
     collections::HashSet,
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -296,4 +296,36 @@ fn connections_that_a_backend_has_closed_are_not_used() {
     let mut conn = HttpConn::open(&sluice.address());
     let answer = conn.ask("POST", "/", "Content-Length: 0\r\n");
     assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// With many under way a new request waits for the replies that are there, and for nothing else.
+#[test]
+fn a_backend_gets_as_many_requests_at_once_as_there_are() {
+    let origin = Origin::start("o");
+    let sluice = behind(&origin);
+    let mut conns: Vec<_> = (0..300).map(|_| HttpConn::open(&sluice.address())).collect();
+    let request = "GET /slow/3000 HTTP/1.1\r\nHost: test\r\n\r\n";
+    conns.iter_mut().for_each(|conn| conn.send(request));
+    let in_flight = || sluice.metrics().sum("sluice_backend_in_flight", &[]);
+    eventually("all are under way", PATIENCE, || (in_flight() == 300.0).then_some(()));
+    let start = Instant::now();
+    assert_eq!(HttpConn::open(&sluice.address()).get("/").status, 200);
+    figure(format_args!("one more beside 300: {:?}", start.elapsed()));
+    assert_eq!(in_flight(), 300.0, "it was answered before any of them");
+    assert!(conns.iter_mut().all(|conn| conn.response().status == 200));
+}
+
+/// A close with bytes unread would be a reset, which may overtake the reply (RFC 9112, 9.6).
+#[test]
+fn who_sends_more_than_is_wanted_gets_its_reply_and_an_orderly_end() {
+    let origin = Origin::start("o");
+    let sluice = behind(&origin);
+    let mut conn = TcpStream::connect(sluice.address()).unwrap();
+    conn.write_all(b"GET /slow/300 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    conn.write_all(&[b'x'; 20_000]).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    let mut answer = Vec::new();
+    conn.read_to_end(&mut answer).expect("an end, not a reset");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }

@@ -149,17 +149,18 @@ impl Choice {
     }
 
     fn elsewhere(&self, hub: &Hub, tried: u64) -> Option<usize> {
-        let (shard, cluster) = (self.shard(), &*self.cluster);
+        let (shard, cluster, now_us) = (self.shard(), &*self.cluster, hub.chooser_us());
         let pinned = self.pin.and_then(|key| {
             let draw = || hub.chooser.draw();
-            hub.chooser
-                .with_picker(cluster.id, key, |picker| pick::pinned(shard, picker, tried, draw))
+            hub.chooser.with_picker(cluster.id, key, now_us, |picker| {
+                pick::pinned(shard, picker, tried, draw)
+            })
         });
         if pinned.is_some() {
             return pinned;
         }
         let draw = || hub.chooser.draw();
-        hub.chooser.with_picker(cluster.id, self.key, |picker| match cluster.layout {
+        hub.chooser.with_picker(cluster.id, self.key, now_us, |picker| match cluster.layout {
             Layout::Group { .. } => pick::any(shard, picker, tried, draw),
             Layout::Shards | Layout::Fixed => {
                 pick::select(shard, self.access, cluster.reads, picker, tried, draw)

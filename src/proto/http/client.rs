@@ -5,7 +5,7 @@ use super::settings::Settings;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     net::{IpAddr, SocketAddr},
 };
 
@@ -20,20 +20,32 @@ pub(super) struct Client {
     pub(super) secure: bool,
     /// For `X-Forwarded-For`.
     shown: HeaderValue,
-    /// The newest host and what `Forwarded` says with it: a client asks for the same one again.
-    forwarded: RefCell<(Option<HeaderValue>, HeaderValue)>,
+    told: RefCell<Told>,
+}
+
+/// The newest host and what is told with it: a client asks for the same one again.
+#[derive(Debug)]
+struct Told {
+    host: Option<HeaderValue>,
+    /// Of `Forwarded`; empty until it is asked for.
+    element: HeaderValue,
+    /// Empty until they are asked for.
+    lines: Bytes,
 }
 
 impl Client {
     pub(super) fn new(settings: &Settings, address: Option<IpAddr>, secure: bool) -> Self {
         let address = address.map(|address| address.to_canonical());
-        let shown = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
         Self {
             address,
             trusted: address.is_some_and(|address| settings.trusts(address)),
             secure,
-            shown: value(&shown),
-            forwarded: RefCell::new((None, HeaderValue::from_static(""))),
+            shown: address.map_or_else(|| HeaderValue::from_static("unknown"), text),
+            told: RefCell::new(Told {
+                host: None,
+                element: HeaderValue::from_static(""),
+                lines: Bytes::new(),
+            }),
         }
     }
 
@@ -49,31 +61,70 @@ impl Client {
 
     /// An element of `Forwarded` (RFC 7239).
     pub(super) fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
-        let mut newest = self.forwarded.borrow_mut();
-        if newest.1.is_empty() || newest.0.as_ref() != host {
-            // A copy: what hyper made is a part of a buffer of 8 KiB, which would stay with it.
-            let copy = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
-            *newest = (copy, self.element(host));
+        let mut told = self.about(host);
+        if told.element.is_empty() {
+            let element = HeaderValue::from_maybe_shared(Bytes::from(self.element(host)));
+            told.element = element.unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
         }
-        newest.1.clone()
+        told.element.clone()
     }
 
-    fn element(&self, host: Option<&HeaderValue>) -> HeaderValue {
+    /// The lines of a head that say for whom we ask, as they go over the wire.
+    pub(super) fn lines(&self, host: Option<&HeaderValue>) -> Bytes {
+        let mut told = self.about(host);
+        if told.lines.is_empty() {
+            let (scheme, element) = (self.scheme(), self.element(host));
+            let host = host.map(HeaderValue::as_bytes);
+            let name: &[u8] = if host.is_some() { b"\r\nx-forwarded-host: " } else { b"" };
+            let all: [&[u8]; 9] = [
+                b"x-forwarded-for: ",
+                self.shown.as_bytes(),
+                b"\r\nforwarded: ",
+                &element,
+                b"\r\nx-forwarded-proto: ",
+                scheme.as_bytes(),
+                name,
+                host.unwrap_or_default(),
+                b"\r\n",
+            ];
+            told.lines = Bytes::from(all.concat());
+        }
+        told.lines.clone()
+    }
+
+    /// What is told with that host.
+    fn about(&self, host: Option<&HeaderValue>) -> RefMut<'_, Told> {
+        let mut told = self.told.borrow_mut();
+        if told.host.as_ref() != host {
+            // A copy: what hyper made is a part of a buffer of 8 KiB, which would stay with it.
+            told.host = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
+            told.element = HeaderValue::from_static("");
+            told.lines = Bytes::new();
+        }
+        told
+    }
+
+    fn element(&self, host: Option<&HeaderValue>) -> Vec<u8> {
         let (before, after): (&[u8], &[u8]) = match self.address {
             Some(IpAddr::V6(_)) => (b"for=\"[", b"]\""),
             Some(IpAddr::V4(_)) | None => (b"for=", b""),
         };
-        let mut text = [before, self.shown.as_bytes(), after].concat();
+        let shown = self.shown.as_bytes();
+        let mut text =
+            Vec::with_capacity(shown.len() + host.map_or(0, HeaderValue::len) + MOST_AROUND);
+        for part in [before, shown, after] {
+            text.extend_from_slice(part);
+        }
         // What is in quotes may be anything but a quote or a backslash.
-        let host = host.filter(|host| host.to_str().is_ok_and(|host| !host.contains(['"', '\\'])));
+        let fits = |byte: &u8| matches!(byte, b' '..=b'~') && !b"\"\\".contains(byte);
+        let host = host.filter(|host| host.as_bytes().iter().all(fits));
         if let Some(host) = host {
             text.extend_from_slice(b";host=\"");
             text.extend_from_slice(host.as_bytes());
             text.push(b'"');
         }
         text.extend_from_slice(if self.secure { b";proto=https" } else { b";proto=http" });
-        HeaderValue::from_maybe_shared(Bytes::from(text))
-            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+        text
     }
 
     /// Whom the request is from: the newest address of `X-Forwarded-For` that no trusted proxy has,
@@ -105,11 +156,29 @@ fn parse(text: &str) -> Option<IpAddr> {
     address.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// A value made of what is allowed in one.
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+/// An address as it is written. Each connection has one: a formatter costs several times as much.
+fn text(address: IpAddr) -> HeaderValue {
+    let text = match address {
+        IpAddr::V4(address) => {
+            let (mut digits, mut text) = (itoa::Buffer::new(), Vec::with_capacity(LONGEST_V4));
+            for part in address.octets() {
+                if !text.is_empty() {
+                    text.push(b'.');
+                }
+                text.extend_from_slice(digits.format(part).as_bytes());
+            }
+            text
+        }
+        IpAddr::V6(address) => address.to_string().into_bytes(),
+    };
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
+/// Bytes of an element of `Forwarded` beside the address and the host.
+const MOST_AROUND: usize = 40;
+/// Three digits four times, and dots.
+const LONGEST_V4: usize = 15;
 pub(super) const X_FORWARDED_FOR: http::HeaderName =
     http::HeaderName::from_static("x-forwarded-for");
 
@@ -153,7 +222,23 @@ mod tests {
             let host = host.map(HeaderValue::from_static);
             let first = client.forwarded(host.as_ref());
             assert_eq!(client.forwarded(host.as_ref()), first);
-            first.to_str().unwrap().to_owned()
+            let lines = client.lines(host.as_ref());
+            assert_eq!(client.lines(host.as_ref()), lines);
+            let first = first.to_str().unwrap().to_owned();
+            let scheme = if secure { "https" } else { "http" };
+            let of_host =
+                host.map(|host| format!("x-forwarded-host: {}\r\n", host.to_str().unwrap()));
+            assert_eq!(
+                String::from_utf8(lines.to_vec()).unwrap(),
+                format!(
+                    "x-forwarded-for: {}\r\nforwarded: {first}\r\nx-forwarded-proto: {scheme}\r\n{}",
+                    client.shown().to_str().unwrap(),
+                    of_host.unwrap_or_default()
+                )
+            );
+            assert_eq!(client.forwarded(None), client.forwarded(None));
+            assert_ne!(client.lines(Some(&HeaderValue::from_static("z"))), lines);
+            first
         };
         assert_eq!(
             said(Some("1.2.3.4"), false, Some("a:1")),

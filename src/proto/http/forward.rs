@@ -145,7 +145,7 @@ impl Errand {
         let asked_us = self.hub.now_us();
         let left = self.left(trip, asked_us);
         let upload = self.parcel.upload(&self.hub, trip.watch(), left);
-        let waiting = site.wait(trip.watch(), self.parcel.is_movable());
+        let waiting = (site.wait(trip.watch(), self.parcel.is_movable()), self.hub.order.ask());
         let used = line.is_used();
         let asked = match line {
             Line::Own { mut upstream, used } => {

@@ -5,7 +5,8 @@
 
 use super::{
     client::{Client, X_FORWARDED_FOR},
-    head::{self, KEEP_ALIVE, KEPT},
+    head::{self, Additions, KEEP_ALIVE, KEPT},
+    marks::Marks,
     routes::{Host, begins},
     service::keep_alive_us,
     settings::{Limits, Settings},
@@ -60,12 +61,15 @@ pub fn head(data: &[u8]) {
     let settings = trusting();
     let peer = if first & 2 == 0 { [10, 0, 0, 1] } else { [192, 0, 2, 1] };
     let client = Client::new(&settings, Some(IpAddr::from(peer)), first & 4 != 0);
-    if head::normalise(&mut parts, &Limits::default()).is_err() {
+    let marks = Marks::of(&parts.headers);
+    if head::normalise(&mut parts, marks, &Limits::default()).is_err() {
         return;
     }
     let named = head::names(&parts.headers);
     let length_known = first & 8 != 0;
-    head::to_backend(&mut parts, &client, &settings, length_known, || 0);
+    let additions = Additions { length_known, apart: first & 16 != 0 };
+    let (_, lines) = head::to_backend(&mut parts, marks, &client, &settings, additions, || 0);
+    assert!(lines.is_empty() || !parts.headers.contains_key(X_FORWARDED_FOR), "told twice");
 
     assert_eq!(parts.version, Version::HTTP_11);
     assert_eq!(parts.headers.get_all(HOST).iter().count(), 1, "one host");
@@ -122,7 +126,7 @@ pub fn keep_alive(data: &[u8]) {
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.headers.insert(KEEP_ALIVE, value);
     let configured = Duration::from_secs(4);
-    let kept = keep_alive_us(&parts, configured);
+    let kept = keep_alive_us(&parts, Marks::of(&parts.headers), configured);
     assert!(u128::from(kept) <= configured.as_micros());
 }
 

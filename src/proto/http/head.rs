@@ -4,9 +4,11 @@
 
 use super::{
     client::{Client, X_FORWARDED_FOR},
+    marks::Marks,
     reply::Refusal,
     settings::{Limits, RequestId, Settings},
 };
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{CONNECTION, COOKIE, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
@@ -16,18 +18,26 @@ use http::{
 
 /// Refuses what hyper lets through and HTTP does not allow, and leaves a head with exactly one host
 /// and a URI that is a path alone.
-pub(super) fn normalise(head: &mut request::Parts, limits: &Limits) -> Result<(), Refusal> {
+pub(super) fn normalise(
+    head: &mut request::Parts,
+    marks: Marks,
+    limits: &Limits,
+) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::no_tunnels());
     }
     let version = head.version;
     if version < Version::HTTP_2 {
         one_host(head)?;
-        only_chunked(&head.headers)?;
+        if marks.any(Marks::TRANSFER_ENCODING) {
+            only_chunked(&head.headers)?;
+        }
     } else {
         is_small(head, limits)?;
         host_of_authority(head)?;
-        join_cookies(&mut head.headers);
+        if marks.any(Marks::COOKIE) {
+            join_cookies(&mut head.headers);
+        }
     }
     let length = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if length > limits.uri {
@@ -164,19 +174,19 @@ pub(super) struct Hop {
 }
 
 /// Takes off what is for one connection alone: RFC 9110, 7.6.1, and what is named in Connection.
-fn strip(headers: &mut HeaderMap) -> Hop {
+fn strip(headers: &mut HeaderMap, marks: Marks) -> Hop {
     let mut hop = Hop::default();
-    // Most heads have none of them: a look at the length of each name costs less than six look-ups.
-    if !headers.keys().any(|name| HOP_LENGTHS.contains(&name.as_str().len()) && is_hop(name)) {
+    if !marks.any(Marks::HOP) {
         return hop;
     }
     let mut upgrades = false;
-    if let Some(first) = headers.get(CONNECTION) {
-        let named = first.as_bytes();
+    if marks.any(Marks::CONNECTION) {
+        let mut values = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
         // Nearly always one of two words, which name no other field.
-        let plain = headers.get_all(CONNECTION).iter().nth(1).is_none()
-            && (named.eq_ignore_ascii_case(b"keep-alive") || named.eq_ignore_ascii_case(b"close"));
-        if !plain {
+        let plain = |named: &[u8]| {
+            named.eq_ignore_ascii_case(b"keep-alive") || named.eq_ignore_ascii_case(b"close")
+        };
+        if !(values.next().is_none_or(plain) && values.next().is_none()) {
             for name in names(headers) {
                 upgrades |= name == UPGRADE;
                 if name != UPGRADE && !KEPT.contains(&name) {
@@ -186,16 +196,24 @@ fn strip(headers: &mut HeaderMap) -> Hop {
         }
         headers.remove(CONNECTION);
     }
-    if let Some(upgrade) = headers.remove(UPGRADE) {
-        hop.upgrade = Some(upgrade).filter(|_| upgrades);
+    if marks.any(Marks::UPGRADE) {
+        hop.upgrade = headers.remove(UPGRADE).filter(|_| upgrades);
     }
-    if let Some(te) = headers.remove(TE) {
+    if marks.any(Marks::TE)
+        && let Some(te) = headers.remove(TE)
+    {
         let trailers = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"trailers");
         hop.trailers = te.as_bytes().split(|byte| *byte == b',').any(trailers);
     }
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
+    for (mark, name) in [
+        (Marks::TRANSFER_ENCODING, &TRANSFER_ENCODING),
+        (Marks::KEEP_ALIVE, &KEEP_ALIVE),
+        (Marks::PROXY_CONNECTION, &PROXY_CONNECTION),
+    ] {
+        if marks.any(mark) {
+            headers.remove(name);
+        }
+    }
     hop
 }
 
@@ -210,27 +228,35 @@ pub(super) fn names(headers: &HeaderMap) -> Vec<HeaderName> {
     words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok()).collect()
 }
 
-/// Makes the head of a request what the backend gets. `length_known`: its body has an announced
-/// length or none.
+/// What a request gets on its way to the backend, beside its own fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Additions {
+    /// The body has an announced length or none.
+    pub(super) length_known: bool,
+    /// Who asks is told in lines apart, where that is possible.
+    pub(super) apart: bool,
+}
+
+/// Makes the head of a request what the backend gets. Gives the lines that go with it as they are,
+/// if any do.
 pub(super) fn to_backend(
     head: &mut request::Parts,
+    marks: Marks,
     client: &Client,
     settings: &Settings,
-    length_known: bool,
+    additions: Additions,
     make_id: impl FnOnce() -> u128,
-) -> Hop {
+) -> (Hop, Bytes) {
     let from = head.version;
     let headers = &mut head.headers;
-    let hop = strip(headers);
-    // At once: the map would grow, and move, with some of those that are added one by one.
-    headers.reserve(MOST_ADDED);
-    if !length_known {
+    let hop = strip(headers, marks);
+    if !additions.length_known {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if hop.trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    forwarded(headers, client);
+    let lines = forwarded(headers, marks, client, additions.apart);
     if settings.via {
         headers.append(VIA, via(from));
     }
@@ -239,14 +265,27 @@ pub(super) fn to_backend(
         headers.extend(id.ok().map(|id| (X_REQUEST_ID, id)));
     }
     head.version = Version::HTTP_11;
-    hop
+    (hop, lines)
 }
 
 /// Says for whom we ask. What a client says of itself is thrown away, what a trusted proxy says is
-/// kept and added to.
-fn forwarded(headers: &mut HeaderMap, client: &Client) {
-    let host = headers.get(HOST).filter(|host| !host.is_empty()).cloned();
+/// kept and added to. `apart`: in lines that are given back, where they are the same for each request
+/// of the client.
+fn forwarded(headers: &mut HeaderMap, marks: Marks, client: &Client, apart: bool) -> Bytes {
+    let host = headers.get(HOST).filter(|host| !host.is_empty());
+    if apart && !client.trusted {
+        let lines = client.lines(host);
+        if marks.any(Marks::FORWARDED) {
+            for name in [X_FORWARDED_FOR, FORWARDED, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+                headers.remove(name);
+            }
+        }
+        return lines;
+    }
+    let host = host.cloned();
     let element = client.forwarded(host.as_ref());
+    // At once: the map would grow, and move, with some of those that are added one by one.
+    headers.reserve(MOST_ADDED);
     if client.trusted {
         append(headers, X_FORWARDED_FOR, &client.shown());
         append(headers, FORWARDED, &element);
@@ -254,7 +293,7 @@ fn forwarded(headers: &mut HeaderMap, client: &Client) {
         if let Some(host) = host {
             headers.entry(X_FORWARDED_HOST).or_insert(host);
         }
-        return;
+        return Bytes::new();
     }
     headers.insert(X_FORWARDED_FOR, client.shown());
     headers.insert(FORWARDED, element);
@@ -263,6 +302,7 @@ fn forwarded(headers: &mut HeaderMap, client: &Client) {
         Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
         None => drop(headers.remove(X_FORWARDED_HOST)),
     }
+    Bytes::new()
 }
 
 /// Adds an element to a list, in one field.
@@ -275,9 +315,9 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
 }
 
 /// Makes the head of a reply what the client gets; `of` is the version it came in.
-pub(super) fn to_client(head: &mut response::Parts, settings: &Settings) {
+pub(super) fn to_client(head: &mut response::Parts, marks: Marks, settings: &Settings) {
     let of = head.version;
-    strip(&mut head.headers);
+    strip(&mut head.headers, marks);
     if settings.via {
         head.headers.append(VIA, via(of));
     }
@@ -292,17 +332,15 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// What a request gets of us, from X-Forwarded-For to the cookies that are joined.
+/// What a request gets of us, from X-Forwarded-For to X-Request-Id.
 const MOST_ADDED: usize = 6;
-/// Of the names of `is_hop`.
-const HOP_LENGTHS: [usize; 5] = [10, 7, 2, 17, 16];
 /// Named in Connection or not, these are for the one at the end; TE must be named there (RFC 9110,
 /// 10.1.4) and is read before it goes.
 pub(super) const KEPT: [HeaderName; 3] = [HOST, TRAILER, TE];
 pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

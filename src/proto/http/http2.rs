@@ -26,7 +26,7 @@ use std::{
 /// Serves it until it ends.
 pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
     let (hub, settings, watch) = (&session.hub, &session.settings, &session.watch);
-    let counts = io.counts();
+    let wire = io.wire();
     let toll = Toll::new(io, Rc::clone(hub));
     let empty = toll.empty();
     let streams = Streams(Rc::new(Live {
@@ -51,7 +51,7 @@ pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(cx);
-        session.count(&counts);
+        session.count(&wire);
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }

@@ -1,7 +1,7 @@
 //! What all HTTP connections of one worker share: the means to choose, the backends' connections,
 //! who waits for what, and the counters. Not shared between workers, so nothing locks.
 
-use super::{site::Site, watch::Watch};
+use super::{order::Order, site::Site, watch::Watch};
 use crate::{
     net::{relay::Stock, spawn::Spawn},
     policy::retry::Budget,
@@ -29,6 +29,7 @@ pub struct Hub {
     pub(super) reporter: Reporter,
     pub(super) spawn: Spawn,
     pub(super) stock: Stock,
+    pub(super) order: Rc<Order>,
     /// Cancelled when no new request is to come.
     pub(super) draining: CancellationToken,
     /// `None`: requests are not logged.
@@ -73,6 +74,7 @@ impl Hub {
             reporter,
             spawn,
             stock: Stock::default(),
+            order: Rc::default(),
             draining,
             access_log,
             leaving: Cell::new(false),

@@ -14,6 +14,8 @@ mod head;
 mod http2;
 pub mod hub;
 mod line;
+mod marks;
+mod order;
 mod parcel;
 pub mod probe;
 mod reading;

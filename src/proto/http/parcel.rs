@@ -6,6 +6,7 @@ use super::{
     upload::{Source, Times, Upload},
     watch::Watch,
 };
+use bytes::Bytes;
 use http::{Extensions, Request, request::Parts};
 use hyper::body::{Body, Incoming};
 use std::{rc::Rc, time::Duration};
@@ -15,6 +16,8 @@ use std::{rc::Rc, time::Duration};
 pub(super) struct Parcel {
     /// In a box: it is large, and the request is moved about.
     head: Box<Parts>,
+    /// More of its fields, as they go over the wire in HTTP/1.1.
+    lines: Bytes,
     /// `None`: it has no body.
     source: Option<Rc<Source>>,
     again: Again,
@@ -34,9 +37,9 @@ pub(super) struct Again {
 }
 
 impl Parcel {
-    /// `again`: when it may be sent a second time; a body is kept for that as far as it is short.
+    /// `lines`: more fields of its head, for HTTP/1.1 alone. `again`: when it may be sent a second time; a body is kept for that as far as it is short.
     pub(super) fn new(
-        head: Parts,
+        (head, lines): (Parts, Bytes),
         incoming: Incoming,
         hub: &Rc<Hub>,
         again: Again,
@@ -45,7 +48,7 @@ impl Parcel {
     ) -> Self {
         let keeps = again.room && (again.after_sent || again.when_refused);
         let source = (!incoming.is_end_stream()).then(|| Source::new(incoming, keeps, hub));
-        Self { head: Box::new(head), source, again, body_idle, expects }
+        Self { head: Box::new(head), lines, source, again, body_idle, expects }
     }
 
     /// Whether it may be sent again after it was sent.
@@ -68,9 +71,9 @@ impl Parcel {
         self.source.as_ref().is_none_or(|source| source.is_whole())
     }
 
-    /// Its head.
-    pub(super) fn head(&self) -> &Parts {
-        &self.head
+    /// Its head, and lines that go with it.
+    pub(super) fn head(&self) -> (&Parts, &[u8]) {
+        (&self.head, &self.lines)
     }
 
     /// Its body from the beginning, to be answered within `reply` of its end.

@@ -1,7 +1,7 @@
 //! A reply of HTTP/1.1 out of the bytes that a backend sends: its head, and its body part by part
 //! (RFC 9112). Not the socket they come from.
 
-use super::broken::Broken;
+use super::{broken::Broken, marks::Marks};
 use bytes::{Buf, Bytes};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
@@ -98,8 +98,9 @@ fn parse<'b>(
     }
     parts.headers = HeaderMap::with_capacity(reply.headers.len() + ADDED);
     collect(&block, reply.headers, &mut parts.headers).map_err(Bad::Other)?;
-    let mut keep = keeps(&parts);
-    let body = framing(&mut parts, method, &mut keep).map_err(Bad::Other)?;
+    let marks = Marks::of(&parts.headers);
+    let mut keep = keeps(&parts, marks);
+    let body = framing(&mut parts, marks, method, &mut keep).map_err(Bad::Other)?;
     Ok(Some((len, Head { parts, body, keep })))
 }
 
@@ -119,7 +120,10 @@ fn collect(
 }
 
 /// Whether the connection stays open (RFC 9112, 9.3): who says `close` once means it.
-fn keeps(parts: &Parts) -> bool {
+fn keeps(parts: &Parts, marks: Marks) -> bool {
+    if !marks.any(Marks::CONNECTION) {
+        return parts.version == Version::HTTP_11;
+    }
     let says = |wanted: &[u8]| {
         let values = parts.headers.get_all(CONNECTION).iter();
         let mut words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -129,7 +133,12 @@ fn keeps(parts: &Parts) -> bool {
 }
 
 /// RFC 9112, 6.3.
-fn framing(parts: &mut Parts, method: &Method, keep: &mut bool) -> Result<Body, &'static str> {
+fn framing(
+    parts: &mut Parts,
+    marks: Marks,
+    method: &Method,
+    keep: &mut bool,
+) -> Result<Body, &'static str> {
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         *keep = false;
@@ -140,7 +149,9 @@ fn framing(parts: &mut Parts, method: &Method, keep: &mut bool) -> Result<Body, 
         return Ok(Body::Length(0));
     }
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if marks.any(Marks::TRANSFER_ENCODING)
+        && let Some(coding) = codings.next()
+    {
         // Another coding would reach the client as if it were the content.
         let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
         if !chunked || codings.next().is_some() || parts.version != Version::HTTP_11 {

@@ -7,8 +7,9 @@ use super::{
     download::{Download, Source},
     entry::Entry,
     forward::{Answer, Errand},
-    head::{self, Hop},
+    head::{self, Additions, Hop},
     hub::{Hub, Watched},
+    marks::Marks,
     parcel::{Again, Parcel},
     reply::Refusal,
     routes,
@@ -19,7 +20,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    net::early::Counts,
+    net::early::Wire,
     telemetry::metrics::{Counter, ListenerMetrics},
     topology::door,
 };
@@ -72,15 +73,6 @@ impl Session {
         }
     }
 
-    /// Asks, and gives the reply, whatever becomes of it.
-    pub(super) async fn carry_out(&self, prepared: Prepared) -> Response<Download> {
-        let Prepared { mut errand, promise, trip } = prepared;
-        match errand.run(&trip).await {
-            Ok(answer) => self.reply(answer, promise, trip),
-            Err(refusal) => self.refuse(refusal, trip),
-        }
-    }
-
     /// What is counted of the listener that it came in at.
     pub(super) fn listener(&self) -> Option<&ListenerMetrics> {
         self.hub.metrics.listeners.get(self.settings.listener)
@@ -88,10 +80,10 @@ impl Session {
 
     /// Counts what has passed on its connection since this was last called.
     /// Says how much was read and written.
-    pub(super) fn count(&self, counts: &Counts) -> (u64, u64) {
+    pub(super) fn count(&self, wire: &Wire) -> (u64, u64) {
         match self.listener() {
-            Some(listener) => counts.settle(&listener.bytes_in, &listener.bytes_out),
-            None => counts.settle(&Counter::default(), &Counter::default()),
+            Some(listener) => wire.settle(&listener.bytes_in, &listener.bytes_out),
+            None => wire.settle(&Counter::default(), &Counter::default()),
         }
     }
 
@@ -133,7 +125,8 @@ impl Session {
     ) -> Result<(Errand, Promise), Refusal> {
         let settings = &*self.settings;
         self.is_allowed(address)?;
-        head::normalise(&mut head, &settings.limits)?;
+        let marks = Marks::of(&head.headers);
+        head::normalise(&mut head, marks, &settings.limits)?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let route = routes::find(&settings.routes, &head, host);
         let index = route.ok_or_else(|| Refusal::no_route(host))?;
@@ -145,20 +138,24 @@ impl Session {
         trip.goes_to(index, choice.access());
         let mut stickiness = None;
         if let Some(cookie) = cookie(of_cluster) {
-            let found = Stickiness::take(cookie, &mut head.headers);
+            let found = Stickiness::take(cookie, marks, &mut head.headers);
             if let Some(place) = found.place {
                 choice.stick(place, cookie.strict, found.issued, &head.headers);
             }
             stickiness = Some(found);
         }
 
-        let expects = asks_to_continue(&head.headers) && !of_cluster.http2;
+        let expects =
+            marks.any(Marks::EXPECT) && asks_to_continue(&head.headers) && !of_cluster.http2;
         let length_known = incoming.size_hint().exact().is_some();
         let make_id =
             || u128::from(self.hub.chooser.draw()) << 64 | u128::from(self.hub.chooser.draw());
-        let mut hop = head::to_backend(&mut head, &self.client, settings, length_known, make_id);
+        let additions = Additions { length_known, apart: !of_cluster.http2 };
+        let client = &self.client;
+        let (mut hop, lines) =
+            head::to_backend(&mut head, marks, client, settings, additions, make_id);
         ask_to_upgrade(&mut head, &mut hop, &incoming);
-        trip.names(head.headers.get(head::X_REQUEST_ID));
+        trip.names(|| head.headers.get(head::X_REQUEST_ID));
         let again = Again {
             after_sent: of_cluster.idempotent_writes || repeatable(&head.method),
             when_refused: of_cluster.http2,
@@ -166,13 +163,13 @@ impl Session {
         };
         let (hub, settings) = (Rc::clone(&self.hub), Rc::clone(&self.settings));
         let body_idle = settings.limits.body_idle;
-        let parcel = Parcel::new(head, incoming, &hub, again, body_idle, expects);
+        let parcel = Parcel::new((head, lines), incoming, &hub, again, body_idle, expects);
         let errand = Errand { hub, settings, choice, parcel, stale: false };
         Ok((errand, Promise { upgrade: hop.upgrade, stickiness }))
     }
 
     /// Answers in place of a backend.
-    fn refuse(&self, refusal: Refusal, mut trip: Trip) -> Response<Download> {
+    pub(super) fn refuse(&self, refusal: Refusal, mut trip: Trip) -> Response<Download> {
         if let Some((fault, text)) = refusal.fault() {
             fault.count(&self.hub, &self.settings, text);
         }
@@ -186,14 +183,20 @@ impl Session {
     }
 
     /// Makes a backend's reply ours.
-    fn reply(&self, answer: Answer, promise: Promise, mut trip: Trip) -> Response<Download> {
+    pub(super) fn reply(
+        &self,
+        answer: Answer,
+        promise: Promise,
+        mut trip: Trip,
+    ) -> Response<Download> {
         let Answer { mut head, source, place, lease, site, asked_us } = answer;
         let of_cluster = trip.cluster().and_then(|index| self.settings.clusters.get(index));
+        let marks = Marks::of(&head.headers);
         let life_us =
-            keep_alive_us(&head, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
+            keep_alive_us(&head, marks, of_cluster.map_or(Duration::ZERO, |cluster| cluster.idle));
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        let upgraded = head.headers.get(UPGRADE).filter(|_| switches).cloned();
-        head::to_client(&mut head, &self.settings);
+        let upgraded = if switches { head.headers.get(UPGRADE).cloned() } else { None };
+        head::to_client(&mut head, marks, &self.settings);
         let cookie = of_cluster.and_then(cookie);
         if let (Some(cookie), Some(stickiness)) = (cookie, promise.stickiness) {
             let told = stickiness.tell(cookie, place, self.client.secure, &mut head.headers);
@@ -221,14 +224,14 @@ impl Session {
 /// A request that is to be sent.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    errand: Errand,
-    promise: Promise,
-    trip: Trip,
+    pub(super) errand: Errand,
+    pub(super) promise: Promise,
+    pub(super) trip: Trip,
 }
 
 /// What a reply will need of its request.
 #[derive(Debug)]
-struct Promise {
+pub(super) struct Promise {
     /// The protocol that the client was allowed to ask for.
     upgrade: Option<HeaderValue>,
     stickiness: Option<Stickiness>,
@@ -264,11 +267,18 @@ fn repeatable(method: &Method) -> bool {
 }
 
 /// How long the connection may be idle: less than the backend itself says that it waits.
-pub(super) fn keep_alive_us(head: &http::response::Parts, configured: Duration) -> u64 {
+pub(super) fn keep_alive_us(
+    head: &http::response::Parts,
+    marks: Marks,
+    configured: Duration,
+) -> u64 {
     if head.version == Version::HTTP_10 {
         return 0;
     }
     let configured = u64::try_from(configured.as_micros()).unwrap_or(u64::MAX);
+    if !marks.any(Marks::KEEP_ALIVE) {
+        return configured;
+    }
     let Some(told) = head.headers.get(head::KEEP_ALIVE) else { return configured };
     let words = told.to_str().unwrap_or_default().split(',');
     let timeout = words.filter_map(|word| word.trim().strip_prefix("timeout=")).next();

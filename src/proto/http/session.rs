@@ -8,7 +8,7 @@ use super::{
     http2,
     hub::Hub,
     reply::{self, refused},
-    service::Session,
+    service::{Prepared, Session},
     settings::Settings,
     tunnel::Tunnel,
     watch::{Phase, Watch},
@@ -202,20 +202,40 @@ async fn opening(
     Ok(Some(Bytes::copy_from_slice(&early)))
 }
 
+/// Why hyper has nothing more to do.
+enum Over {
+    /// It says so itself.
+    Done(hyper::Result<()>),
+    /// The client was waited for for too long.
+    Silent,
+    /// The client has left before it had its reply.
+    Gone,
+}
+
 /// HTTP/1.1.
 async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
     let limits = session.settings.limits;
+    // To see a client leave that waits for its reply hyper reads, for which it takes another buffer of
+    // 8 KiB; a look at the socket needs none.
+    let looks = !session.client.secure;
     let mut builder = http1::Builder::new();
     builder
         .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER));
-    let counts = io.counts();
+        .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER))
+        .half_close(looks);
+    let wire = io.wire();
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let (mut leaving, mut told) = (false, false);
-    let mut answered = false;
+    let (mut answered, mut lined_up) = (false, false);
     let ended = poll_fn(|cx| {
+        if session.hub.order.is_busy() && !lined_up && !is_answering(watch) {
+            lined_up = true;
+            session.hub.order.line_up(&session.hub.spawn, cx);
+            return Poll::Pending;
+        }
+        lined_up = false;
         if !leaving && session.hub.is_leaving() {
             leaving = true;
             if !is_answering(watch) {
@@ -224,32 +244,37 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             }
         }
         let polled = connection.poll_without_shutdown(cx);
-        let (read, written) = session.count(&counts);
+        let (read, written) = session.count(&wire);
         if let Poll::Ready(ended) = polled {
-            return Poll::Ready(Some(ended));
+            return Poll::Ready(Over::Done(ended));
         }
         answered |= written > 0;
         // Its beginning may have come with the last request; what ends that may be its body.
-        let begun = !counts.ends_with_empty_line() && (read > 0 || watch.received.get() == 0);
+        let begun = !wire.ends_with_empty_line() && (read > 0 || watch.received.get() == 0);
         waits(session, watch, begun, written > 0);
         if leaving && !told && (watch.is_over() || is_answering(watch)) {
             // hyper closes a connection without a request at once, and says `close` with a reply.
             told = true;
             connection.as_mut().graceful_shutdown();
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(Some(ended));
+                return Poll::Ready(Over::Done(ended));
             }
         }
         if watch.is_over() {
-            return Poll::Ready(None);
+            return Poll::Ready(Over::Silent);
+        }
+        let reads_nothing = is_answering(watch) || wire.is_blocked();
+        if looks && reads_nothing && wire.poll_end(cx).is_ready() {
+            return Poll::Ready(Over::Gone);
         }
         watch.remember(cx);
         Poll::Pending
     });
     let ended = match ended.await {
-        None if watch.phase() == Phase::Head && !answered => {
-            let mut stream =
-                Pin::into_inner(connection).into_parts().io.into_inner().into_parts().0;
+        Over::Gone => return End::Closed,
+        Over::Silent if watch.phase() == Phase::Head && !answered => {
+            let io = Pin::into_inner(connection).into_parts().io.into_inner();
+            let Some(mut stream) = io.into_parts().0 else { return End::Silent };
             let refusal = reply::Refusal::client_timeout();
             if let Some((fault, text)) = refusal.fault() {
                 fault.count(&session.hub, &session.settings, text);
@@ -264,33 +289,42 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             let _ = Box::pin(timeout(GOODBYE, goodbye)).await;
             return End::Silent;
         }
-        None => {
+        Over::Silent => {
             if matches!(watch.phase(), Phase::Head | Phase::Download) {
                 let why = "it does not take its reply, or the rest of its request does not come";
                 Fault::Slow.count(&session.hub, &session.settings, why);
             }
             return End::Silent;
         }
-        Some(Err(error)) => Err(error),
-        Some(Ok(())) => Ok(()),
+        Over::Done(ended) => ended,
     };
+    let unread = looks && wire.has_unread();
+    if looks && !unread && ended.is_ok() && session.tunnel.borrow().is_none() {
+        return End::Closed;
+    }
     let parts = Pin::into_inner(connection).into_parts();
-    let (mut stream, unread) = parts.io.into_inner().into_parts();
+    let (stream, early) = parts.io.into_inner().into_parts();
+    let Some(mut stream) = stream else { return End::Closed };
     let tunnel = session.tunnel.borrow_mut().take();
     if let (Ok(()), Some(tunnel)) = (&ended, tunnel) {
         // In a box: an idle connection would have room for it.
         // What of the first bytes did not fit into hyper's buffer comes after what did.
-        let early = Bytes::from([parts.read_buf, unread].concat());
+        let early = Bytes::from([parts.read_buf, early].concat());
         Box::pin(relay(session, tunnel, stream, early)).await;
         return End::Tunnel;
     }
     // A close says as much, but under TLS the end is told, which somebody who does not read could
     // hold up.
-    if stream.is_tls() || ended.is_err() {
+    if stream.is_tls() || ended.is_err() || unread {
         let _ = timeout(GOODBYE, stream.shutdown()).await;
     }
     match ended {
-        Ok(()) => End::Closed,
+        Ok(()) => {
+            if unread {
+                Box::pin(linger(&session.hub, &mut stream, watch)).await;
+            }
+            End::Closed
+        }
         Err(error) => {
             if let Some(fault) = Fault::of(&error) {
                 fault.count(&session.hub, &session.settings, &error);
@@ -389,9 +423,15 @@ impl Answering {
         hub.look_at_clock();
         // All that needs no waiting is done here: what it needed is not kept while it waits.
         let state = match session.prepare(request, stream) {
-            Ok(prepared) => {
+            Ok(Prepared { mut errand, promise, trip }) => {
                 let session = Rc::clone(session);
-                State::Asking(Box::pin(async move { session.carry_out(prepared).await }))
+                // In one block: each further one would have a place, and make a copy, of all this.
+                State::Asking(Box::pin(async move {
+                    match errand.run(&trip).await {
+                        Ok(answer) => session.reply(answer, promise, trip),
+                        Err(refusal) => session.refuse(refusal, trip),
+                    }
+                }))
             }
             Err(response) => State::Ready(Some(response)),
         };

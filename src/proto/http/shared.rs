@@ -135,7 +135,7 @@ impl Shared {
         let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
         let connected = Connected::new(hub.chooser.worker(), Arc::clone(&site.backend));
         let stream = Early::new(stream, Bytes::new());
-        let counts = stream.counts();
+        let wire = stream.wire();
         let (send, connection) = http2::Builder::new(hub.spawn.clone())
             .max_header_list_size(MAX_HEADER_LIST)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -151,7 +151,7 @@ impl Shared {
             let (mut connection, cell) = (pin!(connection), connected.cell());
             let ended = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
-                counts.settle(&cell.bytes_in, &cell.bytes_out);
+                wire.settle(&cell.bytes_in, &cell.bytes_out);
                 polled
             });
             if let Err(error) = ended.await {

@@ -1,7 +1,7 @@
 //! The sticky session of one request: whose it is by its cookie, and the cookie that its reply sets.
 //! Not whether the backend may be picked: see [`super::choice`].
 
-use super::settings::Cookie;
+use super::{marks::Marks, settings::Cookie};
 use crate::policy::{
     cookie::{self, Stripped},
     sticky::Verdict,
@@ -26,10 +26,13 @@ pub(super) struct Stickiness {
 
 impl Stickiness {
     /// Reads the cookie of a request and takes it off: the backend is not to see it.
-    pub(super) fn take(settings: &Cookie, headers: &mut HeaderMap) -> Self {
+    pub(super) fn take(settings: &Cookie, marks: Marks, headers: &mut HeaderMap) -> Self {
         let name = settings.set.name().as_bytes();
         let now = if settings.constant.is_some() { 0 } else { now() };
         let mut found = Self { now, issued: now, ..Self::default() };
+        if !marks.any(Marks::COOKIE) {
+            return found;
+        }
         let mut values = headers.get_all(COOKIE).iter();
         let Some(value) = values.find_map(|value| cookie::find(value.as_bytes(), name)) else {
             return found;

@@ -93,9 +93,9 @@ impl Trip {
     }
 
     /// The request's id as the backend gets it.
-    pub(super) fn names(&mut self, id: Option<&HeaderValue>) {
+    pub(super) fn names<'h>(&mut self, id: impl FnOnce() -> Option<&'h HeaderValue>) {
         if let Some(entry) = &mut self.entry {
-            entry.named(id);
+            entry.named(id());
         }
     }
 

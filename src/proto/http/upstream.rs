@@ -89,7 +89,7 @@ impl Upstream {
     /// wait begins: nothing of it is kept in the future.
     pub(super) fn ask<'a>(
         &'a mut self,
-        head: &request::Parts,
+        head: (&request::Parts, &[u8]),
         upload: Upload,
         hub: &'a Hub,
         watch: &'a Watch,
@@ -106,9 +106,9 @@ impl Upstream {
         if self.sent || ours { Lost::Broken(error) } else { Lost::Unsent }
     }
 
-    fn begin(&mut self, head: &request::Parts, upload: Upload, hub: &Hub) {
+    fn begin(&mut self, head: (&request::Parts, &[u8]), upload: Upload, hub: &Hub) {
         let mut out = hub.stock.buffer();
-        self.method = head.method.clone();
+        self.method = head.0.method.clone();
         self.writing = Writing::new(head, upload, &mut out);
         // Most requests are a head that goes at once; a body goes with its head.
         let sent =

@@ -42,9 +42,10 @@ enum Framing {
 }
 
 impl Writing {
-    /// Writes a head to `out` as it goes over the wire, and gives what follows it. The body is
+    /// Writes a head, and lines that are part of it, to `out` as it goes over the wire, and gives what
+    /// follows it. The body is
     /// framed as it is, whatever the head says of it.
-    pub(super) fn new(head: &Parts, upload: Upload, out: &mut Vec<u8>) -> Self {
+    pub(super) fn new((head, lines): (&Parts, &[u8]), upload: Upload, out: &mut Vec<u8>) -> Self {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         for part in [head.method.as_str(), " ", path, " HTTP/1.1\r\n"] {
             out.extend_from_slice(part.as_bytes());
@@ -57,6 +58,7 @@ impl Writing {
                 field(out, name.as_str(), value.as_bytes());
             }
         }
+        out.extend_from_slice(lines);
         let rest = match (upload.is_end_stream(), upload.size_hint().exact()) {
             (true, _) => {
                 if sized {
@@ -284,16 +286,16 @@ mod tests {
         head.append("content-length", "7".parse().unwrap());
         let (head, ()) = request.unwrap().into_parts();
         let mut out = Vec::new();
-        let writing = Writing::new(&head, Upload::default(), &mut out);
+        let writing = Writing::new((&head, b"c: 3\r\n"), Upload::default(), &mut out);
         assert!(writing.is_over());
         let lines = String::from_utf8(out).unwrap();
         assert_eq!(
             lines,
-            "PUT /a?b=c HTTP/1.1\r\na: 1\r\na: 2\r\nb: \r\ncontent-length: 0\r\n\r\n"
+            "PUT /a?b=c HTTP/1.1\r\na: 1\r\na: 2\r\nb: \r\nc: 3\r\ncontent-length: 0\r\n\r\n"
         );
         let (head, ()) = Request::options("*").body(()).unwrap().into_parts();
         let mut out = Vec::new();
-        Writing::new(&head, Upload::default(), &mut out);
+        Writing::new((&head, b""), Upload::default(), &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "OPTIONS * HTTP/1.1\r\n\r\n");
     }
 

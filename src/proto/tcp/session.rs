@@ -193,7 +193,7 @@ fn claim_one(
     key: u64,
     tried: u64,
 ) -> Attempt<(usize, Lease)> {
-    hub.chooser.with_picker(cluster, key, |picker| {
+    hub.chooser.with_picker(cluster, key, hub.chooser.now_us(), |picker| {
         let pick = |tried| pick::any(group, picker, tried, || hub.chooser.draw());
         claim(hub.chooser.worker(), group, tried, None, pick)
     })
