@@ -17,10 +17,10 @@ fn twemproxy(folder: &Path, port: &Port, more: &str, servers: &[String]) -> Proc
     let text =
         format!("cache:\n  listen: {}\n  redis: true\n{more}  servers:\n{servers}", port.address());
     fs::write(&file, text).unwrap();
-    let stats = Port::free();
+    // It listens on every address, so the port must not be held meanwhile.
+    let stats = Port::free().number;
     let mut command = Command::new("nutcracker");
-    command.args(["-c", file.to_str().unwrap(), "-s", &stats.number.to_string()]);
-    command.args(["-o", folder.join("log").to_str().unwrap()]);
+    command.args(["-c", file.to_str().unwrap(), "-s", &stats.to_string()]);
     Process(command.spawn().expect("nutcracker, of Debian's package of that name, starts"))
 }
 

@@ -513,7 +513,8 @@ impl Inner {
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
         let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
-        waiting < self.window.min(by_size) && small && !self.barrier && !self.is_paused
+        let goes_on = self.closing.is_none() && !self.barrier && !self.is_paused;
+        waiting < self.window.min(by_size) && small && goes_on
     }
 
     fn borrow_out(&mut self, hub: &Hub) {

@@ -121,6 +121,7 @@ pub(super) fn subscribe(
             topic.waiting.push(Rc::clone(&ticket));
         }
     }
+    inner.hold(cluster.id, subject, &names, true);
     inner.wait(client, ticket);
     None
 }

@@ -36,6 +36,8 @@ pub(super) struct Topic {
     pub(super) id: u64,
     pub(super) readers: HashMap<u64, Rc<Client>>,
     pub(super) waiting: Vec<Rc<Ticket>>,
+    /// Tickets that name it, those that wait for another topic alone included.
+    pub(super) held: usize,
     pub(super) sides: Vec<Side>,
 }
 
@@ -141,7 +143,7 @@ impl Topics {
             tap.topics.set(tap.topics.get() + 1);
             tap.subscribe(subject, &name, id);
         }
-        let topic = Topic { id, readers: HashMap::new(), waiting: Vec::new(), sides };
+        let topic = Topic { id, readers: HashMap::new(), waiting: Vec::new(), held: 0, sides };
         topics.insert(Rc::clone(&name), topic);
         hub.metrics.clusters.get(cluster.id).iter().for_each(|m| m.topics.add(1));
         name
@@ -232,6 +234,7 @@ impl Topics {
         match &ticket.wish {
             Wish::Subscribe { subject, names } => {
                 let text = self.activate(hub, cluster, client, *subject, names);
+                self.hold(cluster, *subject, names, false);
                 tell(hub, ticket, &text, touched);
             }
             Wish::Unsubscribe { reply } => {
@@ -261,9 +264,20 @@ impl Topics {
         self.unlisten(hub, client);
     }
 
+    /// A ticket for `names` begins to wait, or ends: until then none of them is let go, whoever else
+    /// leaves.
+    pub(super) fn hold(&mut self, cluster: usize, subject: Subject, names: &[Name], begins: bool) {
+        for name in names {
+            if let Some(topic) = self.find_mut(cluster, subject, name) {
+                topic.held = if begins { topic.held + 1 } else { topic.held.saturating_sub(1) };
+            }
+        }
+    }
+
     /// Nobody waits for a ticket any more.
     pub(super) fn withdraw(&mut self, hub: &Hub, cluster: usize, ticket: &Rc<Ticket>) {
         let Wish::Subscribe { subject, names } = &ticket.wish else { return };
+        self.hold(cluster, *subject, names, false);
         for name in names {
             if let Some(topic) = self.find_mut(cluster, *subject, name) {
                 topic.waiting.retain(|waiting| !Rc::ptr_eq(waiting, ticket));
@@ -368,7 +382,7 @@ impl Topic {
     }
 
     pub(super) fn is_unwanted(&self) -> bool {
-        self.readers.is_empty() && self.waiting.is_empty()
+        self.readers.is_empty() && self.held == 0
     }
 }
 

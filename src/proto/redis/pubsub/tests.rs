@@ -76,6 +76,36 @@ async fn clients_share_one_connection_and_each_gets_every_message() {
     assert_eq!(stage.accept(0).heard(), words(&["GET", "k"]));
 }
 
+/// The last other reader of `a` left meanwhile; the new one was told of a subscription that was gone.
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_name_is_kept_for_who_waits_for_another() {
+    let stage = Stage::new(1, ReadFrom::Primary);
+    let (one, mut tap) = subscribed(&stage).await;
+    let mut two = stage.client();
+    two.say("SUBSCRIBE a b\r\n");
+    stage.settle().await;
+    assert_eq!(tap.heard(), words(&["subscribe", "b"]));
+    drop(one);
+    stage.settle().await;
+    assert_eq!(tap.heard(), "", "the second client wants it");
+    tap.say(confirmed("subscribe", "b", 2));
+    stage.settle().await;
+    let both = [confirmed("subscribe", "a", 1), confirmed("subscribe", "b", 2)].concat();
+    assert_eq!(two.heard(), both);
+    tap.say(message("a", "hello"));
+    stage.settle().await;
+    assert_eq!(two.heard(), message("a", "hello"));
+    drop(two);
+    stage.settle().await;
+    let mut asked = tap.heard();
+    for name in ["a", "b"] {
+        let one = words(&["unsubscribe", name]);
+        assert!(asked.contains(&one), "{asked}");
+        asked = asked.replace(&one, "");
+    }
+    assert_eq!(asked, "");
+}
+
 #[tokio::test(start_paused = true)]
 async fn confirmations_take_their_place_and_nothing_overtakes_them() {
     let stage = Stage::new(1, ReadFrom::Primary);
