@@ -3,7 +3,7 @@
 
 use super::{Keys, say};
 use crate::{
-    config::{Cluster, Config, Shard},
+    config::{Cluster, Config, Shard, ShardingBy},
     policy::shard::{self, Movement, movement},
 };
 use std::fmt::Write;
@@ -27,6 +27,14 @@ fn moved(old: &Cluster, new: &Cluster, keys: &Keys) -> String {
         return format!("cluster '{}': without shards no keys are spread\n", new.name);
     }
     let sharding = (old.sharding.over(&old.shards), new.sharding.over(&new.shards));
+    let is_listed =
+        |one: &Cluster| matches!(one.sharding.by, ShardingBy::Range | ShardingBy::Directory);
+    if (is_listed(old) || is_listed(new)) && matches!(keys, Keys::Made) {
+        return format!(
+            "cluster '{}': made up keys say nothing of ranges and directories; give real ones with --keys FILE\n",
+            new.name
+        );
+    }
     let stays = |from: usize, to: usize| {
         old.shards.get(from).zip(new.shards.get(to)).is_some_and(|(from, to)| holds(from, to))
     };

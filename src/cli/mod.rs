@@ -109,7 +109,7 @@ struct CheckArgs {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Compare with this configuration: how many keys would move, and each shard's share of them.
-    #[arg(long, value_name = "OLD")]
+    #[arg(long, value_name = "OLD", conflicts_with = "format")]
     against: Option<PathBuf>,
     /// Keys to count, one a line, where slots do not say it exactly; without any, 100,000 made up
     /// ones, key:0 and so on.
@@ -222,6 +222,7 @@ fn compare(old: PathBuf, files: Vec<PathBuf>, keys: Option<PathBuf>) -> ExitCode
         None => Keys::Made,
         Some((Ok(text), _)) => {
             let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
             Keys::Of(lines.map(<[u8]>::to_vec).collect())
         }
         Some((Err(error), file)) => {

@@ -62,8 +62,9 @@ impl Server {
 
 impl Pool {
     fn listener(&self, out: &mut String) {
-        let _ = writeln!(out, "  - name: {}\n    bind: {}", self.name, quoted(&self.bind));
-        let _ = writeln!(out, "    protocol: redis\n    cluster: {}", self.name);
+        let name = quoted(&self.name);
+        let _ = writeln!(out, "  - name: {name}\n    bind: {}", quoted(&self.bind));
+        let _ = writeln!(out, "    protocol: redis\n    cluster: {name}");
         if let Some(most) = self.client_connections {
             let _ = writeln!(out, "    limits: {{ max_connections: {most} }}");
         }
@@ -73,7 +74,7 @@ impl Pool {
     }
 
     fn cluster(&self, out: &mut String) {
-        let _ = writeln!(out, "  {}:\n    shards:", self.name);
+        let _ = writeln!(out, "  {}:\n    shards:", quoted(&self.name));
         for Server { address, weight, name } in &self.servers {
             let name =
                 name.as_ref().map_or(String::new(), |name| format!("name: {}, ", quoted(name)));
@@ -141,6 +142,10 @@ fn pool(notes: &mut Notes<'_>, key: &file::Key, node: &Node) -> Option<Pool> {
     if entries.iter().all(|(key, _)| key.name != "servers") {
         notes.error(&key.at, &path, "`servers` is missing");
     }
+    if pool.hash == Hash::Crc32 && pool.distribution == "ketama" {
+        let message = "crc32 of twemproxy has 15 bits: nearly all keys are in one shard";
+        notes.hint(&key.at, &path, message);
+    }
     // twemproxy numbers its servers so; modula and equal points depend on it.
     pool.servers.sort_by(|a, b| {
         let order = |server: &Server| (server.identity().len(), server.identity().to_owned());
@@ -175,9 +180,6 @@ fn setting(
         "hash" => match words::HASH.iter().find(|(word, hash)| word == &text && *hash != Hash::Xxh3) {
             Some((_, hash)) => {
                 pool.hash = *hash;
-                if *hash == Hash::Crc32 && pool.distribution == "ketama" {
-                    notes.hint(at, path, "crc32 of twemproxy has 15 bits: nearly all keys are in one shard");
-                }
             }
             None => {
                 let known = words::HASH.iter().map(|(word, _)| *word);
@@ -190,8 +192,9 @@ fn setting(
             "random" => notes.error(at, path, "random has no counterpart: a key would be anywhere"),
             _ => notes.error(at, path, format!("'{}' is no distribution", short(text))),
         },
-        "hash_tag" => pool.hash_tag = Some(text.to_owned()),
-        "timeout" => pool.timeout_ms = number(notes),
+        "hash_tag" if text.len() == 2 => pool.hash_tag = Some(text.to_owned()),
+        "hash_tag" => notes.error(at, path, format!("'{}' is not two characters", short(text))),
+        "timeout" => pool.timeout_ms = number(notes).filter(|ms| *ms > 0),
         "client_connections" => pool.client_connections = number(notes).filter(|most| *most > 0),
         "redis_auth" => pool.password = Some(text.to_owned()),
         "redis_db" if text != "0" => {
@@ -255,7 +258,10 @@ fn server(text: &str) -> Result<Server, String> {
         }
         return Ok(Server { address: format!("unix:{address}"), weight, name });
     }
-    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    port.ok_or_else(wrong)?;
+    // The ring is made of the text: 07001 is another server than 7001.
+    let is_plain = |text: &str| text.parse::<u16>().is_ok_and(|port| port.to_string() == text);
+    if !address.rsplit_once(':').is_some_and(|(_, port)| is_plain(port)) {
+        return Err(wrong());
+    }
     Ok(Server { address: address.to_owned(), weight, name })
 }

@@ -484,7 +484,8 @@ impl Out {
         match self {
             Self::Map(entries) => {
                 for (name, value) in entries {
-                    let name = quoted(name);
+                    // Variables stand in values alone.
+                    let name = if name.contains("${") { in_quotes(name) } else { quoted(name) };
                     match value {
                         Self::Unset => *text += &format!("{indent}# {name}: not set\n"),
                         Self::Map(inner) if inner.is_empty() => {
@@ -528,6 +529,11 @@ impl Out {
     }
 }
 
+/// JSON's escapes are YAML's.
+fn in_quotes(value: &str) -> String {
+    serde_json::Value::String(value.to_owned()).to_string()
+}
+
 /// Plain when nothing in it means something to YAML or to us, else in double quotes.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | ':' | '-');
@@ -539,9 +545,7 @@ fn quoted(value: &str) -> String {
     {
         return value.to_owned();
     }
-    // JSON's escapes are YAML's.
-    let value = value.replace("${", "$${");
-    serde_json::Value::String(value).to_string()
+    in_quotes(&value.replace("${", "$${"))
 }
 
 #[cfg(test)]

@@ -563,3 +563,16 @@ fn redis_py_runs_transactions() {
         assert!(output.status.success() && said.trim() == "ok", "{said}\n{errors}");
     }
 }
+
+/// Nobody hears EXEC, and it did nothing: the other shards' parts that never come were waited for.
+#[test]
+fn a_transaction_that_nobody_hears_ends_when_it_was_not_executed() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    assert_eq!(conn.cmd(&["WATCH", "k"]), "OK");
+    assert_eq!(other.cmd(&["SET", "k", "1"]), "OK");
+    conn.send(b"CLIENT REPLY OFF\r\nMULTI\r\nGET k\r\nFLUSHALL\r\nEXEC\r\nCLIENT REPLY ON\r\n");
+    assert_eq!(conn.read_raw(), "+OK\r\n");
+    assert_eq!(conn.cmd(&["GET", "k"]), "1");
+}

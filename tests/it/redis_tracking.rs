@@ -389,3 +389,23 @@ fn redirects(shards: usize) {
     let nobody = other.raw("CLIENT TRACKING ON REDIRECT 999999");
     assert_eq!(nobody, "-ERR The client ID you want redirect to does not exist\r\n");
 }
+
+/// EXEC that was refused answered at once, and what was asked in the same breath went over the
+/// connection that it was done with.
+#[test]
+fn tracking_begins_on_a_connection_that_the_client_keeps() {
+    let cluster = Cluster::start(1, 0);
+    let sluice = cluster.sluice().start();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    three(&mut conn);
+    assert_eq!(conn.raw("WATCH w"), "+OK\r\n");
+    assert_eq!(conn.raw("MULTI"), "+OK\r\n");
+    assert!(conn.raw("GET").starts_with("-ERR wrong number"));
+    conn.send(b"EXEC\r\nCLIENT TRACKING ON\r\n");
+    assert!(conn.read_raw().starts_with("-EXECABORT"));
+    assert_eq!(conn.read_raw(), "+OK\r\n");
+    assert_eq!(conn.raw("PING"), "+PONG\r\n");
+    assert_eq!(conn.raw("GET k"), "_\r\n");
+    assert_eq!(other.raw("SET k 1"), "+OK\r\n");
+    assert_eq!(conn.read_raw(), invalidates_key("k"));
+}

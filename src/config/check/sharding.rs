@@ -16,6 +16,7 @@ use crate::{
         shard::{Bounds, Tag},
     },
 };
+use std::collections::HashSet;
 
 pub(super) fn sharding(
     reader: &mut Reader<'_, '_>,
@@ -24,7 +25,9 @@ pub(super) fn sharding(
 ) -> Sharding {
     let section = reader.section(cluster, "sharding");
     let by = reader.choice(&section, "by", words::SHARDING);
-    if !by.asks_identity() {
+    if by.asks_identity() {
+        identities(reader, cluster, shards);
+    } else {
         // It would only make two files differ that say the same.
         shards.iter_mut().for_each(|shard| shard.identity.clone_from(&shard.name));
     }
@@ -72,6 +75,19 @@ fn only_with_its_kind(reader: &mut Reader<'_, '_>, section: &Section<'_>, by: Sh
             let message = format!("it is for {}; this is by {kind}", kinds.join(", "));
             reader.notes.error(&field.key_at, &field.path, message);
         }
+    }
+}
+
+/// Two of one identity would be one.
+fn identities(reader: &mut Reader<'_, '_>, cluster: &Section<'_>, shards: &[Shard]) {
+    let mut seen = HashSet::new();
+    let twice = shards.iter().find(|shard| !seen.insert(shard.identity.as_str()));
+    if let (Some(shard), Some(field)) = (twice, cluster.field("shards")) {
+        let message = format!(
+            "two shards are known as '{}', by name or by address; give them different names",
+            shard.identity
+        );
+        reader.notes.error(&field.key_at, &field.path, message);
     }
 }
 
@@ -131,10 +147,20 @@ fn range_bounds(
         let message =
             format!("{shards} shards have {wanted} `bounds` between them, found {}", written.len());
         reader.notes.error(&at, &path, message);
+    } else if written.iter().all(|bound| starts_as_number(bound))
+        && matches!(bounds(&written), Bounds::Lexical(_))
+        && !written.is_empty()
+    {
+        let message = "these look like numbers but are not all whole ones of 64 bits, so they would be compared as text";
+        reader.notes.error(&at, &path, message);
     } else if !ascends(&bounds(&written)) {
         reader.notes.error(&at, &path, "the bounds do not ascend; each begins another shard");
     }
     written
+}
+
+fn starts_as_number(bound: &str) -> bool {
+    bound.strip_prefix('-').unwrap_or(bound).starts_with(|first: char| first.is_ascii_digit())
 }
 
 fn ascends(bounds: &Bounds) -> bool {

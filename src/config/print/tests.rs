@@ -109,7 +109,7 @@ clusters:
     sharding: { by: range, separator: \":\", bounds: [10, 20], default: last }
   directory:
     shards: [{ primary: a:1 }, { name: b, primary: a:2 }]
-    sharding: { by: directory, keys: { \"cfg:*\": b, one: s0 }, default: b, hash_tag: \"{}\" }
+    sharding: { by: directory, keys: { \"cfg:*\": b, one: s0, \"a${b\": s0 }, default: b, hash_tag: \"{}\" }
 ";
 
 #[test]

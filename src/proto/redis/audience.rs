@@ -136,29 +136,33 @@ impl Audience {
         channel: &[u8],
         told: i64,
     ) -> i64 {
-        // Our connections that listen, and the clients behind them.
-        let ours = |shares: &Vec<Share>| -> (i64, i64) {
+        // Of each of our connections that listen: how many clients are behind it.
+        let mut clients: Vec<i64> = Vec::new();
+        let mut ours = |shares: &Vec<Share>| {
             let hear = shares.iter().filter(|share| share.shards.contains(&shard));
-            let clients =
-                hear.clone().map(|share| i64::try_from(share.clients).unwrap_or(i64::MAX));
-            (i64::try_from(hear.count()).unwrap_or(i64::MAX), clients.sum())
+            clients.extend(hear.map(|share| i64::try_from(share.clients).unwrap_or(i64::MAX)));
         };
         let topics = self.topics(cluster, subject);
-        let exact = topics.and_then(|topics| topics.get(channel)).map(|shares| ours(&shares));
+        if let Some(shares) = topics.and_then(|topics| topics.get(channel)) {
+            ours(&shares);
+        }
         // Shard channels have no patterns.
         let patterns = match subject {
             Subject::ShardChannel => None,
             Subject::Channel | Subject::Pattern => self.topics(cluster, Subject::Pattern),
         };
-        let by_pattern = patterns
+        patterns
             .into_iter()
             .flat_map(DashMap::iter)
             .filter(|topic| glob::fits(topic.key(), channel))
-            .map(|topic| ours(topic.value()));
-        let all = exact.into_iter().chain(by_pattern);
-        let (connections, clients) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        // A server may have let go a connection that we have not heard of yet.
-        (told - connections).max(0) + clients
+            .for_each(|topic| ours(topic.value()));
+        // It may have sent to fewer than listen now: one has just begun, or is just ending, and then
+        // nobody is behind it.
+        clients.sort_unstable_by_key(|count| std::cmp::Reverse(*count));
+        let sent = usize::try_from(told).unwrap_or_default();
+        let others = sent.saturating_sub(clients.len());
+        let heard: i64 = clients.iter().take(sent).sum();
+        heard.saturating_add(i64::try_from(others).unwrap_or(i64::MAX))
     }
 
     fn topics(&self, cluster: usize, subject: Subject) -> Option<&DashMap<Box<[u8]>, Vec<Share>>> {
@@ -224,6 +228,8 @@ mod tests {
         // The last client of a worker has left: the server may know it already, and we not.
         audience.leave(0, channel, b"news", 1);
         assert_eq!(audience.receivers(0, 2, channel, b"news", 2), 3 + 1);
+        // It had sent it before it heard of one of ours.
+        assert_eq!(audience.receivers(0, 2, channel, b"news", 1), 3);
         audience.join(0, channel, b"news", 1);
         assert_eq!(audience.clients(0, channel, b"news"), 4);
         assert_eq!(audience.clients(0, Subject::ShardChannel, b"news"), 0);

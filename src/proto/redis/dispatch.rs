@@ -121,10 +121,14 @@ impl<'a> Scene<'a> {
 
     /// A request in RESP.
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
-        if !self.settings.routes.is_empty() {
-            return self.routed(args);
+        let is_routed = !self.settings.routes.is_empty();
+        let flow = if is_routed { self.routed(args) } else { self.in_cluster(args) };
+        if flow != Flow::Hold {
+            // What it has gathered while it was held is not for the next one.
+            self.state.gathered.clear();
+            self.state.search.clear();
         }
-        self.in_cluster(args)
+        flow
     }
 
     /// A request for the cluster at hand.
@@ -373,9 +377,7 @@ impl<'a> Scene<'a> {
                 }
                 return Some(own);
             }
-            if self.tracks() {
-                // Elsewhere nobody would tell it of what it reads now.
-                self.client.kill(End::TrackingLost);
+            if self.loses_track() {
                 return None;
             }
         }

@@ -63,6 +63,10 @@ impl Scene<'_> {
         }
         let upstream = match self.own(shard) {
             Some(own) => own,
+            None if self.loses_track() => {
+                self.close();
+                return Flow::Continue;
+            }
             None if proven => self.hub.upstream(self.cluster, backend, self.state.class, Rc::clone),
             None => return self.exec_lost(),
         };

@@ -19,6 +19,8 @@ pub(super) struct Gather {
     /// For the error texts: the command's name.
     command: &'static str,
     parts: u16,
+    /// The first part says whether the others are asked at all.
+    leads: bool,
     answered: u16,
     failed: u16,
     /// The first error: the shard that said it and its text without `-` and CRLF.
@@ -97,6 +99,7 @@ impl Gather {
         };
         let sum = if matches!(merge, Merge::Min) { i64::MAX } else { 0 };
         Self {
+            leads: matches!(merge, Merge::Spanning(_)),
             merge,
             command,
             parts,
@@ -148,8 +151,7 @@ impl Gather {
                 _ => self.sum.saturating_add(number),
             };
         }
-        if part == 0 && matches!(self.merge, Merge::Spanning(_)) && !spanning::is_executed(bytes) {
-            // The other shards are asked nothing.
+        if part == 0 && self.leads && !spanning::is_executed(bytes) {
             self.answered = self.parts;
         }
         self.answered == self.parts

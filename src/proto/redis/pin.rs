@@ -71,6 +71,9 @@ impl Scene<'_> {
             self.state.pinned = Some(Box::new(Pinned::new(lease, shard)));
             return Ok(());
         }
+        if self.loses_track() {
+            return Err(Flow::Continue);
+        }
         let Some(backend) = self.pick(shard, Access::Write, true) else {
             return Err(self.refuse(Access::Write, |out| {
                 self.unserved(shard, Access::Write, true, out);

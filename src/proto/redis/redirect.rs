@@ -73,14 +73,11 @@ impl Scene<'_> {
     /// How the request ends: held until those numbers are known, or refused.
     pub(super) fn redirected(&mut self, client: i64, args: Args<'_>) -> Result<Vec<Vec<u8>>, Flow> {
         let client = u64::try_from(client).unwrap_or(0);
-        let numbers = self.seek(client).and_then(|()| {
-            let searches = self.state.search.clone();
-            searches.iter().map(|search| self.number(search)).collect::<Result<Vec<_>, _>>()
-        });
-        if !matches!(numbers, Err(Flow::Hold)) {
-            self.state.search.clear();
-        }
-        Ok(numbers?.iter().map(|number| redirecting(args, *number)).collect())
+        self.seek(client)?;
+        let searches = self.state.search.clone();
+        let numbers = searches.iter().map(|search| self.number(search));
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+        Ok(numbers.iter().map(|number| redirecting(args, *number)).collect())
     }
 
     /// Looks for the client's ear at each primary, unless that is on its way.

@@ -5,7 +5,7 @@
 use super::{
     args::Args,
     card::Tracking,
-    client::Client,
+    client::{Client, End},
     dispatch::{Flow, Part, Scene},
     entry::Reach,
     gather::{Gather, Merge},
@@ -88,6 +88,10 @@ impl Scene<'_> {
             self.client.wait_for_all();
             return Err(Flow::Hold);
         }
+        // What is asked from here on would go over it, and it is on its way to others.
+        if self.state.pinned.as_deref().is_some_and(|pinned| !pinned.keeps()) {
+            self.state.let_go();
+        }
         let shards = self.cluster.shards.len();
         let asked: Vec<_> = (0..shards).map(|shard| (shard, 0)).collect();
         let leases = self.lease_all(&asked)?;
@@ -141,6 +145,16 @@ impl Scene<'_> {
     pub(super) fn tracks(&self) -> bool {
         let first = self.state.tracked.first();
         first.is_some_and(|lease| lease.upstream().cluster == self.cluster.id)
+    }
+
+    /// Ends a session whose request would go where nobody tells it of changes to what it reads. False
+    /// for one that does not track.
+    pub(super) fn loses_track(&self) -> bool {
+        let tracks = self.tracks();
+        if tracks {
+            self.client.kill(End::TrackingLost);
+        }
+        tracks
     }
 
     /// The one to who is the primary of `shard` now.

@@ -48,6 +48,17 @@ fn what_does_not_go_together_is_told() {
             sharding("{ by: range, bounds: [10, 9] }"),
             "clusters.c.sharding.bounds: the bounds do not ascend",
         ),
+        (
+            sharding("{ by: range, bounds: [1_000, 2_000] }"),
+            "clusters.c.sharding.bounds: these look like numbers",
+        ),
+        (
+            file(
+                LISTENER,
+                "shards: [{ name: a.b, primary: x:1 }, { primary: \"a.b:11211\" }], sharding: { by: ketama }",
+            ),
+            "clusters.c.shards: two shards are known as 'a.b'",
+        ),
         (sharding("{ by: directory }"), "clusters.c.sharding: `keys` is missing"),
         (
             sharding("{ by: directory, keys: { a: oen } }"),
