@@ -2,7 +2,7 @@
 //! killed when dropped. It is driven by what the page does.
 
 use super::{
-    super::{PATIENCE, eventually, process::Process},
+    super::{PATIENCE, process::Process},
     HttpConn,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,6 +11,8 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -23,8 +25,14 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    /// It is started again when it does not open its port: where much else starts it may hang.
     #[track_caller]
     pub(crate) fn open(url: &str) -> Self {
+        let browser = (0..4).find_map(|_| Self::start(url));
+        browser.expect("chromium starts, at least the fourth time")
+    }
+
+    fn start(url: &str) -> Option<Self> {
         let profile = TempDir::new().unwrap();
         let log = File::create(profile.path().join("chromium.log")).unwrap();
         let child = Command::new("chromium")
@@ -54,13 +62,21 @@ impl Browser {
             child.unwrap_or_else(|error| panic!("chromium: {error}; ./tests/run.sh installs it"));
         let mut process = Process(child);
         let log = |profile: &TempDir| fs::read_to_string(profile.path().join("chromium.log"));
-        let port = eventually("chromium starts", 2 * PATIENCE, || {
+        let begun = Instant::now();
+        let port = loop {
             if let Some(status) = process.ended() {
                 panic!("chromium ended with {status}:\n{}", log(&profile).unwrap_or_default());
             }
-            port_of(profile.path())
-        });
-        Self { process, debug: format!("127.0.0.1:{port}"), _profile: profile }
+            match port_of(profile.path()) {
+                Some(port) => break port,
+                None if begun.elapsed() > PATIENCE => {
+                    end(&mut process);
+                    return None;
+                }
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        Some(Self { process, debug: format!("127.0.0.1:{port}"), _profile: profile })
     }
 
     /// The title of its page, once it has one of its own.
@@ -76,9 +92,14 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.process.0), Signal::KILL);
-        self.process.kill();
+        end(&mut self.process);
     }
+}
+
+/// With all that it has started.
+fn end(process: &mut Process) {
+    let _ = kill_process_group(Pid::from_child(&process.0), Signal::KILL);
+    process.kill();
 }
 
 /// Chromium writes down which port it took.
