@@ -4,7 +4,7 @@
 use super::{Keys, say};
 use crate::{
     config::{Cluster, Config, Shard, ShardingBy},
-    policy::shard::{self, Movement, movement},
+    policy::shard::{Movement, movement},
 };
 use std::fmt::Write;
 
@@ -40,11 +40,7 @@ fn moved(old: &Cluster, new: &Cluster, keys: &Keys) -> String {
     };
     let sides = ((&sharding.0, old.shards.len()), (&sharding.1, new.shards.len()));
     let counts = movement(sides.0, sides.1, keys.iter(), stays);
-    tell(old, new, &counts, if by_slots(&sharding.0, &sharding.1) { "slots" } else { keys.what() })
-}
-
-fn by_slots(old: &shard::Sharding, new: &shard::Sharding) -> bool {
-    [old, new].iter().all(|one| !one.runs(0).is_empty())
+    tell(old, new, &counts, if counts.of_slots { "slots" } else { keys.what() })
 }
 
 /// Whether what was in the old shard is where the new one looks: its primary was a member.
@@ -53,7 +49,7 @@ fn holds(old: &Shard, new: &Shard) -> bool {
 }
 
 fn tell(old: &Cluster, new: &Cluster, counts: &Movement, what: &str) -> String {
-    let Movement { counted, moved, before, after } = counts;
+    let Movement { counted, moved, before, after, .. } = counts;
     let mut text = format!(
         "cluster '{}': {moved} of {counted} {what} move ({})\n",
         new.name,

@@ -16,7 +16,7 @@ use super::{
     hash::Hash,
     maglev::{Maglev, stable_id},
     ring::Ring,
-    slot::{SLOTS, hash_tag, slot},
+    slot::{SLOTS, hash_tag, slot, tag_between},
 };
 use std::fmt::Write;
 
@@ -147,19 +147,8 @@ impl Sharding {
     }
 }
 
-/// The part of a key between the first of the two bytes and the next of the other; the whole key when
-/// there is no such pair or nothing in it.
 fn tagged(tag: Tag, key: &[u8]) -> &[u8] {
-    let Some([open, close]) = tag else { return key };
-    if [open, close] == *b"{}" {
-        return hash_tag(key);
-    }
-    let Some(start) = memchr::memchr(open, key) else { return key };
-    let after = key.get(start + 1..).unwrap_or_default();
-    match memchr::memchr(close, after) {
-        None | Some(0) => key,
-        Some(end) => after.get(..end).unwrap_or_default(),
-    }
+    tag.map_or(key, |tag| tag_between(tag, key))
 }
 
 fn low_half(hash: u64) -> u32 {

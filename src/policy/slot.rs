@@ -13,9 +13,15 @@ pub fn slot(key: &[u8]) -> u16 {
 /// the whole key when there is no such pair or nothing in it (Redis Cluster specification, "Hash
 /// tags"; `keyHashSlot` of Redis's cluster.c).
 pub fn hash_tag(key: &[u8]) -> &[u8] {
-    let Some(open) = memchr::memchr(b'{', key) else { return key };
+    tag_between([b'{', b'}'], key)
+}
+
+/// As [`hash_tag`] with two other bytes around it, which may be the same.
+#[inline]
+pub fn tag_between([open, close]: [u8; 2], key: &[u8]) -> &[u8] {
+    let Some(open) = memchr::memchr(open, key) else { return key };
     let after = key.get(open + 1..).unwrap_or_default();
-    match memchr::memchr(b'}', after) {
+    match memchr::memchr(close, after) {
         None | Some(0) => key,
         Some(close) => after.get(..close).unwrap_or_default(),
     }

@@ -1,6 +1,8 @@
 //! `upstream.mode: dedicated`: each client has the server for itself, as far as the listener allows.
 
-use crate::harness::{Cluster, Conn, PATIENCE, Redis, Setup, Value, bulk, eventually, request};
+use crate::harness::{
+    Cluster, Conn, PATIENCE, Redis, Setup, Sluice, Value, bulk, eventually, request,
+};
 use std::{thread, time::Duration};
 
 fn dedicated(cluster: &Cluster) -> Setup {
@@ -162,14 +164,20 @@ fn the_server_says_that_it_does_not_know_a_subcommand_when_all_that_are_refused_
     }
 }
 
-#[test]
-fn the_listeners_password_is_asked_for_here() {
+/// One password for the server, another one for clients.
+fn with_passwords() -> (Cluster, Sluice) {
     let cluster = Cluster::with_args(1, 0, &["--requirepass", "upstream"]);
     let sluice = cluster
         .sluice()
         .cluster("upstream: { mode: dedicated, password: upstream }")
         .listener("redis: { password: ours }")
         .start();
+    (cluster, sluice)
+}
+
+#[test]
+fn the_listeners_password_is_asked_for_here() {
+    let (_cluster, sluice) = with_passwords();
     let mut conn = sluice.conn();
     assert!(conn.cmd(&["GET", "a"]).error().starts_with("NOAUTH"));
     assert!(conn.cmd(&["AUTH", "upstream"]).error().starts_with("WRONGPASS"));
@@ -188,12 +196,7 @@ fn the_listeners_password_is_asked_for_here() {
 /// It closed the client, or said NOAUTH before RESET's reply had come.
 #[test]
 fn reset_of_a_subscriber_is_answered_and_then_asks_for_the_password() {
-    let cluster = Cluster::with_args(1, 0, &["--requirepass", "upstream"]);
-    let sluice = cluster
-        .sluice()
-        .cluster("upstream: { mode: dedicated, password: upstream }")
-        .listener("redis: { password: ours }")
-        .start();
+    let (_cluster, sluice) = with_passwords();
     let mut conn = sluice.conn();
     for _ in 0..3 {
         assert_eq!(conn.cmd(&["AUTH", "ours"]), "OK");

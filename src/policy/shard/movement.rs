@@ -5,7 +5,8 @@ use super::Sharding;
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Movement {
-    /// Slots or keys.
+    /// Slots, each once, and not keys.
+    pub of_slots: bool,
     pub counted: u64,
     /// Those whose shard now is not the one that held them.
     pub moved: u64,
@@ -25,6 +26,8 @@ pub fn movement<K: AsRef<[u8]>>(
 ) -> Movement {
     let mut counts =
         Movement { before: vec![0; old_shards], after: vec![0; new_shards], ..Movement::default() };
+    let slots = old.by_slot().zip(new.by_slot());
+    counts.of_slots = slots.is_some();
     let mut count = |from: usize, to: usize| {
         counts.counted += 1;
         counts.moved += u64::from(!stays(from, to));
@@ -34,9 +37,9 @@ pub fn movement<K: AsRef<[u8]>>(
             }
         }
     };
-    match (old.by_slot(), new.by_slot()) {
-        (Some(old), Some(new)) => old.zip(new).for_each(|(from, to)| count(from, to)),
-        _ => sample.for_each(|key| count(old.owner(key.as_ref()), new.owner(key.as_ref()))),
+    match slots {
+        Some((old, new)) => old.zip(new).for_each(|(from, to)| count(from, to)),
+        None => sample.for_each(|key| count(old.owner(key.as_ref()), new.owner(key.as_ref()))),
     }
     counts
 }
