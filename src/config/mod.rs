@@ -12,6 +12,7 @@ mod nearest;
 mod print;
 mod schema;
 mod section;
+mod seeds;
 mod sharding;
 mod units;
 mod values;
@@ -23,6 +24,7 @@ pub(crate) use nearest::nearest;
 pub use finding::{Finding, Findings, Level, Position};
 pub use insight::RedisCluster;
 pub use schema::schema;
+pub use seeds::Seeds;
 pub use sharding::{Sharding, ShardingBy};
 pub use units::{Period, Size, UnitError};
 
@@ -321,8 +323,9 @@ pub struct Cluster {
     pub name: String,
     /// What its listeners speak; redis or tcp by its kind when it has none.
     pub protocol: Protocol,
-    /// Empty if and only if there are `backends`.
+    /// Empty if and only if there are `backends` or `redis_cluster`.
     pub shards: Vec<Shard>,
+    pub redis_cluster: Option<Seeds>,
     /// Which of `shards` owns a key.
     pub sharding: Sharding,
     pub backends: Option<Backends>,

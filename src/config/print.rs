@@ -3,6 +3,7 @@
 
 mod http;
 mod limits;
+mod seeds;
 mod sharding;
 mod tls;
 mod users;
@@ -348,11 +349,14 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     redis
         .optional("keyless_shard", keyless.map(|shard| &*shard.name))
         .text("script_shebang_reads", cluster.shebang_reads);
-    let shards = cluster.shards.iter().enumerate();
-    let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
-
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
-    entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+    if let Some(written) = &cluster.redis_cluster {
+        entries.map("redis_cluster", seeds::seeds(written, defaults)).map("reads", reads);
+    } else {
+        let shards = cluster.shards.iter().enumerate();
+        let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
+        entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+    }
     coming_and_going(&mut entries, cluster);
     entries
         .map("check", check(&cluster.check, defaults))

@@ -12,7 +12,7 @@ use crate::{
         reads::ReadFrom,
         sticky::{Mode, SameSite, Secure},
     },
-    topology::FailOpen,
+    topology::{FailOpen, Spoof},
 };
 
 /// Words and what they stand for.
@@ -88,6 +88,10 @@ pub(super) const FAILBACK_WORDS: &[&str] = &names::<2, _>(FAILBACK);
 pub(super) const FAIL_OPEN: Words<FailOpen> =
     &[("never", FailOpen::Never), ("all_down", FailOpen::AllDown)];
 pub(super) const FAIL_OPEN_WORDS: &[&str] = &names::<2, _>(FAIL_OPEN);
+
+pub(super) const SPOOF: Words<Spoof> =
+    &[("off", Spoof::Off), ("self", Spoof::Myself), ("list", Spoof::List)];
+pub(super) const SPOOF_WORDS: &[&str] = &names::<3, _>(SPOOF);
 
 /// Whether every client has connections of its own.
 pub(super) const UPSTREAM_MODE: Words<bool> = &[("shared", false), ("dedicated", true)];

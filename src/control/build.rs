@@ -2,15 +2,16 @@
 //! say, and starts nothing: every backend begins unknown.
 
 use crate::{
-    config::{self, Protocol},
+    config::{self, Protocol, Seeds},
     net::tls,
     policy::{
         balance::{Balancer, Rules, Strategy},
         gate::{Admin, Axes, Health, Init, Role, derive},
         maglev::stable_id,
+        shard::{Sharding, SlotTable},
     },
     topology::{
-        Backend, Cluster, FailOpen, Layout, Present, Queue, Room, Shard, Topology,
+        Backend, Cluster, FailOpen, Follows, Layout, Present, Queue, Room, Shard, Topology,
         admission::BackendLimits,
     },
 };
@@ -69,7 +70,10 @@ fn cluster(
     Cluster {
         id,
         layout,
-        sharding: written.sharding.over(&written.shards),
+        sharding: match written.redis_cluster {
+            Some(_) => Sharding::Live(Arc::new(SlotTable::default())),
+            None => written.sharding.over(&written.shards),
+        },
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
@@ -80,6 +84,10 @@ fn cluster(
         tls: None,
         queue: queue.clone(),
         dedicated: written.dedicated,
+        follows: written.redis_cluster.as_ref().map(|seeds| {
+            let Seeds { accept_unknown, spoof, ref announce, .. } = *seeds;
+            Arc::new(Follows { accept_unknown, spoof, announce: announce.clone() })
+        }),
     }
 }
 

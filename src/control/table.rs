@@ -219,6 +219,7 @@ impl Table {
                 self.passive(index, outlier::Event::LocalFailure, now_ms, draw);
             }
             Outcome::Error => self.passive(index, outlier::Event::Error, now_ms, draw),
+            Outcome::Moved => {}
             Outcome::RoleMismatch => self.watches.get(index)?.wake.notify_one(),
             Outcome::Suspect => return self.suspect(index),
         }

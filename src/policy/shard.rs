@@ -3,11 +3,13 @@
 
 mod directory;
 mod even;
+mod live;
 mod movement;
 mod range;
 
 pub use directory::Directory;
 pub use even::even_slots;
+pub use live::SlotTable;
 pub use movement::{Movement, movement};
 pub use range::{Bounds, Range};
 
@@ -18,7 +20,7 @@ use super::{
     ring::Ring,
     slot::{SLOTS, hash_tag, slot, tag_between},
 };
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 /// How the keys of a cluster are spread over its shards.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub enum Sharding {
     One,
     /// `owners[slot]` is the index of the shard that owns a slot of Redis Cluster.
     Slots(Box<[u16]>),
+    /// The servers say who owns a slot.
+    Live(Arc<SlotTable>),
     Hashed(Hash, Tag, Spread),
     Range(Tag, Range),
     Directory(Tag, Directory),
@@ -82,7 +86,7 @@ impl Spread {
 }
 
 impl Sharding {
-    /// The index of the shard that owns a key.
+    /// The index of the shard that owns a key; beyond all of them when nobody does.
     #[inline]
     pub fn owner(&self, key: &[u8]) -> usize {
         match self {
@@ -90,9 +94,18 @@ impl Sharding {
             Self::Slots(owners) => {
                 owners.get(usize::from(slot(key))).copied().map_or(0, usize::from)
             }
+            Self::Live(table) => table.owner(slot(key)).unwrap_or(usize::MAX),
             Self::Hashed(hash, tag, spread) => spread.get(hash.of(tagged(*tag, key))),
             Self::Range(tag, range) => range.owner(tagged(*tag, key)),
             Self::Directory(tag, directory) => directory.owner(tagged(*tag, key)),
+        }
+    }
+
+    /// Who owns which slot now, where the servers say so.
+    pub fn live(&self) -> Option<&Arc<SlotTable>> {
+        match self {
+            Self::Live(table) => Some(table),
+            _ => None,
         }
     }
 
@@ -100,7 +113,7 @@ impl Sharding {
     pub fn tag<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
         let part = match self {
             Self::One => key,
-            Self::Slots(_) => hash_tag(key),
+            Self::Slots(_) | Self::Live(_) => hash_tag(key),
             Self::Hashed(_, tag, _) | Self::Range(tag, _) | Self::Directory(tag, _) => {
                 tagged(*tag, key)
             }
@@ -126,6 +139,9 @@ impl Sharding {
         match self {
             Self::One => Some(Box::new(std::iter::repeat_n(0, usize::from(SLOTS)))),
             Self::Slots(owners) => Some(Box::new(owners.iter().copied().map(usize::from))),
+            Self::Live(table) => {
+                Some(Box::new(table.owners().map(|one| one.unwrap_or(usize::MAX))))
+            }
             _ => None,
         }
     }
@@ -135,7 +151,7 @@ impl Sharding {
         let part = self.tag(key).unwrap_or(key);
         let mut text = match self {
             Self::One => "the only shard".to_owned(),
-            Self::Slots(_) => format!("slot {}", slot(key)),
+            Self::Slots(_) | Self::Live(_) => format!("slot {}", slot(key)),
             Self::Hashed(hash, ..) => format!("hash {}", hash.of(part)),
             Self::Range(_, range) => range.reason(part),
             Self::Directory(_, directory) => directory.reason(part),

@@ -124,6 +124,10 @@ pub struct ClusterMetrics {
     /// Of Redis: GETs that waited for the reply to another client's.
     pub coalesced: Counter,
     pub stray_replies: Counter,
+    /// Of Redis Cluster: a server has sent a request elsewhere, or could not serve it yet.
+    pub redirects_moved: Counter,
+    pub redirects_ask: Counter,
+    pub redirects_wait: Counter,
     pub stray_pushes: Counter,
     /// Clients that have subscribed to something (a gauge).
     pub subscribers: Counter,

@@ -12,6 +12,7 @@ mod lease;
 pub mod pick;
 mod report;
 mod reweigh;
+mod spoof;
 
 pub use admission::{Queue, Room};
 pub use backend::Backend;
@@ -22,6 +23,7 @@ pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
 pub use report::{Outcome, Report, Reporter};
 pub use reweigh::Present;
+pub use spoof::{Follows, Spoof};
 
 use crate::{
     net::{prefix::Prefix, proxy_protocol::Version, tls},
@@ -59,6 +61,8 @@ pub struct Cluster {
     pub queue: Option<Arc<Queue>>,
     /// Connections that one client has for itself.
     pub dedicated: Dedicated,
+    /// It is a Redis Cluster: its servers say who owns what, and may say it anew at any time.
+    pub follows: Option<Arc<Follows>>,
 }
 
 /// How the members of a cluster stand to each other.

@@ -12,6 +12,8 @@ pub enum Outcome {
     Error,
     /// The server said that its role is not what we thought: READONLY.
     RoleMismatch,
+    /// The server said that another one has the keys, or that nobody has.
+    Moved,
     /// Its oldest request waits too long and no byte has come since: probe it at once.
     Suspect,
 }

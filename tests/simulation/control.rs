@@ -179,6 +179,7 @@ impl Control {
             }
         });
         let cluster = Cluster {
+            follows: None,
             id: 0,
             name: "sim".into(),
             shards: shards.collect(),
@@ -301,7 +302,7 @@ impl Control {
                 {
                     self.observe(id, outlier::Event::Trip(Cause::Hung), now_ms, dice);
                 }
-                Outcome::RoleMismatch | Outcome::Suspect => {}
+                Outcome::RoleMismatch | Outcome::Suspect | Outcome::Moved => {}
             }
         }
         for id in 0..self.watches.len() {

@@ -1,7 +1,9 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, dedicated, http, insight, limits, probe, shard, sharding, sticky, tls};
+use super::{
+    balance, dedicated, http, insight, limits, probe, redis_cluster, shard, sharding, sticky, tls,
+};
 use crate::{
     config::{
         Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
@@ -32,6 +34,7 @@ pub(super) fn cluster(
     at_most_one_source(reader, &section);
     let mut shards = shard::shards(reader, &section);
     let backends = backends(reader, &section);
+    let redis_cluster = redis_cluster::seeds(reader, &section);
     only_with_its_kind(reader, &section, protocol);
     let sharding = sharding::sharding(reader, &section, &mut shards);
     reader.value(&section, "on_shard_down", values::choice);
@@ -50,6 +53,7 @@ pub(super) fn cluster(
         shards,
         sharding,
         backends,
+        redis_cluster,
         reads,
         slow_start: balance::slow_start(reader, &section, strategy),
         fail_open: balance::fail_open(reader, &section),
@@ -78,13 +82,13 @@ fn at_most_one_source(reader: &mut Reader<'_, '_>, section: &Section<'_>) {
     }
 }
 
-/// Which of `shards` and `backends` a cluster has; empty for none of them, or both.
+/// Which of `shards`, `backends` and `redis_cluster` a cluster has; empty for none of them, or several.
 pub(super) fn source(node: &file::Node) -> &'static str {
     let file::Value::Map(entries) = &node.value else { return "" };
-    let has = |name| entries.iter().any(|(key, _)| key.name == name);
-    match (has("shards"), has("backends")) {
-        (true, false) => "shards",
-        (false, true) => "backends",
+    let has = |name: &str| entries.iter().any(|(key, _)| key.name == name);
+    let mut written = ["shards", "backends", "redis_cluster"].into_iter().filter(|name| has(name));
+    match (written.next(), written.next()) {
+        (Some(only), None) => only,
         _ => "",
     }
 }
@@ -98,11 +102,14 @@ fn only_with_its_kind(
     let (own, other) = match (cluster.has("shards"), cluster.has("backends")) {
         (true, false) => ("shards", "backends"),
         (false, true) => ("backends", "shards"),
+        (false, false) if cluster.has("redis_cluster") => ("redis_cluster", "backends"),
         _ => return,
     };
+    let has_roles = own != "backends";
     let http = protocol == Some(Protocol::Http);
     let whose = |section: &str, key: &str| match (section, key) {
-        ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
+        ("", "balance" | "failback" | "sticky" | "send_proxy") if has_roles => Some(other),
+        ("", "sharding") if own == "redis_cluster" => Some("shards"),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
         ("", "redis" | "coalesce" | "dedicated")
         | ("upstream", "user" | "password" | "password_file" | "mode")
@@ -114,7 +121,7 @@ fn only_with_its_kind(
             Some(other)
         }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
-        ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
+        ("timeouts", "idle") | ("check", "tcp" | "http") if has_roles && !http => Some(other),
         ("", "redis" | "coalesce" | "dedicated")
         | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")

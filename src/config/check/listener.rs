@@ -133,7 +133,9 @@ fn listener(
 /// A protocol with roles needs a cluster that has them, one without needs one without.
 fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, source: &str) {
     let needed = match protocol {
+        Protocol::Redis if source == "redis_cluster" => source,
         Protocol::Redis => "shards",
+        Protocol::Http if source == "redis_cluster" => "backends",
         Protocol::Tcp => "backends",
         Protocol::Http => source,
     };

@@ -10,6 +10,7 @@ mod insight;
 mod limits;
 mod listener;
 mod probe;
+mod redis_cluster;
 mod routes;
 mod shard;
 pub(super) mod sharding;

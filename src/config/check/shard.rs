@@ -150,6 +150,16 @@ fn member(
     Some((at, path, Member { address: address?, weight, tier, admin }))
 }
 
+/// An address alone.
+pub(super) fn plain(
+    reader: &mut Reader<'_, '_>,
+    node: &Node,
+    path: String,
+) -> Option<(Span, String, Address)> {
+    let address = reader.parse(node, &path, &Kind::Address, address)?;
+    Some((node.at.clone(), path, address))
+}
+
 fn address(text: &str, _: &Kind) -> Result<Address, Wrong> {
     match text.parse() {
         Ok(Address::Tcp { port: 0, .. }) => {

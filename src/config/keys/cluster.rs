@@ -3,8 +3,8 @@
 
 use super::{
     CHECK, CLUSTER_LIMITS, CLUSTER_REDIS, DAY, DEDICATED, HOUR, Kind, MAX_MEMBERS, MAX_SHARDS,
-    MINUTE, MS, MS_10, RETRY, SHARD_KEY, SHARDING, STICKY, Scope, between, choice, key, later, tls,
-    up_to, whole,
+    MINUTE, MS, MS_10, REDIS_CLUSTER, RETRY, SHARD_KEY, SHARDING, STICKY, Scope, between, choice,
+    key, later, tls, up_to, whole,
 };
 use crate::config::words;
 use std::time::Duration;
@@ -80,7 +80,12 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             "What requests for a dead shard get; fail_fast: an error at once.",
         ),
         later("sentinel"),
-        later("redis_cluster"),
+        key(
+            "redis_cluster",
+            Kind::Map(&REDIS_CLUSTER),
+            "",
+            "Instead of shards: a Redis Cluster, whose nodes say who owns which slot.",
+        ),
         later("dns"),
         later("file"),
         later("kubernetes"),

@@ -5,6 +5,7 @@
 use super::{
     class::Resp,
     client::Client,
+    cluster,
     entry::{Entry, Owner},
     failure,
     frame::{Decoder, Frame, Limits},
@@ -116,8 +117,13 @@ impl Block {
         Self { due: self.replies.saturating_sub(1), heard, ..self }
     }
 
+    /// Whether MULTI is its first request.
+    pub(super) fn leads(&self) -> bool {
+        self.leads
+    }
+
     /// As before it was sent.
-    fn anew(mut self) -> Self {
+    pub(super) fn anew(mut self) -> Self {
         self.due = self.replies;
         self.heard = Heard::default();
         self
@@ -144,7 +150,7 @@ impl Upstream {
 
     fn push_block(&self, hub: &Hub, mut entry: Entry, block: Block, bytes: Vec<u8>) {
         entry.block = Some(Box::new(block));
-        let keep = self.purpose == Purpose::Shared;
+        let keep = self.purpose == Purpose::Shared || self.follows;
         self.push(hub, entry, |outbox| {
             if bytes.len() < COPIED {
                 outbox.append(&hub.buffers, keep, |out| out.extend_from_slice(&bytes))
@@ -204,9 +210,19 @@ pub(super) fn settle(
             return Ok(tell(hub, upstream, entry, &text, touched));
         }
         entry.block = Some(Box::new(block.anew()));
+        let Some(entry) = cluster::turned(hub, upstream, entry, &cause, touched) else {
+            return Ok(Settled::No);
+        };
         return Ok(match failure::retry(hub, upstream, entry, false) {
             Ok(()) => Settled::No,
             Err(entry) => tell(hub, upstream, entry, &text, touched),
+        });
+    }
+    if is_error && upstream.follows {
+        entry.block = Some(Box::new(block.anew()));
+        return Ok(match cluster::turned(hub, upstream, entry, reply, touched) {
+            Some(entry) => tell(hub, upstream, entry, reply, touched),
+            None => Settled::No,
         });
     }
     if let (Some(rest), Owner::Client(client)) = (block.ends.rest.take(), &entry.owner)

@@ -9,7 +9,7 @@ use super::{
     fan_out,
     flags::flag,
     flight, forms,
-    frame::{DecodeError, Decoder, Frame, Limits},
+    frame::{Decoder, Frame, Limits},
     hub::Hub,
     inline, insight,
     keys::{self, KeyIndexes, Keys},
@@ -26,7 +26,7 @@ use crate::{
     policy::{access::Access, reads::ReadFrom},
     topology::{Backend, Cluster, admission::is_full, pick},
 };
-use std::{cell::RefCell, fmt::Display, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// What a request meets: its session, its cluster and the time its batch was read.
 pub(super) struct Scene<'a> {
@@ -142,6 +142,7 @@ impl<'a> Scene<'a> {
             return flow;
         };
         self.command = command.index;
+        self.begin_turn();
         if command.blocking {
             self.state.sent = None;
         } else if !flight::fits(command, args.frame) {
@@ -247,6 +248,9 @@ impl<'a> Scene<'a> {
             let key = args.get(at as usize).unwrap_or_default();
             let shard = route::shard_of(self.cluster, key);
             if self.coalesce && !self.state.has_own() && flight::fits(command, args.frame) {
+                if self.is_turned() {
+                    return Flow::Hold;
+                }
                 return flight::get(self, shard, command, key, args.frame);
             }
             return self.forward(shard, command, args.frame);
@@ -311,7 +315,7 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
-        if self.settings.strict_order && !self.is_next(shard) {
+        if self.is_turned() || self.settings.strict_order && !self.is_next(shard) {
             return Flow::Hold;
         }
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
@@ -466,9 +470,7 @@ impl<'a> Scene<'a> {
         out: &mut Vec<u8>,
     ) {
         let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
-        let Some(shard) = self.cluster.shards.get(shard) else {
-            return reply::cluster_down(out, "no such shard");
-        };
+        let Some(shard) = self.cluster.shards.get(shard) else { return self.unowned(out) };
         if is_full(shard, 0, Some((access, from))) {
             if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
                 metrics.overloaded.add(1);
@@ -504,40 +506,6 @@ impl<'a> Scene<'a> {
             Some(text) => self.say(|out| out.extend_from_slice(&text)),
             None => self.send(0, Access::Write, true, args.frame),
         }
-    }
-
-    /// A browser was made to send HTTP here: close, as Redis does (T30).
-    pub(super) fn cross_protocol(&self, command: &Command) -> Flow {
-        if command.kind == Kind::CrossProtocol { self.hijacked() } else { Flow::Continue }
-    }
-
-    pub(super) fn hijacked(&self) -> Flow {
-        self.rejected("possible cross protocol attack: an HTTP request on a Redis port");
-        self.client.kill(End::Protocol);
-        Flow::Close(End::Protocol)
-    }
-
-    /// What the client sent is not Redis protocol: it hears why and is closed.
-    pub(super) fn protocol_error(&self, error: DecodeError) -> Flow {
-        self.rejected(error);
-        let mut text = Vec::new();
-        reply::protocol_error(&mut text, error);
-        self.client.reply(self.hub, &text);
-        Flow::Close(End::Protocol)
-    }
-
-    /// Counts a client closed for what it sent; the log says it once, for a hostile client would
-    /// fill it.
-    fn rejected(&self, why: impl Display) {
-        let Some(metrics) = self.hub.metrics.listeners.get(self.settings.listener) else { return };
-        if metrics.rejected_protocol.get() == 0 {
-            tracing::info!(
-                listener = %self.settings.name,
-                client = self.client.id,
-                "closed a client for what it sent: {why} (said once, the metric counts the rest)"
-            );
-        }
-        metrics.rejected_protocol.add(1);
     }
 
     /// Answers with an error of ours that counts as a failed request.

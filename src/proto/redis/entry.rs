@@ -80,6 +80,10 @@ pub struct Tried {
     /// Bit i: member i of the shard.
     pub members: u64,
     pub attempts: u8,
+    /// How often a server has said that another one has its keys.
+    pub hops: u8,
+    /// How often it waited because servers could not serve it yet.
+    pub waits: u8,
 }
 
 impl Owner {

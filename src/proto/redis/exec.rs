@@ -28,7 +28,15 @@ impl Scene<'_> {
             self.client.wait_for_all();
             return Flow::Hold;
         }
-        match (open.way, open.shard) {
+        let shard = match open.way {
+            Way::Buffered => self.shard_now(open.shard),
+            Way::Verbatim | Way::Lost => open.shard,
+        };
+        if self.is_turned() {
+            return Flow::Hold;
+        }
+        let Some(open) = &self.state.transaction else { return Flow::Continue };
+        match (open.way, shard) {
             (Way::Buffered, _) if open.requests == 0 => {
                 self.close();
                 self.answer(reply::EMPTY_ARRAY)

@@ -3,6 +3,7 @@
 
 use super::{
     client::{Client, End},
+    cluster,
     entry::{Entry, Owner, Patience, Reach, Tried},
     flight,
     hub::Hub,
@@ -77,6 +78,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
+    cluster::abandon(hub, upstream, &mut touched);
     upstream.inner().discharge(hub);
     flush(hub, touched);
     if let Some(client) = upstream.end_relay() {
@@ -187,6 +189,9 @@ pub(super) fn error_reply(
     error: &[u8],
     touched: &mut Vec<Rc<Client>>,
 ) -> Settled {
+    let Some(entry) = cluster::turned(hub, upstream, entry, error, touched) else {
+        return Settled::No;
+    };
     let entry = match entry.keeps {
         true => match scripts::failed(hub, upstream, entry, error) {
             Some(entry) => entry,

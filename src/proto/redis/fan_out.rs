@@ -23,6 +23,9 @@ pub(super) fn fan_out(
     how: FanOut,
     args: Args<'_>,
 ) -> Flow {
+    if scene.must_settle(command.access) {
+        return Flow::Hold;
+    }
     if scene.cluster.shards.len() == 1 {
         if SETS_ROLE.contains(&command.name) {
             return set_role(scene, args);

@@ -82,6 +82,30 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     })
 }
 
+/// Has a replica of a Redis Cluster answer reads on this connection itself (redis.md, T21).
+///
+/// # Errors
+/// It refused, or did not answer in `timeout`.
+pub(super) async fn read_only<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    timeout: Duration,
+) -> io::Result<()> {
+    let talk = async {
+        stream.write_all(b"*1\r\n$8\r\nREADONLY\r\n").await?;
+        stream.flush().await?;
+        read_reply(stream).await
+    };
+    match tokio::time::timeout(timeout, talk).await {
+        Ok(answer) if answer.as_ref().is_ok_and(|answer| answer == reply::OK) => Ok(()),
+        Ok(Ok(answer)) => {
+            let answer = String::from_utf8_lossy(&answer);
+            Err(io::Error::other(format!("READONLY: {}", answer.trim_end())))
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
 /// One short reply, byte by byte, so that nothing behind it is taken.
 async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

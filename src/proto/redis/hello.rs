@@ -81,6 +81,9 @@ pub(super) fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
 pub(super) fn select(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
     match (database(args), args.number(1).map(i32::try_from)) {
         (Some(db), _) => {
+            if let Some(flow) = scene.refuses_database(db) {
+                return flow;
+            }
             scene.change_class(Class { db, ..scene.state.class });
             fixed(scene, reply::OK)
         }

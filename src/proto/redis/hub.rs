@@ -6,6 +6,7 @@ use super::{
     busy::Busy,
     class::Class,
     client::Client,
+    cluster::Strangers,
     flight::Stamps,
     identity::Identities,
     insight::{Insight, SAMPLED},
@@ -82,6 +83,7 @@ pub struct Hub {
     /// When the log last told of something big.
     told_big_us: Cell<Option<u64>>,
     pub(super) stamps: Stamps,
+    pub(super) strangers: Strangers,
     /// tokio's clock, which tests may stop; otherwise it is the system's monotonic one.
     epoch: Instant,
     dice: Cell<Dice>,
@@ -157,6 +159,7 @@ impl Hub {
             unsampled: Cell::new(SAMPLED),
             told_big_us: Cell::new(None),
             stamps: Stamps::default(),
+            strangers: Strangers::default(),
             epoch: Instant::now(),
             dice: Cell::new(Dice::new(parts.seed)),
             ids: parts.ids,
@@ -336,17 +339,19 @@ impl Hub {
             upstream.end(Phase::Released, "not wanted for a while");
         }
         self.identities.sweep(self);
+        self.strangers.sweep(now_us);
     }
 
-    /// A connection for one session.
-    pub(super) fn open_leased(
+    /// A connection for one session, or to a server that control does not know.
+    pub(super) fn open_apart(
         self: &Rc<Self>,
         cluster: &Cluster,
         backend: &Arc<Backend>,
         class: Class,
+        purpose: Purpose,
     ) -> Rc<Upstream> {
         let backend = Arc::clone(backend);
-        let upstream = Upstream::open(self, cluster, backend, class, Purpose::Leased);
+        let upstream = Upstream::open(self, cluster, backend, class, purpose);
         self.apart.borrow_mut().push(Rc::clone(&upstream));
         upstream
     }

@@ -5,7 +5,7 @@
 use super::{
     class::{Class, Resp},
     hub::Hub,
-    upstream::{Phase, Upstream},
+    upstream::{Phase, Purpose, Upstream},
     wire,
 };
 use crate::{
@@ -52,7 +52,7 @@ impl Lease {
         let upstream = hub
             .rested
             .take(hub, backend.id, class)
-            .unwrap_or_else(|| hub.open_leased(cluster, backend, class));
+            .unwrap_or_else(|| hub.open_apart(cluster, backend, class, Purpose::Leased));
         upstream.set_leased(true);
         upstream.heard_now(hub.now_us());
         hub.cell(backend).iter().for_each(|cell| cell.leased.add(1));

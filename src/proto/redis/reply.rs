@@ -37,6 +37,7 @@ pub(super) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 pub(super) const NOT_INT: &[u8] =
     b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n";
 pub(super) const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
+pub(super) const SELECT_IN_CLUSTER: &[u8] = b"-ERR SELECT is not allowed in cluster mode\r\n";
 pub(super) const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
 pub(super) const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
@@ -216,6 +217,20 @@ pub(super) fn unknown_result(out: &mut Vec<u8>, shard: &str) {
 }
 
 /// The connection ended before the whole request was there; the rest of it was dropped.
+/// A request that was not executed while later ones for its slot were.
+pub(super) fn overtaken(out: &mut Vec<u8>, slot: u16) {
+    let text = format!(
+        "-TRYAGAIN sluice: slot {slot} has moved, later requests were executed and this one was not\r\n"
+    );
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A request over a connection of the session's own to a server that has given the slot away.
+pub(super) fn slot_moved(out: &mut Vec<u8>, slot: u16) {
+    let text = format!("-TRYAGAIN sluice: slot {slot} has moved, nothing was executed\r\n");
+    out.extend_from_slice(text.as_bytes());
+}
+
 pub(super) fn upload_lost(out: &mut Vec<u8>, shard: &str) {
     error(
         out,

@@ -7,6 +7,7 @@ use super::{
     class::Class,
     client::{AHEAD, Client, End, Event},
     client_reply::Replies,
+    cluster::Turns,
     dispatch::{Flow, Scene},
     flight,
     frame::{self, Decoder, Frame},
@@ -103,6 +104,8 @@ pub(super) struct State {
     pub gathered: Vec<Lease>,
     /// Where it has written.
     pub written: Written,
+    /// When it looked up who owns what is under way.
+    pub turns: Turns,
     /// The shard of its newest request, where order is strict.
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
@@ -158,6 +161,7 @@ pub async fn serve(
             waiting: Waiting::Not,
             gathered: Vec::new(),
             written: Written::default(),
+            turns: Turns::default(),
             last_shard: None,
             own: Own::default(),
             search: Vec::new(),

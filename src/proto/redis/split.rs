@@ -11,7 +11,10 @@ use super::{
     table::{Command, Merge},
     wire,
 };
-use crate::policy::access::Access;
+use crate::policy::{
+    access::Access,
+    slot::{SLOTS, slot},
+};
 use smallvec::SmallVec;
 
 /// Forwards the request whole when one shard owns every key, else in parts.
@@ -32,16 +35,30 @@ pub(super) fn split(
     // The shard of each key, in order; and the shards in order of appearance: the parts.
     let mut part_of: SmallVec<[u16; 32]> = SmallVec::new();
     let mut parts: SmallVec<[Bundle; 8]> = SmallVec::new();
+    // Where servers check it the keys of a request share their slot (redis.md, T38).
+    let by_slot = scene.cluster.sharding.live().is_some();
+    let is_long = by_slot && args.len() > SEARCHED;
+    let mut of_slot = vec![u16::MAX; if is_long { usize::from(SLOTS) } else { 0 }];
     for key in keys.filter_map(|at| args.get(at)) {
         let shard = route::shard_of(scene.cluster, key);
-        let part = parts.iter().position(|part| part.shard == shard).unwrap_or_else(|| {
-            parts.push(Bundle { shard, keys: 0 });
+        let slot = if by_slot { slot(key) } else { 0 };
+        let known = of_slot.get_mut(usize::from(slot));
+        let part = match &known {
+            Some(part) => Some(usize::from(**part)).filter(|_| **part < u16::MAX),
+            None => parts.iter().position(|part| (part.shard, part.slot) == (shard, slot)),
+        };
+        let part = part.unwrap_or_else(|| {
+            parts.push(Bundle { shard, slot, keys: 0 });
             parts.len() - 1
         });
+        known.into_iter().for_each(|known| *known = u16::try_from(part).unwrap_or(u16::MAX));
         if let Some(part) = parts.get_mut(part) {
             part.keys += 1;
         }
         part_of.push(u16::try_from(part).unwrap_or(u16::MAX));
+    }
+    if scene.is_turned() {
+        return Flow::Hold;
     }
     if let [only] = parts.as_slice() {
         return scene.forward(only.shard, command, args.frame);
@@ -75,6 +92,8 @@ pub(super) fn split(
 
 struct Bundle {
     shard: usize,
+    /// 0 where it makes no difference.
+    slot: u16,
     keys: usize,
 }
 
@@ -131,3 +150,6 @@ fn by_part(part_of: &[u16], parts: &[Bundle]) -> Vec<u32> {
     }
     order
 }
+
+/// Up to here it is quicker to look among the parts than to make a table of all slots.
+const SEARCHED: usize = 64;

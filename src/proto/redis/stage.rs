@@ -208,6 +208,7 @@ impl Stage {
             tls: None,
             queue: None,
             dedicated: self.dedicated,
+            follows: None,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }

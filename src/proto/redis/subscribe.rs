@@ -125,6 +125,9 @@ fn unsubscribe(scene: &mut Scene<'_>, subject: Subject, args: Args<'_>) -> Flow 
 fn publish(scene: &mut Scene<'_>, subject: Subject, name: &'static str, args: Args<'_>) -> Flow {
     let channel = args.get(1).unwrap_or_default();
     let (cluster, shard) = (scene.cluster.id, route::shard_of(scene.cluster, channel));
+    if scene.is_turned() {
+        return Flow::Hold;
+    }
     let audience = &scene.hub.pubsub.audience;
     if audience.is_empty(cluster) {
         return scene.send(shard, Access::Write, true, args.frame);

@@ -84,5 +84,6 @@ pub(super) fn cluster() -> Cluster {
         tls: None,
         queue: None,
         dedicated: Default::default(),
+        follows: None,
     }
 }

@@ -430,11 +430,15 @@ pub(super) fn confirm(
 pub(super) fn shards_of(cluster: &Cluster, subject: Subject, name: &[u8]) -> Range<usize> {
     let all = match subject {
         Subject::Channel => name.starts_with(b"__key"),
-        Subject::Pattern => true,
+        Subject::Pattern => cluster.follows.is_none() || name.starts_with(b"__key"),
         Subject::ShardChannel => false,
     };
     if all {
         return 0..cluster.shards.len();
+    }
+    if subject == Subject::Pattern && cluster.follows.is_some() {
+        // The servers pass messages on to each other.
+        return cluster.keyless..cluster.keyless + 1;
     }
     let shard = route::shard_of(cluster, name);
     shard..shard + 1

@@ -6,6 +6,7 @@ use super::{
     block,
     class::Resp,
     client::Client,
+    cluster,
     entry::{Entry, Owner, Reach},
     failure,
     flight::{self, Flight},
@@ -284,6 +285,9 @@ impl Upstream {
                             None => break Err(self.stray(hub, bytes)),
                         },
                     };
+                    if self.follows {
+                        cluster::passed(hub, self, &entry, reply, &mut turn.touched);
+                    }
                     let (access, start_us) = (entry.access, entry.counted_us());
                     let bytes = len as u64 + std::mem::take(&mut turn.passed);
                     let us = if entry.is_work() { now_us.saturating_sub(start_us) } else { 0 };
@@ -309,6 +313,7 @@ impl Upstream {
             }
         };
         tally.write(hub, self);
+        cluster::advance(hub, self);
         if let Some(client) = relay.filter(|_| self.inner().fifo.is_empty()) {
             self.pass_on(hub, turn, &client);
         }

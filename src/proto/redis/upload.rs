@@ -37,7 +37,8 @@ impl Scene<'_> {
     /// Begins to pass on a request of which only `bytes` have come, when they tell where it goes.
     /// `None`: it must be kept until it is whole.
     pub(super) fn begin_upload(&mut self, decoder: &Decoder, bytes: &[u8]) -> Option<Flow> {
-        if self.state.transaction.is_some() {
+        // One that may have to be sent to another server is kept.
+        if self.state.transaction.is_some() || self.cluster.follows.is_some() {
             return None;
         }
         let args = Args { frame: bytes, spans: decoder.spans() };

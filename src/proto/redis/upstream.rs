@@ -10,6 +10,7 @@ pub use super::broken::{Phase, UpstreamError};
 use super::{
     class::{Class, Resp},
     client::{Client, End},
+    cluster::Detours,
     entry::{Entry, Owner, Patience},
     failure,
     flight::Flights,
@@ -53,6 +54,8 @@ pub struct Upstream {
     pub(super) purpose: Purpose,
     pub timeouts: Timeouts,
     pub(super) watch: Watch,
+    /// Its server may say that another one owns the keys: requests are kept until they are answered.
+    pub(super) follows: bool,
     inner: RefCell<Inner>,
     /// The flush is scheduled already.
     scheduled: Cell<bool>,
@@ -116,6 +119,8 @@ pub(super) struct Inner {
     pub(super) blocked: bool,
     pub(super) delays: Delays,
     pub(super) flights: Flights,
+    /// Requests that its server has sent elsewhere, and that wait for those behind them.
+    pub(super) detours: Detours,
 }
 
 impl Upstream {
@@ -135,6 +140,7 @@ impl Upstream {
             purpose,
             timeouts: cluster.timeouts,
             watch: Watch::new(hub, cluster.id),
+            follows: cluster.follows.is_some(),
             inner: RefCell::new(Inner { last_byte_us: now_us, blocked: true, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
@@ -183,8 +189,13 @@ impl Upstream {
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
         // The slow log tells what was asked.
-        let keep = entry.access == Access::Read || entry.keeps || self.watch.is_on();
+        let keep = self.keeps(&entry) || self.watch.is_on();
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
+    }
+
+    /// Whether the bytes of a request may be wanted again.
+    fn keeps(&self, entry: &Entry) -> bool {
+        entry.access == Access::Read || entry.keeps || self.follows
     }
 
     /// Sends a request of our own whose reply nobody hears.
@@ -297,7 +308,7 @@ impl Upstream {
 
     /// Sends one big request without copying it.
     pub fn send_owned(&self, hub: &Hub, entry: Entry, bytes: Vec<u8>) {
-        let keep = entry.access == Access::Read || entry.keeps;
+        let keep = self.keeps(&entry);
         self.push(hub, entry, |outbox| outbox.append_owned(keep, bytes));
     }
 
@@ -497,7 +508,14 @@ impl Upstream {
             ours: is_exhaustion(&error),
             ..self.error(Phase::Connect, error)
         })?;
-        handshake::greet(&mut stream, credentials, self.class, timeout).await.map_err(|error| {
+        let greeted = async {
+            handshake::greet(&mut stream, credentials, self.class, timeout).await?;
+            match self.follows && self.backend.gate().replica() {
+                true => handshake::read_only(&mut stream, timeout).await,
+                false => Ok(()),
+            }
+        };
+        greeted.await.map_err(|error| {
             UpstreamError {
                 // A user whose password is wrong by now says nothing of the server.
                 ours: self.class.identity != 0,
@@ -569,32 +587,4 @@ pub(super) const MOST_FED: usize = 512 * 1024;
 const SUSPECT_AGAIN_US: u64 = 500_000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_fails_what_is_on_its_connection_and_nothing_else() {
-        let stage = Stage::new(1, ReadFrom::Primary);
-        let (mut reader, mut writer) = (stage.client(), stage.client());
-        reader.say("GET a\r\n");
-        writer.say("SET b 1\r\n");
-        stage.settle().await;
-        let upstream = stage.hub.upstreams().pop().expect("the only connection");
-        let bug = catch_unwind(AssertUnwindSafe(|| {
-            let _guard = EndGuard { hub: &stage.hub, upstream: &upstream };
-            panic!("a bug");
-        }));
-        assert!(bug.is_err());
-        stage.settle().await;
-        assert_eq!(stage.hub.metrics.panics.get(), 1);
-        assert_eq!(writer.heard(), "-ERR sluice: connection to shard s0 lost, result unknown\r\n");
-        let _broken = stage.accept(0);
-        let mut fresh = stage.accept(0);
-        assert_eq!(fresh.heard().matches("GET").count(), 1);
-        fresh.say("+value\r\n");
-        stage.settle().await;
-        assert_eq!(reader.heard(), "+value\r\n");
-    }
-}
+mod tests;

@@ -1,0 +1,93 @@
+//! What keeps the order of a session's requests when a slot changes hands: those for its new owner wait
+//! until those to its old one are answered, wherever they were sent on to.
+
+use crate::{
+    policy::access::Access,
+    proto::redis::{
+        dispatch::{Flow, Scene},
+        reply,
+    },
+    topology::Outcome,
+};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// By cluster: where its table is, and the turns of that, before the owner of anything was looked up that is
+/// under way.
+pub(in crate::proto::redis) type Turns = SmallVec<[(usize, usize, u64); 1]>;
+
+impl Scene<'_> {
+    /// A request begins, whose owner is to be looked up.
+    #[inline]
+    pub(in crate::proto::redis) fn begin_turn(&mut self) {
+        let Some(table) = self.cluster.sharding.live() else { return };
+        let id = self.cluster.id;
+        let turns = &mut self.state.turns;
+        if !turns.is_empty() && self.client.is_settled() {
+            turns.clear();
+        }
+        if turns.iter().all(|(cluster, ..)| *cluster != id) {
+            turns.push((id, Arc::as_ptr(table).addr(), table.turns()));
+        }
+    }
+
+    /// Whether a slot has changed hands since, while something is under way: then the request is
+    /// held. Call it when the owner was looked up.
+    #[inline]
+    pub(in crate::proto::redis) fn is_turned(&mut self) -> bool {
+        let Some(table) = self.cluster.sharding.live() else { return false };
+        let now = table.turns();
+        let table = Arc::as_ptr(table).addr();
+        let old = |(cluster, known, turns): &(usize, usize, u64)| {
+            *cluster == self.cluster.id && (*turns != now || *known != table)
+        };
+        if !self.state.turns.iter().any(old) || self.client.is_settled() {
+            return false;
+        }
+        self.client.wait_for_all();
+        true
+    }
+
+    /// Whether a request to all shards has to wait: one under way to a shard may have to go on to
+    /// another.
+    pub(in crate::proto::redis) fn must_settle(&self, access: Access) -> bool {
+        let waits =
+            self.cluster.follows.is_some() && access == Access::Write && !self.client.is_settled();
+        if waits {
+            self.client.wait_for_all();
+        }
+        waits
+    }
+
+    /// Where a transaction goes whose shard was that one when it was queued.
+    pub(in crate::proto::redis) fn shard_now(&self, shard: Option<usize>) -> Option<usize> {
+        let (Some(table), Some(open)) = (self.cluster.sharding.live(), &self.state.transaction)
+        else {
+            return shard;
+        };
+        shard?;
+        let slot = super::way::slot_of(self.hub, self.cluster.id, &open.queue)?;
+        Some(table.owner(slot).unwrap_or(usize::MAX))
+    }
+
+    /// Why there is no shard for a request.
+    pub(in crate::proto::redis) fn unowned(&self, out: &mut Vec<u8>) {
+        if self.cluster.follows.is_none() {
+            return reply::cluster_down(out, "no such shard");
+        }
+        let mut members = self.cluster.shards.iter().flat_map(|shard| &shard.members);
+        match members.next() {
+            Some(member) => {
+                self.hub.reporter.report(member, Outcome::Moved);
+                reply::cluster_down(out, "no node serves the slot");
+            }
+            None => reply::cluster_down(out, "no node of the cluster has been reached yet"),
+        }
+    }
+
+    /// Redis Cluster has one database.
+    pub(in crate::proto::redis) fn refuses_database(&self, db: u8) -> Option<Flow> {
+        (self.cluster.follows.is_some() && db > 0)
+            .then(|| self.say(|out| out.extend_from_slice(reply::SELECT_IN_CLUSTER)))
+    }
+}
