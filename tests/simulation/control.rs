@@ -178,10 +178,12 @@ impl Control {
                 present: Default::default(),
             }
         });
+        let shards: Vec<Shard> = shards.collect();
         let cluster = Cluster {
             id: 0,
             name: "sim".into(),
-            shards: shards.collect(),
+            order: Cluster::order(&shards),
+            shards,
             layout: Default::default(),
             sharding: even(SHARDS),
             reads: self.from,

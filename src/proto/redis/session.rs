@@ -14,6 +14,7 @@ use super::{
     lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
+    places::Places,
     pubsub,
     redirect::Search,
     relay::Own,
@@ -103,6 +104,8 @@ pub(super) struct State {
     pub gathered: Vec<Lease>,
     /// Where it has written.
     pub written: Written,
+    /// What the places of shards mean that it remembers.
+    pub places: Places,
     /// The shard of its newest request, where order is strict.
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
@@ -158,6 +161,7 @@ pub async fn serve(
             waiting: Waiting::Not,
             gathered: Vec::new(),
             written: Written::default(),
+            places: Places::default(),
             last_shard: None,
             own: Own::default(),
             search: Vec::new(),
@@ -314,6 +318,7 @@ impl Session {
             client.kill(End::Shutdown);
             return false;
         };
+        self.state.find_shards(cluster);
         let tables = route::tables(hub, &self.settings.routes);
         let mut scene = Scene {
             hub,
