@@ -9,6 +9,8 @@ mod certificates;
 mod events;
 mod health;
 mod lag;
+mod membership;
+mod numbered;
 mod operator;
 mod plane;
 mod prober;
@@ -139,7 +141,9 @@ async fn run(inputs: Inputs) {
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
-        topology,
+        moulds: plane::moulds(&config, &topology, workers.len()),
+        nursery: membership::Nursery::default(),
+        drain_timeout: config.shutdown.drain_timeout,
         insight,
         publisher,
         workers,
@@ -166,23 +170,39 @@ async fn run(inputs: Inputs) {
 async fn probe_all(plane: Rc<Plane>, mut dice: Dice) {
     let mut tasks = JoinSet::new();
     let mut indexes: HashMap<Id, usize> = HashMap::new();
-    for index in 0..plane.table.borrow().watches().len() {
-        let handle =
-            tasks.spawn_local(health::watch(Rc::clone(&plane), index, Dice::new(dice.next())));
-        indexes.insert(handle.id(), index);
-    }
-    while let Some(ended) = tasks.join_next_with_id().await {
-        let Err(error) = ended else { continue };
-        tracing::error!("control: a probe task ended by a fault of ours: {error}");
-        let Some(index) = indexes.remove(&error.id()) else { continue };
-        let (plane, dice) = (Rc::clone(&plane), Dice::new(dice.next()));
-        let handle = tasks.spawn_local(async move {
-            tokio::time::sleep(RESTART_PAUSE).await;
+    let watch = |index, pause, dice| {
+        let plane = Rc::clone(&plane);
+        async move {
+            tokio::time::sleep(pause).await;
             health::watch(plane, index, dice).await;
-        });
+        }
+    };
+    for index in plane.table.borrow().watches().numbers() {
+        let spread = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
+        let handle = tasks.spawn_local(watch(index, spread, Dice::new(dice.next())));
         indexes.insert(handle.id(), index);
     }
-    std::future::pending().await
+    loop {
+        tokio::select! {
+            born = plane.nursery.leave() => {
+                for index in born {
+                    let task = watch(index, Duration::ZERO, Dice::new(dice.next()));
+                    indexes.insert(tasks.spawn_local(task).id(), index);
+                }
+            }
+            Some(ended) = tasks.join_next_with_id() => {
+                let id = ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
+                let index = indexes.remove(&id);
+                if let (Err(error), Some(index)) = (ended, index) {
+                    tracing::error!("control: a probe task ended by a fault of ours: {error}");
+                    let task = watch(index, RESTART_PAUSE, Dice::new(dice.next()));
+                    indexes.insert(tasks.spawn_local(task).id(), index);
+                }
+            }
+        }
+    }
 }
 
+/// The first probes of all backends are spread over this, so that start-up stays fast.
+const FIRST_SPREAD_MS: u64 = 100;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);

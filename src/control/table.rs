@@ -2,6 +2,7 @@
 //! the machines of policy, and publishes what follows. It does no I/O and reads no clock but for
 //! the time of an event.
 
+mod members;
 mod operate;
 mod weights;
 
@@ -9,6 +10,7 @@ use super::{
     events::{Event, Events, wall_clock_ms},
     health::{SUSPECT_PROBES, SUSPECT_TIMEOUT},
     lag::Offsets,
+    numbered::Numbered,
     prober::Spec,
     watch::{PASSED, Probed, Watch, serves, totals},
 };
@@ -25,31 +27,56 @@ use crate::{
         probe::{Code, ProbeError, Report},
         wait::stream_number,
     },
-    topology::{Outcome, Report as Told, Topology},
+    topology::{Backend, Layout, Outcome, Report as Told, Topology},
 };
+pub(super) use members::{News, Part};
 pub(super) use operate::Wish;
-use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::sync::Notify;
 
-/// All backends by index, in the order of the configuration.
+/// All backends; the index of one is its id.
 pub(super) struct Table {
-    watches: Vec<Watch>,
-    groups: Vec<Group>,
+    watches: Numbered<Watch>,
+    groups: Numbered<Group>,
     /// By cluster.
-    specs: Vec<(Spec, Option<tls::Client>)>,
-    by_id: HashMap<u32, usize>,
+    terms: Vec<Terms>,
+    /// Who has which seat.
+    seats: Vec<Weak<Backend>>,
     events: Events,
     /// Clusters whose balancers are older than the weights of their backends.
     reweighed: Vec<usize>,
     on_change: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// How the backends of a cluster are watched.
+#[derive(Debug)]
+struct Terms {
+    spec: Spec,
+    tls: Option<tls::Client>,
+    check: Check,
+    slow_start: Duration,
+    reads: ReadFrom,
+    /// Its members are asked for their roles.
+    has_roles: bool,
+    /// Nobody has said yet who its members are.
+    awaited: bool,
+}
+
 /// One shard's members: whom ejection bounds count, and who is its primary.
 #[derive(Debug)]
 struct Group {
+    name: Arc<str>,
     members: Vec<usize>,
     /// The configured or last known primary: while it says so itself, no other one gets writes.
     holder: usize,
+    /// Whoever knows the shard has said who the holder is: nobody else is asked, and it gets writes
+    /// only as long as it says the same of itself.
+    told: bool,
     reads: ReadFrom,
     /// Index of the cluster.
     cluster: usize,
@@ -99,32 +126,32 @@ impl Table {
         on_change: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let mut table = Self {
-            watches: Vec::new(),
-            groups: Vec::new(),
-            specs: Vec::new(),
-            by_id: HashMap::new(),
+            watches: Numbered::default(),
+            groups: Numbered::default(),
+            terms: Vec::new(),
+            seats: Vec::new(),
             events: Events::default(),
             reweighed: Vec::new(),
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
-            let slow_start = config.slow_start(cluster.id);
-            table.specs.push((Spec::of(written, cluster), cluster.tls.clone()));
+            table.terms.push(Terms {
+                spec: Spec::of(written, cluster),
+                tls: cluster.tls.clone(),
+                check: written.check,
+                slow_start: config.slow_start(cluster.id),
+                reads: cluster.reads,
+                has_roles: matches!(cluster.layout, Layout::Shards),
+                awaited: false,
+            });
             for shard in &cluster.shards {
-                let first = table.watches.len();
+                let group = table.groups.push(table.group(cluster.id, &shard.name));
                 for member in &shard.members {
-                    table.by_id.insert(member.id, table.watches.len());
-                    let group = table.groups.len();
-                    let member = Arc::clone(member);
-                    table.watches.push(Watch::new(member, written.check, slow_start, group));
+                    table.watch(group, Arc::clone(member));
                 }
-                table.groups.push(Group {
-                    members: (first..table.watches.len()).collect(),
-                    holder: first,
-                    reads: cluster.reads,
-                    cluster: table.specs.len() - 1,
-                    offsets: Offsets::default(),
-                });
+                if let Some(group) = table.groups.get_mut(group) {
+                    group.holder = group.members.first().copied().unwrap_or(members::NOBODY);
+                }
             }
         }
         let wishes = config.clusters.iter().flat_map(crate::config::Cluster::each_member);
@@ -134,7 +161,7 @@ impl Table {
         table
     }
 
-    pub(super) fn watches(&self) -> &[Watch] {
+    pub(super) fn watches(&self) -> &Numbered<Watch> {
         &self.watches
     }
 
@@ -142,8 +169,12 @@ impl Table {
         &self.events
     }
 
-    /// Whether every backend was probed at least once, but for those that are not to be.
+    /// Whether every backend was probed at least once, but for those that are not to be. Not before
+    /// it is known who they are.
     pub(super) fn all_probed(&self) -> bool {
+        if self.terms.iter().any(|terms| terms.awaited) {
+            return false;
+        }
         let probed = |watch: &Watch| watch.probes().next().is_some();
         self.watches.iter().all(|watch| probed(watch) || watch.admin.admin() == Admin::Disabled)
     }
@@ -151,11 +182,11 @@ impl Table {
     pub(super) fn target(&self, index: usize) -> Option<Target> {
         let watch = self.watches.get(index)?;
         let group = self.groups.get(watch.group)?;
-        let (spec, tls) = self.specs.get(group.cluster)?.clone();
+        let terms = self.terms.get(group.cluster)?;
         Some(Target {
             address: watch.backend.address.clone(),
-            spec,
-            tls,
+            spec: terms.spec.clone(),
+            tls: terms.tls.clone(),
             check: watch.check,
             wake: Rc::clone(&watch.wake),
         })
@@ -204,16 +235,18 @@ impl Table {
         let watch = self.watches.get(index)?;
         let Check { interval, fast_interval, down_interval, .. } = watch.check;
         let next = watch.health.next_interval(interval, fast_interval, down_interval);
-        let holder = self.watches.get(self.groups.get(watch.group)?.holder)?;
+        let holder = self.watches.get(self.groups.get(watch.group)?.holder);
         let fits = matches!(watch.role(), Role::Primary | Role::Replica);
-        let settled = holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled;
+        let settled = holder.is_some_and(|holder| {
+            holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled
+        });
         let calm = watch.role() == Role::None || fits && settled;
         Some(if calm { next } else { next.min(fast_interval) })
     }
 
     /// Takes what a worker reported.
     pub(super) fn reported(&mut self, told: Told, now_ms: u64, draw: u64) -> Option<Ask> {
-        let index = *self.by_id.get(&told.backend)?;
+        let index = usize::try_from(told.backend).ok()?;
         match told.outcome {
             Outcome::LocalFailure => {
                 self.passive(index, outlier::Event::LocalFailure, now_ms, draw);
@@ -244,7 +277,7 @@ impl Table {
 
     /// What time alone brings.
     pub(super) fn tick(&mut self, now_ms: u64, draw: u64) {
-        for index in 0..self.watches.len() {
+        for index in self.watches.numbers() {
             self.passive(index, outlier::Event::Tick, now_ms, draw);
             self.take_back(index, now_ms);
             self.warm(index, now_ms);
@@ -358,9 +391,11 @@ impl Table {
     /// Publishes what the machines of a shard's members say now, and tells what changed.
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        group.holder = elect(group, &self.watches);
+        if !group.told {
+            group.holder = elect(group, &self.watches);
+        }
         // Whatever it is now, nobody else can be asked: it says itself what it does not do.
-        let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica;
+        let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica && !group.told;
         let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
@@ -436,7 +471,7 @@ impl fmt::Debug for Table {
 
 /// Who gets a shard's writes: the last known primary while it may still be that, else the first
 /// healthy one that says it is (redis.md, T44).
-fn elect(group: &Group, watches: &[Watch]) -> usize {
+fn elect(group: &Group, watches: &Numbered<Watch>) -> usize {
     let claims = |index: usize, roles: &[Role]| {
         watches.get(index).is_some_and(|watch| {
             watch.health.health() != Health::Unhealthy && roles.contains(&watch.role())
@@ -471,7 +506,7 @@ const fn better(from: State, to: State) -> bool {
         _ if matches!(from, State::Disabled) => true,
         State::Ready | State::Warming | State::HalfOpen | State::Drain | State::Disabled => true,
         State::Ejected => matches!(from, State::Unhealthy),
-        State::Unknown | State::Unhealthy => false,
+        State::Unknown | State::Unhealthy | State::Removed => false,
     }
 }
 

@@ -178,11 +178,13 @@ impl Control {
                 present: Default::default(),
             }
         });
+        let shards: Vec<Shard> = shards.collect();
         let cluster = Cluster {
             follows: None,
             id: 0,
             name: "sim".into(),
-            shards: shards.collect(),
+            order: Cluster::order(&shards),
+            shards,
             layout: Default::default(),
             sharding: even(SHARDS),
             reads: self.from,

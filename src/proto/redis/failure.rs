@@ -314,16 +314,16 @@ pub(super) fn retry(
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =
         topology.snapshot().clusters.get(upstream.cluster).and_then(|c| {
-            c.shards.iter().find_map(|shard| {
-                let member = shard.members.iter().position(|b| b.id == upstream.backend.id)?;
-                Some((c, shard, member))
-            })
+            let shard = c.shards.iter().find(|shard| shard.name == upstream.backend.shard)?;
+            // It may have left: then any other one will do.
+            let member = shard.members.iter().position(|b| b.id == upstream.backend.id);
+            Some((c, shard, member.map_or(0, |member| 1 << member)))
         })
     else {
         return Err(entry);
     };
     let mut tried = entry.tried.as_deref().copied().unwrap_or_default();
-    tried.members |= 1 << member;
+    tried.members |= member;
     tried.attempts += 1;
     let attempts = tried.attempts;
     entry.tried = Some(Box::new(Tried { ..tried }));
@@ -345,7 +345,7 @@ pub(super) fn retry(
     // The same one again must still be fit: it may have lost its role since the first try.
     let again = attempts == 1 && !is_open(hub, upstream);
     let target = another(tried.members)
-        .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
+        .or_else(|| if again { another(tried.members & !member) } else { None });
     let Some(target) = target else { return Err(entry) };
     if entry.block.is_some() && !hub.is_proven(target.id) {
         return Err(entry);

@@ -58,6 +58,7 @@ mod pause;
 pub mod peers;
 mod perfect;
 mod pin;
+mod places;
 pub mod probe;
 mod pubsub;
 mod raw;

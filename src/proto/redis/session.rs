@@ -15,6 +15,7 @@ use super::{
     lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
+    places::Places,
     pubsub,
     redirect::Search,
     relay::Own,
@@ -106,6 +107,8 @@ pub(super) struct State {
     pub written: Written,
     /// When it looked up who owns what is under way.
     pub turns: Turns,
+    /// What the places of shards mean that it remembers.
+    pub places: Places,
     /// The shard of its newest request, where order is strict.
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
@@ -162,6 +165,7 @@ pub async fn serve(
             gathered: Vec::new(),
             written: Written::default(),
             turns: Turns::default(),
+            places: Places::default(),
             last_shard: None,
             own: Own::default(),
             search: Vec::new(),
@@ -318,6 +322,7 @@ impl Session {
             client.kill(End::Shutdown);
             return false;
         };
+        self.state.find_shards(cluster);
         let tables = route::tables(hub, &self.settings.routes);
         let mut scene = Scene {
             hub,

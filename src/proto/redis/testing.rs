@@ -65,6 +65,7 @@ pub(super) fn cluster() -> Cluster {
     Cluster {
         id: 0,
         name: "c".into(),
+        order: ["s0".into()].into(),
         shards: vec![Shard {
             name: "s0".into(),
             members: vec![Arc::new(backend)],
