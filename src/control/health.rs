@@ -61,6 +61,7 @@ pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
 pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>, mut dice: Dice) {
     while let Some(report) = reports.recv().await {
         let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
+        plane.look_again(report);
         plane.follow_weights();
         if let Some(Ask::Suspect(index)) = ask {
             run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));

@@ -85,7 +85,9 @@ pub(super) fn reshape(plane: &Rc<Plane>, cluster: usize, shape: Shape, news: New
         plane.publisher.publish(topology.with(next));
     }
     plane.nursery.take_in(done.born);
-    done.demoted.iter().for_each(|backend| backend.kill());
+    // A node of a Redis Cluster that is no primary any more says so itself to every request.
+    let follows = topology.clusters.get(cluster).is_some_and(|old| old.follows.is_some());
+    done.demoted.iter().filter(|_| !follows).for_each(|backend| backend.kill());
     if done.changed {
         plane.table.borrow().tell_workers();
     }

@@ -6,6 +6,7 @@ mod access;
 pub mod admin;
 pub mod build;
 mod certificates;
+mod discover;
 mod events;
 mod health;
 mod lag;
@@ -134,7 +135,9 @@ async fn run(inputs: Inputs) {
         shutdown,
     } = inputs;
     let topology = publisher.current();
+    let orders = plane::orders(&config);
     let plane = Rc::new(Plane {
+        wakes: orders.iter().map(|order| (order.cluster, Rc::clone(&order.wake))).collect(),
         listeners: plane::listeners(&config),
         web: plane::web(&config),
         certificates: plane::certificates(&config, &topology, tls),
@@ -153,6 +156,11 @@ async fn run(inputs: Inputs) {
         token: config.admin.token.clone(),
     });
     let mut dice = Dice::new(RandomState::new().hash_one(0));
+    for order in orders {
+        plane.table.borrow_mut().await_members(order.cluster);
+        let dice = Dice::new(dice.next());
+        run_task(discover::redis_cluster::follow(Rc::clone(&plane), order, dice));
+    }
     admin::open(admin, &plane, &shutdown);
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
     run_task(certificates::follow(Rc::clone(&plane)));

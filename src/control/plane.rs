@@ -4,6 +4,7 @@
 use super::{
     build::Mould,
     certificates::{Owner, Side, Tls},
+    discover::redis_cluster::Order,
     membership::Nursery,
     process::ProcessState,
     pulse::Pulse,
@@ -14,10 +15,16 @@ use crate::{
     net::tls,
     proto::redis::insight::Insight,
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
-    topology::{Publisher, Topology},
+    topology::{Outcome, Publisher, Report, Topology},
 };
-use std::{cell::RefCell, collections::HashSet, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
 
 /// Shared by reference between the tasks of control's thread.
 #[derive(Debug)]
@@ -39,12 +46,23 @@ pub(super) struct Plane {
     /// By cluster.
     pub(super) moulds: Vec<Mould>,
     pub(super) nursery: Nursery,
+    /// By cluster: who asks its servers again for its members.
+    pub(super) wakes: HashMap<usize, Rc<Notify>>,
     /// How long who has left its cluster may keep its connections.
     pub(super) drain_timeout: Duration,
     pub(super) pulse: RefCell<Pulse>,
     pub(super) started: Instant,
     /// What lets somebody change something over TCP.
     pub(super) token: Option<Secret>,
+}
+
+/// The clusters of `config` whose servers say who is in them.
+pub(super) fn orders(config: &Config) -> Vec<Order> {
+    let each = config.clusters.iter().enumerate().filter_map(|(cluster, written)| {
+        let seeds = written.redis_cluster.clone()?;
+        Some(Order { cluster, seeds, wake: Rc::default() })
+    });
+    each.collect()
 }
 
 /// What the pages say of a listener beside its counters.
@@ -73,6 +91,17 @@ impl Plane {
         if !clusters.is_empty() {
             self.publisher.publish(self.topology().reweighed(&clusters));
         }
+    }
+
+    /// Has the members of a backend's cluster asked for anew, when a worker has met something that
+    /// speaks of change.
+    pub(super) fn look_again(&self, report: Report) {
+        if matches!(report.outcome, Outcome::Suspect) {
+            return;
+        }
+        let cluster = self.table.borrow().cluster_of(report.backend);
+        let wake = cluster.and_then(|cluster| self.wakes.get(&cluster));
+        wake.into_iter().for_each(|wake| wake.notify_one());
     }
 
     /// # Errors

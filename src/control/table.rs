@@ -22,6 +22,7 @@ use crate::{
         health::jitter,
         outlier::{self, Cause, may_eject},
         reads::ReadFrom,
+        shard::SlotTable,
     },
     proto::redis::{
         probe::{Code, ProbeError, Report},
@@ -65,6 +66,8 @@ struct Terms {
     has_roles: bool,
     /// Nobody has said yet who its members are.
     awaited: bool,
+    /// Where requests look up who owns a slot; other tables of the cluster count the same turns.
+    slots: Option<Arc<SlotTable>>,
 }
 
 /// One shard's members: whom ejection bounds count, and who is its primary.
@@ -143,6 +146,7 @@ impl Table {
                 reads: cluster.reads,
                 has_roles: matches!(cluster.layout, Layout::Shards),
                 awaited: false,
+                slots: cluster.sharding.live().map(Arc::clone),
             });
             for shard in &cluster.shards {
                 let group = table.groups.push(table.group(cluster.id, &shard.name));
@@ -242,6 +246,12 @@ impl Table {
         });
         let calm = watch.role() == Role::None || fits && settled;
         Some(if calm { next } else { next.min(fast_interval) })
+    }
+
+    /// The cluster of a backend.
+    pub(super) fn cluster_of(&self, backend: u32) -> Option<usize> {
+        let watch = self.watches.get(usize::try_from(backend).ok()?)?;
+        self.groups.get(watch.group).map(|group| group.cluster)
     }
 
     /// Takes what a worker reported.
@@ -396,6 +406,7 @@ impl Table {
         }
         // Whatever it is now, nobody else can be asked: it says itself what it does not do.
         let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica && !group.told;
+        let slots = self.terms.get(group.cluster).and_then(|terms| terms.slots.as_ref());
         let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
@@ -427,6 +438,8 @@ impl Table {
             let refill = why.is_some_and(|trigger| trigger.refill);
             let before = (backend.state(), backend.gate(), backend.role());
             if before != (state, gate, role) || refill {
+                let moves = before.1.primary() != gate.primary();
+                slots.filter(|_| moves).into_iter().for_each(|slots| slots.turn());
                 backend.publish(state, gate, role, u32::from(state == State::HalfOpen));
                 changed |= before.1 != gate || refill;
             }
