@@ -165,6 +165,14 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         };
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
+        let kinds: [(&str, fn(&ClusterMetrics) -> &Counter); 3] = [
+            ("moved", |c| &c.redirects_moved),
+            ("ask", |c| &c.redirects_ask),
+            ("wait", |c| &c.redirects_wait),
+        ];
+        for (kind, pick) in kinds.into_iter().filter(|_| cluster.follows.is_some()) {
+            sheet.count(names::REDIS_REDIRECTS, &[name, ("kind", kind)], total(pick));
+        }
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
         sheet.count(names::REDIS_COALESCED, &[name], total(|c| &c.coalesced));
         sheet.count(names::REDIS_SLOW, &[name], plane.insight.slow_requests(i));

@@ -86,6 +86,8 @@ metrics! {
         "Requests answered without a backend.";
     REDIS_SPLIT Counter "sluice_redis_split_requests_total"
         "Requests split over several shards.";
+    REDIS_REDIRECTS Counter "sluice_redirects_total"
+        "Requests that a node of a Redis Cluster did not execute and that went on by themselves: moved, ask, or wait (TRYAGAIN, CLUSTERDOWN).";
     REDIS_STRAY Counter "sluice_redis_stray_replies_total"
         "Replies that nobody asked for; each closed its connection.";
     REDIS_PUSHES Counter "sluice_redis_stray_pushes_total"

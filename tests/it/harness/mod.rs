@@ -14,6 +14,7 @@ pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod redis_cluster;
 pub(crate) mod resp;
 pub(crate) mod sluice;
 pub(crate) mod web;
@@ -29,6 +30,7 @@ pub(crate) use dice::Dice;
 pub(crate) use fake::{FakeServer, Request, Step};
 pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use redis::Redis;
+pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use resp::{Value, bulk, request};
 pub(crate) use sluice::{Setup, Sluice};
 

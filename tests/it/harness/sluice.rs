@@ -69,6 +69,12 @@ impl Setup {
         Self::of("redis", yaml, backends)
     }
 
+    /// In front of a Redis Cluster of so many nodes, asked by these of them.
+    pub(crate) fn redis_cluster(seeds: &[String], nodes: usize) -> Self {
+        let yaml = format!("    redis_cluster: {{ seeds: [{}] }}\n", seeds.join(", "));
+        Self::of("redis", yaml, nodes)
+    }
+
     /// In front of backends without roles, each an address or a map with one.
     pub(crate) fn tcp(members: impl IntoIterator<Item = String>) -> Self {
         Self::without_roles("tcp", members)
