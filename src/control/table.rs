@@ -84,6 +84,8 @@ struct Group {
     /// Index of the cluster.
     cluster: usize,
     offsets: Offsets,
+    /// When all of it was probed last because a request was sent elsewhere.
+    looked_ms: u64,
 }
 
 /// What a task needs to probe a backend.
@@ -262,11 +264,23 @@ impl Table {
                 self.passive(index, outlier::Event::LocalFailure, now_ms, draw);
             }
             Outcome::Error => self.passive(index, outlier::Event::Error, now_ms, draw),
-            Outcome::Moved => {}
+            Outcome::Moved => self.look_at_shard(index, now_ms),
             Outcome::RoleMismatch => self.watches.get(index)?.wake.notify_one(),
             Outcome::Suspect => return self.suspect(index),
         }
         None
+    }
+
+    /// Probes all members of the shard of `index`: one of them has said that another one serves.
+    fn look_at_shard(&mut self, index: usize, now_ms: u64) {
+        let Some(watch) = self.watches.get(index) else { return };
+        let Some(group) = self.groups.get_mut(watch.group) else { return };
+        if now_ms.saturating_sub(group.looked_ms) < LOOK_GAP_MS {
+            return;
+        }
+        group.looked_ms = now_ms;
+        let members = group.members.iter().filter_map(|member| self.watches.get(*member));
+        members.for_each(|member| member.wake.notify_one());
     }
 
     /// How two probes on suspicion ended: the last failure, or `None` when one was answered.
@@ -401,12 +415,13 @@ impl Table {
     /// Publishes what the machines of a shard's members say now, and tells what changed.
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        if !group.told {
+        let slots = self.terms.get(group.cluster).and_then(|terms| terms.slots.as_ref());
+        // The nodes of a Redis Cluster agree among themselves, and each says so before we are told.
+        if !group.told || slots.is_some() {
             group.holder = elect(group, &self.watches);
         }
         // Whatever it is now, nobody else can be asked: it says itself what it does not do.
         let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica && !group.told;
-        let slots = self.terms.get(group.cluster).and_then(|terms| terms.slots.as_ref());
         let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
@@ -544,6 +559,9 @@ fn say(cause: Cause) -> String {
         Cause::TrialPassed => "the trial request succeeded".to_owned(),
     }
 }
+
+/// While slots move many requests are sent elsewhere, and the roles stay.
+const LOOK_GAP_MS: u64 = 50;
 
 #[cfg(test)]
 mod tests;

@@ -54,7 +54,8 @@ pub(in crate::control) async fn follow(plane: Rc<Plane>, order: Order, mut dice:
     let mut known = Known::default();
     loop {
         let pause = match round(&plane, &order, &mut known, &mut dice).await {
-            Ok(()) => FULL,
+            Ok(true) => SOON,
+            Ok(false) => FULL,
             Err(why) => {
                 if !std::mem::replace(&mut known.silent, true) {
                     let name = name_of(&plane, order.cluster);
@@ -73,7 +74,7 @@ fn name_of(plane: &Plane, cluster: usize) -> Arc<str> {
     topology.clusters.get(cluster).map_or_else(|| "".into(), |cluster| Arc::clone(&cluster.name))
 }
 
-/// Asks until two nodes agree.
+/// Asks until two nodes agree. Whether they say something new.
 ///
 /// # Errors
 /// Nobody has answered; why the last one has not.
@@ -82,9 +83,11 @@ async fn round(
     order: &Order,
     known: &mut Known,
     dice: &mut Dice,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let topology = plane.topology();
-    let Some(cluster) = topology.clusters.get(order.cluster).map(Arc::clone) else { return Ok(()) };
+    let Some(cluster) = topology.clusters.get(order.cluster).map(Arc::clone) else {
+        return Ok(false);
+    };
     drop(topology);
     let mut views: Vec<View> = Vec::new();
     let mut error = "there is none".to_owned();
@@ -98,7 +101,7 @@ async fn round(
                 if same && views.is_empty() || views.iter().any(|other| other.map == view.map) {
                     known.silent = false;
                     apply(plane, order.cluster, known, view);
-                    return Ok(());
+                    return Ok(!same);
                 }
                 views.push(view);
             }
@@ -110,8 +113,9 @@ async fn round(
     let newest = newest.filter(|view| known.map.is_none() || view.epoch >= known.epoch);
     let view = newest.ok_or(error)?;
     known.silent = false;
+    let same = known.map.as_ref() == Some(&view.map);
     apply(plane, order.cluster, known, view);
-    Ok(())
+    Ok(!same)
 }
 
 /// Whom to ask: some members in any order, then the seeds.
@@ -216,6 +220,8 @@ fn assign<'m>(known: &mut Known, shards: &'m [Owner]) -> Vec<(Arc<str>, &'m Owne
 const FULL: Duration = Duration::from_secs(30);
 const GAP: Duration = Duration::from_secs(1);
 const JITTER_MS: u64 = 100;
+/// After a change: another one may follow, and who has failed over may be back.
+const SOON: Duration = Duration::from_secs(2);
 /// While nobody answers.
 const AGAIN: Duration = Duration::from_millis(500);
 /// For one node: the next one may be well.

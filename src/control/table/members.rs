@@ -108,6 +108,7 @@ impl Table {
             reads: self.terms.get(cluster).map(|terms| terms.reads).unwrap_or_default(),
             cluster,
             offsets: Offsets::default(),
+            looked_ms: 0,
         }
     }
 

@@ -319,8 +319,12 @@ impl<'a> Scene<'a> {
             return Flow::Hold;
         }
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
+            if self.awaits_owner() {
+                return Flow::Hold;
+            }
             return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
         };
+        self.state.ownerless_us = None;
         self.send_over(upstream, access, at_primary, frame)
     }
 

@@ -32,7 +32,8 @@ impl Scene<'_> {
             Way::Buffered => self.shard_now(open.shard),
             Way::Verbatim | Way::Lost => open.shard,
         };
-        if self.is_turned() {
+        let buffered = open.way == Way::Buffered && open.requests > 0;
+        if self.is_turned() || buffered && self.awaits_primary(shard.unwrap_or(0)) {
             return Flow::Hold;
         }
         let Some(open) = &self.state.transaction else { return Flow::Continue };

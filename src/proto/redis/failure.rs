@@ -63,6 +63,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         client.kill(End::TrackingLost);
     }
     let mut touched = Vec::new();
+    cluster::abandon(hub, upstream, &mut touched);
     // Of what was released nobody wants to hear any more.
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
     let relay = upstream.relayed_to();
@@ -78,7 +79,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
         let sent = entry.offset < written;
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
-    cluster::abandon(hub, upstream, &mut touched);
+    cluster::advance(hub, upstream);
     upstream.inner().discharge(hub);
     flush(hub, touched);
     if let Some(client) = upstream.end_relay() {
@@ -269,6 +270,13 @@ fn lost(
             Ok(()) => return,
             Err(entry) => entry,
         },
+    };
+    let entry = match error.busy.is_none() {
+        true => match cluster::lost(hub, upstream, entry, sent) {
+            Some(entry) => entry,
+            None => return,
+        },
+        false => entry,
     };
     let attempts = entry.tried.as_ref().map_or(1, |tried| tried.attempts);
     let waiting = match entry.owner {

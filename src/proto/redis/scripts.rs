@@ -128,7 +128,7 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
     let Some(shard) = scene.shard_of_all(found, args) else { return scene.cross_slot() };
     let what = args.get(1).unwrap_or_default();
     let sha = if script == Script::EvalSha { library::parse(what) } else { None };
-    if scene.is_turned() {
+    if scene.is_turned() || scene.awaits_primary(shard) {
         return Flow::Hold;
     }
     if script == Script::Eval {

@@ -107,6 +107,8 @@ pub(super) struct State {
     pub written: Written,
     /// When it looked up who owns what is under way.
     pub turns: Turns,
+    /// Since when its request has found nobody that owns its slot.
+    pub ownerless_us: Option<u64>,
     /// What the places of shards mean that it remembers.
     pub places: Places,
     /// The shard of its newest request, where order is strict.
@@ -165,6 +167,7 @@ pub async fn serve(
             gathered: Vec::new(),
             written: Written::default(),
             turns: Turns::default(),
+            ownerless_us: None,
             places: Places::default(),
             last_shard: None,
             own: Own::default(),

@@ -57,7 +57,7 @@ pub(super) fn split(
         }
         part_of.push(u16::try_from(part).unwrap_or(u16::MAX));
     }
-    if scene.is_turned() {
+    if scene.is_turned() || parts.iter().any(|part| scene.awaits_primary(part.shard)) {
         return Flow::Hold;
     }
     if let [only] = parts.as_slice() {

@@ -30,8 +30,13 @@ pub(super) enum Waiting {
 impl Waiting {
     /// For nobody's permit: until something that is on its way has come.
     pub(super) fn a_moment() -> Self {
-        let moment = Box::pin(async {
-            tokio::time::sleep(A_MOMENT).await;
+        Self::time(A_MOMENT)
+    }
+
+    /// For nobody's permit: so long.
+    pub(super) fn time(time: Duration) -> Self {
+        let moment = Box::pin(async move {
+            tokio::time::sleep(time).await;
             None
         });
         Self::For(u32::MAX, moment)

@@ -30,7 +30,26 @@ impl RedisCluster {
         said(&mut create).unwrap();
         let cluster = Self { nodes };
         cluster.wait_until_well();
+        cluster.wait_until_known();
         cluster
+    }
+
+    /// Waits until CLUSTER SLOTS tells of every node: of replicas that have nothing to follow yet it
+    /// does not.
+    fn wait_until_known(&self) {
+        for primary in self.primaries() {
+            let keys = (0..).map(|n: u32| n.to_string());
+            let mut own = keys.filter(|key| self.nodes[primary].cmd(&["SET", key, "1"]) == "OK");
+            let key = own.next().unwrap();
+            self.nodes[primary].cmd(&["DEL", &key]);
+        }
+        for node in &self.nodes {
+            eventually("every node is told of", PATIENCE, || {
+                let slots = node.cmd(&["CLUSTER", "SLOTS"]);
+                let told: usize = slots.items().iter().map(|run| run.items().len() - 2).sum();
+                (told == self.nodes.len()).then_some(())
+            });
+        }
     }
 
     /// Waits until every node that answers sees all slots served and every link up.

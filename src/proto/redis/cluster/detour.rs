@@ -140,8 +140,41 @@ pub(in crate::proto::redis) fn passed(
     gone.into_iter().for_each(|detour| refuse(hub, detour, touched));
 }
 
-/// The connection is over: what still waits for those behind it would overtake what may have been
-/// executed.
+/// A connection is over, and with it a request that nobody else can take now. Gives it back when it
+/// may have been executed; else it waits for its slot to have an owner again.
+pub(in crate::proto::redis) fn lost(
+    hub: &Hub,
+    upstream: &Upstream,
+    mut entry: Entry,
+    sent: bool,
+) -> Option<Entry> {
+    let again = !sent || entry.access == Access::Read && entry.patience != Patience::Script;
+    let mut tried = entry.tried.as_deref().copied().unwrap_or_default();
+    let Owner::Client(client) = &entry.owner else { return Some(entry) };
+    if !upstream.follows
+        || upstream.purpose != Purpose::Shared
+        || !again
+        || tried.waits > MOST_WAITS
+    {
+        return Some(entry);
+    }
+    let client = Rc::clone(client);
+    let bytes =
+        upstream.inner().outbox.request(entry.offset, entry.len as usize).map(<[u8]>::to_vec);
+    let Some(bytes) = bytes else { return Some(entry) };
+    hub.reporter.report(&upstream.backend, Outcome::Moved);
+    tried.waits += 1;
+    entry.tried = Some(Box::new(tried));
+    client.wait_for_all();
+    let slot = way::slot_of(hub, upstream.cluster, &bytes);
+    let mut words = Vec::new();
+    reply::cluster_down(&mut words, &format!("connection to {} lost", upstream.backend.name));
+    let detour = Detour { client, entry, bytes, slot, way: Turned::Wait, words };
+    upstream.inner().detours.0.push(detour);
+    None
+}
+
+/// The connection is over: what waits for those behind it would overtake what may have been executed.
 pub(in crate::proto::redis) fn abandon(
     hub: &Hub,
     upstream: &Upstream,
@@ -178,14 +211,18 @@ pub(in crate::proto::redis) fn advance(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
             way::slot_of(hub, upstream.cluster, bytes) == detour.slot
         })
     };
-    let mut ready: Vec<Detour> = all.extract_if(.., |detour| !waits(detour)).collect();
+    let ready: Vec<Detour> = all.extract_if(.., |detour| !waits(detour)).collect();
     inner.detours.0 = all;
     drop(inner);
-    while let Some(first) = ready.first() {
+    by_session(ready, |group| release(hub, upstream, group));
+}
+
+/// Those of one session for one slot together, in their order.
+fn by_session(mut all: Vec<Detour>, mut each: impl FnMut(Vec<Detour>)) {
+    while let Some(first) = all.first() {
         let (client, slot) = (Rc::clone(&first.client), first.slot);
         let alike = |one: &mut Detour| one.slot == slot && Rc::ptr_eq(&one.client, &client);
-        let group = ready.extract_if(.., alike).collect();
-        release(hub, upstream, group);
+        each(all.extract_if(.., alike).collect());
     }
 }
 

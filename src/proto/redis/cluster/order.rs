@@ -2,15 +2,16 @@
 //! until those to its old one are answered, wherever they were sent on to.
 
 use crate::{
-    policy::access::Access,
+    policy::{access::Access, gate::Gate},
     proto::redis::{
         dispatch::{Flow, Scene},
         reply,
+        waiting::Waiting,
     },
     topology::Outcome,
 };
 use smallvec::SmallVec;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// By cluster: where its table is, and the turns of that, before the owner of anything was looked up that is
 /// under way.
@@ -59,6 +60,31 @@ impl Scene<'_> {
         waits
     }
 
+    /// Whether a request waits for `shard` to get a primary, or a slot an owner: it does for a while.
+    pub(in crate::proto::redis) fn awaits_primary(&mut self, shard: usize) -> bool {
+        if self.cluster.follows.is_none() {
+            return false;
+        }
+        let members = self.cluster.shards.get(shard).map(|shard| shard.members.iter());
+        let serves = |gate: Gate| gate.primary() && (gate.open() || gate.half_open());
+        !members.into_iter().flatten().any(|member| serves(member.gate())) && self.awaits_owner()
+    }
+
+    /// Whether the request that found nobody is to be looked at again in a moment; not for ever.
+    pub(in crate::proto::redis) fn awaits_owner(&mut self) -> bool {
+        if self.cluster.follows.is_none() {
+            return false;
+        }
+        let since = *self.state.ownerless_us.get_or_insert(self.now_us);
+        if self.now_us.saturating_sub(since) >= PATIENCE_US {
+            self.state.ownerless_us = None;
+            return false;
+        }
+        self.state.waiting = Waiting::time(PAUSE);
+        self.client.look_ahead();
+        true
+    }
+
     /// Where a transaction goes whose shard was that one when it was queued.
     pub(in crate::proto::redis) fn shard_now(&self, shard: Option<usize>) -> Option<usize> {
         let (Some(table), Some(open)) = (self.cluster.sharding.live(), &self.state.transaction)
@@ -91,3 +117,7 @@ impl Scene<'_> {
             .then(|| self.say(|out| out.extend_from_slice(reply::SELECT_IN_CLUSTER)))
     }
 }
+
+/// As long as a failover may take, and no longer: beyond it an error is of more use.
+const PATIENCE_US: u64 = 3_000_000;
+const PAUSE: Duration = Duration::from_millis(5);
