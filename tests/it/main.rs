@@ -37,6 +37,7 @@ mod redis_blocking;
 mod redis_client_cmds;
 mod redis_clients;
 mod redis_cluster;
+mod redis_cluster_order;
 mod redis_coalesce;
 mod redis_dedicated;
 mod redis_faults;

@@ -1,7 +1,9 @@
 //! A real Redis Cluster behind Sluice, and clients that know nothing of clusters: slots that move and
 //! primaries that fail while they write.
 
-use crate::harness::{PATIENCE, RedisCluster, Sluice, Value, during, eventually, figure};
+use crate::harness::{
+    PATIENCE, RedisCluster, Sluice, Value, bulk, during, eventually, figure, request, said,
+};
 use sluice::policy::slot::slot;
 use std::{
     collections::HashMap,
@@ -274,6 +276,73 @@ fn primaries_are_replaced_while_clients_write() {
     }
     figure(format!("{lost} keys have lost their newest value with the primary that was killed"));
     cluster.nodes = nodes;
+}
+
+#[test]
+fn who_waits_in_a_server_waits_at_the_new_owner() {
+    let cluster = RedisCluster::start(3, 0);
+    let sluice = cluster.setup().start();
+    let slot = slot(b"list");
+    let mut conn = sluice.conn();
+    assert_eq!(conn.cmd(&["LLEN", "list"]), 0);
+    let from = cluster.owner(slot);
+    move_slot(&cluster, slot, (from + 1) % 3);
+    // The proxy does not know it yet.
+    conn.send(&request(&["BLPOP", "list", "0"]));
+    eventually("it waits", PATIENCE, || {
+        let clients = cluster.nodes[(from + 1) % 3].info("blocked_clients")?;
+        (clients == "1").then_some(())
+    });
+    assert_eq!(sluice.conn().cmd(&["RPUSH", "list", "x"]), 1);
+    assert_eq!(conn.read(), Value::Array(vec![bulk("list"), bulk("x")]));
+    assert_eq!(conn.cmd(&["WAIT", "0", "100"]), 0);
+    // What was watched with a slot that goes counts as changed.
+    let mut watching = sluice.conn();
+    assert_eq!(watching.cmd(&["WATCH", "list"]), "OK");
+    assert_eq!(watching.cmd(&["GET", "{list}2"]), Value::Nil);
+}
+
+#[test]
+fn a_client_that_knows_clusters_sees_one_node() {
+    let cluster = RedisCluster::start(3, 0);
+    let seeds =
+        format!("    redis_cluster: {{ seeds: [{}], spoof: self }}\n", cluster.nodes[1].address());
+    let sluice = cluster.setup().rewrite(
+        &format!("    redis_cluster: {{ seeds: [{}] }}\n", cluster.nodes[0].address()),
+        &seeds,
+    );
+    let sluice = sluice.start();
+    let mut conn = sluice.conn();
+    let told = conn.cmd(&["CLUSTER", "SLOTS"]);
+    let [only] = told.items() else { panic!("{told:?}") };
+    let [first, last, node] = only.items() else { panic!("{only:?}") };
+    assert_eq!((first.int(), last.int()), (0, 16_383));
+    assert_eq!(node.items()[0], "127.0.0.1");
+    assert_eq!(node.items()[1], i64::from(sluice.port()));
+    let id = conn.cmd(&["CLUSTER", "MYID"]).text();
+    assert_eq!(id.len(), 40);
+    let nodes = conn.cmd(&["CLUSTER", "NODES"]).text();
+    assert!(nodes.starts_with(&id) && nodes.contains("myself,master") && nodes.contains("0-16383"));
+    assert!(conn.cmd(&["CLUSTER", "INFO"]).text().contains("cluster_state:ok"));
+    assert_eq!(conn.cmd(&["CLUSTER", "SHARDS"]).items().len(), 1);
+    assert_eq!(conn.cmd(&["SET", "{foo}1", "x"]), "OK");
+    assert_eq!(conn.cmd(&["CLUSTER", "COUNTKEYSINSLOT", "12182"]), 1);
+    assert_eq!(conn.cmd(&["CLUSTER", "GETKEYSINSLOT", "12182", "5"]).items(), [bulk("{foo}1")]);
+    assert!(conn.cmd(&["CLUSTER", "COUNTKEYSINSLOT", "16384"]).is_error());
+    let script = "import sys\nfrom redis.cluster import RedisCluster\n\
+        r = RedisCluster(host='127.0.0.1', port=int(sys.argv[1]), decode_responses=True)\n\
+        for n in range(200): assert r.set(f'k{n}', n)\n\
+        assert [r.get(f'k{n}') for n in range(200)] == [str(n) for n in range(200)]\n\
+        assert r.mget_nonatomic([f'k{n}' for n in range(9)]) == [str(n) for n in range(9)]\n\
+        p = r.pipeline()\n\
+        [p.incr(f'p{n}') for n in range(50)]\n\
+        assert p.execute() == [1] * 50\n\
+        assert len([n.name for n in r.get_nodes()]) == 1\n\
+        print(r.dbsize())\n";
+    let python = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
+    let mut command = std::process::Command::new(python);
+    command.args(["-c", script, &sluice.port().to_string()]);
+    assert_eq!(said(&mut command).unwrap(), "251");
 }
 
 fn replica_of(cluster: &RedisCluster, primary: usize) -> usize {

@@ -42,6 +42,12 @@ pub(super) fn cluster(
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
     let mode = reader.choice(&of_upstream, "mode", words::UPSTREAM_MODE);
+    if let (true, true, Some(field)) =
+        (mode, section.has("redis_cluster"), of_upstream.field("mode"))
+    {
+        let message = "dedicated is not for redis_cluster: a client's own connection would stay at a node that gives slots away";
+        reader.notes.error(&field.node.at, &field.path, message);
+    }
     let of_http = http::cluster(reader, &section, &of_upstream);
     let by_kind = if section.has("backends") { Protocol::Tcp } else { Protocol::Redis };
     let checks = reader.section(&section, "check");

@@ -15,26 +15,35 @@ use super::{
     wire,
 };
 use crate::policy::access::Access;
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 /// A session's connection on which it waits in the server.
 #[derive(Debug)]
 pub(super) struct Blocked {
-    leases: Vec<Lease>,
+    /// Whoever hears that the keys are elsewhere puts another one in its place.
+    leases: Held,
     client: Rc<Client>,
 }
+
+/// Connections on which one session waits.
+pub(super) type Held = Rc<RefCell<Vec<Lease>>>;
 
 impl Blocked {
     /// That client waits on these.
     pub(super) fn new(leases: Vec<Lease>, client: Rc<Client>) -> Self {
+        let leases = Rc::new(RefCell::new(leases));
         client.card_mut().is_blocked = true;
+        client.card_mut().held = Rc::downgrade(&leases);
         Self { leases, client }
     }
 
     /// Whether the server has answered, or never will.
     pub(super) fn is_done(&self) -> bool {
-        let mut upstreams = self.leases.iter().map(Lease::upstream);
-        upstreams.all(|upstream| upstream.is_quiet() || upstream.has_ended())
+        let leases = self.leases.borrow();
+        leases
+            .iter()
+            .map(Lease::upstream)
+            .all(|upstream| upstream.is_quiet() || upstream.has_ended())
     }
 }
 
@@ -42,7 +51,7 @@ impl Drop for Blocked {
     fn drop(&mut self) {
         self.client.card_mut().is_blocked = false;
         // Before the leases: who aims at one from here on must not find it.
-        for lease in &self.leases {
+        for lease in self.leases.borrow().iter() {
             lease.upstream().backend.leases.end_wait(self.client.id);
         }
     }

@@ -1,8 +1,11 @@
 //! What a client has said of itself and asked for its connection, kept where the questions of other
 //! sessions reach it. Not the list made of it: that is [`super::client_list`].
 
-use super::class::Class;
-use std::cell::Cell;
+use super::{class::Class, lease::Lease};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Weak,
+};
 
 /// One client's, from its connection's first moment to its last.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(super) struct Card {
     pub no_touch: bool,
     /// Its command waits in the server.
     pub is_blocked: bool,
+    /// The connections on which it does.
+    pub held: Weak<RefCell<Vec<Lease>>>,
     /// Bytes of its requests that were read and wait, or are not complete.
     pub unread: Cell<usize>,
     /// It hears all that its server does.

@@ -11,6 +11,7 @@ use super::{
     users::{self, LogIn},
     wire,
 };
+use crate::topology::Spoof;
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`, in the order in which Redis checks.
 pub(super) fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
@@ -68,7 +69,9 @@ pub(super) fn hello(scene: &mut Scene<'_>, args: Args<'_>) -> Flow {
         wire::integer(out, if resp == Resp::Three { 3 } else { 2 });
         wire::bulk(out, b"id");
         wire::integer(out, i64::try_from(scene.client.id).unwrap_or(i64::MAX));
-        for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        let spoofs = scene.cluster.follows.as_ref().is_some_and(|one| one.spoof != Spoof::Off);
+        let mode = if spoofs { "cluster" } else { "standalone" };
+        for (field, value) in [("mode", mode), ("role", "master")] {
             wire::bulk(out, field.as_bytes());
             wire::bulk(out, value.as_bytes());
         }

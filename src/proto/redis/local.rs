@@ -5,6 +5,7 @@ use super::{
     args::Args,
     card::Card,
     client::End,
+    cluster::spoof,
     commands_reply,
     dispatch::{Flow, Scene},
     hello, info,
@@ -46,6 +47,7 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
         Local::Client(what) => of_client(scene, what, args),
         Local::Role => fixed(scene, reply::ROLE),
         Local::ClientUnblock => scene.unblock(args),
+        Local::ClusterNode | Local::ClusterOwner => of_cluster(scene, local, args),
         Local::ClusterKeySlot => {
             let slot = slot(args.get(2).unwrap_or_default());
             scene.say(|out| wire::integer(out, i64::from(slot)))
@@ -64,6 +66,16 @@ fn pong(scene: &Scene<'_>, args: Args<'_>) -> Flow {
         _ if args.len() > 2 => scene.say(|out| reply::wrong_arity(out, "PING")),
         Some(text) => scene.say(|out| wire::bulk(out, text)),
         None => fixed(scene, reply::PONG),
+    }
+}
+
+/// What a node of a Redis Cluster knows.
+fn of_cluster(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flow {
+    let commands = scene.commands;
+    match (commands.find(args), local) {
+        (Some(command), Local::ClusterOwner) => spoof::ask_owner(scene, command, args),
+        (Some(command), _) => spoof::answer(scene, command, args),
+        (None, _) => scene.say(|out| reply::unknown_subcommand(out, args)),
     }
 }
 

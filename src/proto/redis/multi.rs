@@ -395,6 +395,7 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::AskFirst
         | Local::Client(OfClient::Caching | OfClient::TrackingInfo)
         | Local::Command
+        | Local::ClusterOwner
         | Local::Unwatch => Queued::AsItIs,
         Local::Select => match hello::database(args) {
             Some(db) => Queued::Select(db),
@@ -410,6 +411,7 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::Client(_)
         | Local::ClientUnblock
         | Local::ClusterKeySlot
+        | Local::ClusterNode
         | Local::Slowlog
         | Local::Sluice
         | Local::Accept => Queued::Here,

@@ -38,6 +38,8 @@ pub(super) const NOT_INT: &[u8] =
     b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n";
 pub(super) const DB_RANGE: &[u8] = b"-ERR DB index is out of range\r\n";
 pub(super) const SELECT_IN_CLUSTER: &[u8] = b"-ERR SELECT is not allowed in cluster mode\r\n";
+pub(super) const INVALID_SLOT: &[u8] = b"-ERR Invalid or out of range slot\r\n";
+pub(super) const WAIT_IN_CLUSTER: &[u8] = b"-ERR sluice: from Redis 7.2 on nobody can WAIT in front of a Redis Cluster: the nodes count what is not there\r\n";
 pub(super) const INVALID_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
 pub(super) const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";

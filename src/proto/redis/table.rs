@@ -205,6 +205,10 @@ pub enum Local {
     Client(OfClient),
     ClientUnblock,
     ClusterKeySlot,
+    /// CLUSTER SLOTS, SHARDS, NODES, INFO, MYID.
+    ClusterNode,
+    /// CLUSTER COUNTKEYSINSLOT, GETKEYSINSLOT.
+    ClusterOwner,
     /// SLOWLOG GET, LEN, RESET: of our own log.
     Slowlog,
     /// SLUICE and its subcommands.

@@ -265,6 +265,11 @@ impl Upstream {
         self.deadline_us.set(at_us);
     }
 
+    /// What [`Self::set_deadline`] has set.
+    pub(super) fn deadline(&self) -> u64 {
+        self.deadline_us.get()
+    }
+
     /// Its state is not known any more, or somebody may still aim at its number.
     pub(super) fn is_spoilt(&self) -> bool {
         self.spoilt.get() || self.standing.is_targeted()

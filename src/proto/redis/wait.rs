@@ -63,6 +63,11 @@ impl Scene<'_> {
             self.client.wait_for_all();
             return Flow::Hold;
         }
+        let follows = self.cluster.follows.is_some();
+        let mut members = self.cluster.shards.iter().flat_map(|shard| &shard.members);
+        if follows && members.any(|member| forms::is_since(member, [7, 2, 0])) {
+            return self.refuse(Access::Read, |out| out.extend_from_slice(reply::WAIT_IN_CLUSTER));
+        }
         let mut asked = self.state.written.shards.clone();
         let wrote = !asked.is_empty();
         if !wrote {
@@ -137,7 +142,11 @@ impl Scene<'_> {
             let sharded = forms::is_since(&upstream.backend, [7, 0, 0]);
             let publish: &[u8] = if sharded { b"SPUBLISH" } else { b"PUBLISH" };
             send(first, &[b"INFO", b"replication"]);
-            send(first + 1, &[publish, b"__sluice_wait__", b"1"]);
+            match self.cluster.follows.is_some() {
+                // There a message goes to the other nodes, and any command is enough.
+                true => send(first + 1, &[b"PING"]),
+                false => send(first + 1, &[publish, b"__sluice_wait__", b"1"]),
+            }
             last = first + 2;
         }
         let words: Vec<&[u8]> = args.iter().collect();
@@ -193,7 +202,7 @@ pub(super) fn waited(streams: &[u64], parts: &[Vec<u8>], out: &mut Vec<u8>) {
         if now.is_none() || *stream != 0 && now != Some(*stream) {
             return out.extend_from_slice(reply::STREAM_CHANGED);
         }
-        if integer(published).is_none() {
+        if integer(published).is_none() && published != reply::PONG {
             return out.extend_from_slice(reply::NOT_PUBLISHED);
         }
     }

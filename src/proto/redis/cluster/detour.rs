@@ -303,9 +303,9 @@ fn again(hub: &Rc<Hub>, upstream: &Rc<Upstream>, mut group: Vec<Detour>) {
     }
 }
 
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// redis.md, T18.
-const MOST_HOPS: u8 = 5;
+pub(super) const MOST_HOPS: u8 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Some three seconds in all.

@@ -6,6 +6,7 @@ mod detour;
 mod order;
 mod pinned;
 pub mod slots;
+pub(super) mod spoof;
 mod strangers;
 mod turned;
 mod way;

@@ -27,7 +27,10 @@ pub(super) fn cluster_of(hub: &Hub, upstream: &Upstream) -> Option<Arc<Cluster>>
 }
 
 /// The member at an address, and the place of its shard.
-fn member<'c>(cluster: &'c Cluster, address: &Address) -> Option<(usize, &'c Arc<Backend>)> {
+pub(super) fn member<'c>(
+    cluster: &'c Cluster,
+    address: &Address,
+) -> Option<(usize, &'c Arc<Backend>)> {
     let mut shards = cluster.shards.iter().enumerate();
     shards.find_map(|(place, shard)| {
         Some((place, shard.members.iter().find(|member| member.address == *address)?))
