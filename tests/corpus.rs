@@ -14,6 +14,7 @@ type Check = fn(&[u8]);
 /// By the name of the fuzz target, which calls the same function.
 const PARSERS: [(&str, Check); 19] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
+    ("cluster_slots", fuzzing::cluster_slots),
     ("config", |data| with_text(data, sluice::config::fuzz)),
     ("cookie", sluice::policy::cookie::fuzz),
     ("cursor", fuzzing::cursor),
@@ -73,7 +74,7 @@ macro_rules! parsers {
 }
 
 parsers!(
-    address config cookie cursor gather handshake http_client http_head http_keep_alive
+    address cluster_slots config cookie cursor gather handshake http_client http_head http_keep_alive
     http_routes inline keys learn messages probe proxy_protocol replies
     requests sticky
 );

@@ -345,6 +345,34 @@ fn a_client_that_knows_clusters_sees_one_node() {
     assert_eq!(said(&mut command).unwrap(), "251");
 }
 
+#[test]
+fn shard_channels_go_with_their_slots_and_others_are_heard_once() {
+    let cluster = RedisCluster::start(3, 0);
+    let sluice = cluster.setup().start();
+    let slot = slot(b"news");
+    let (mut shard, mut all) = (sluice.conn(), sluice.conn());
+    shard.send(&request(&["SSUBSCRIBE", "news"]));
+    assert_eq!(shard.read().items()[0], "ssubscribe");
+    all.send(&request(&["PSUBSCRIBE", "*"]));
+    assert_eq!(all.read().items()[0], "psubscribe");
+    all.send(&request(&["SUBSCRIBE", "news"]));
+    assert_eq!(all.read().items()[0], "subscribe");
+    let mut conn = sluice.conn();
+    for channel in ["news", "other"] {
+        conn.cmd(&["PUBLISH", channel, "once"]);
+    }
+    let heard: Vec<Value> = (0..3).map(|_| all.read()).collect();
+    assert_eq!(heard.iter().filter(|one| one.items()[0] == "pmessage").count(), 2, "{heard:?}");
+    let from = cluster.owner(slot);
+    move_slot(&cluster, slot, (from + 1) % 3);
+    eventually("it is heard at the new owner", PATIENCE, || {
+        conn.cmd(&["SPUBLISH", "news", "moved"]);
+        shard.patience(Duration::from_millis(50));
+        let heard = shard.try_read().ok()?;
+        (heard.items()[2] == "moved").then_some(())
+    });
+}
+
 fn replica_of(cluster: &RedisCluster, primary: usize) -> usize {
     let port = cluster.nodes[primary].port().to_string();
     let follows = |node: &usize| {

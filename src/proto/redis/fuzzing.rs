@@ -4,6 +4,7 @@
 //! Each function takes any bytes and panics when an invariant is broken.
 
 pub use super::{
+    cluster::slots::fuzz as cluster_slots,
     fuzz_replies::{cursor, gather, learn, replies},
     fuzz_requests::{inline, keys, requests},
     handshake::fuzz as handshake,

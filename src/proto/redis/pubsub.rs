@@ -7,6 +7,7 @@
 use super::{
     audience::{Audience, Subject},
     client::Client,
+    cluster,
     hub::Hub,
     reply,
     tap::{Asked, Tap},
@@ -273,6 +274,11 @@ pub(super) fn refused(
         return answered(hub, tap, asked, touched);
     };
     let mut inner = hub.pubsub.inner.borrow_mut();
+    if subject == Subject::ShardChannel
+        && let Some(cluster) = cluster::channel_moved(hub, tap.cluster, tap.shard, text)
+    {
+        return inner.resettle(hub, &cluster, touched);
+    }
     let topic = inner.find_mut(tap.cluster, subject, &name).filter(|topic| topic.id == id);
     let Some(topic) = topic else { return };
     if !topic.readers.is_empty() {
@@ -366,6 +372,10 @@ pub(super) fn tick(hub: &Rc<Hub>, now_us: u64) {
         }
         for listener in inner.listeners.values_mut() {
             listener.look_at_backlog(now_us);
+        }
+        let snapshot = Arc::clone(hub.topology().snapshot());
+        for cluster in snapshot.clusters.iter().filter(|cluster| cluster.follows.is_some()) {
+            inner.resettle(hub, cluster, &mut touched);
         }
         let mut topology = hub.topology();
         for tap in inner.taps.values() {

@@ -11,7 +11,7 @@ use super::{
     tap::Tap,
     wire,
 };
-use crate::topology::Cluster;
+use crate::{policy::slot::slot, topology::Cluster};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use std::{cell::Cell, ops::Range, rc::Rc, sync::Arc};
 
@@ -30,6 +30,8 @@ pub(super) struct Topics {
     pub(super) last_topic: u64,
     /// By cluster: [`Cluster::order`] as it was when each topic was last put where it is heard.
     orders: Vec<Option<Arc<[Arc<str>]>>>,
+    /// By cluster: the turns of its slots when shard channels were last put where they are.
+    turns: Vec<u64>,
 }
 
 /// A channel or pattern that somebody listens to, or is about to.
@@ -97,6 +99,7 @@ impl Topics {
             listeners: HashMap::new(),
             last_topic: 0,
             orders: vec![None; clusters],
+            turns: vec![0; clusters],
         }
     }
 
@@ -161,13 +164,20 @@ impl Topics {
     ) {
         let order = self.orders.get_mut(cluster.id);
         let before = order.and_then(|order| order.replace(Arc::clone(&cluster.order)));
-        if before.is_some_and(|before| Arc::ptr_eq(&before, &cluster.order)) {
+        let same = before.is_some_and(|before| Arc::ptr_eq(&before, &cluster.order));
+        let now = cluster.sharding.live().map_or(0, |table| table.turns());
+        let turns = self.turns.get_mut(cluster.id);
+        let turned = turns.is_some_and(|turns| std::mem::replace(turns, now) != now);
+        if same && !turned {
             return;
         }
         let (taps, id) = (&mut self.taps, cluster.id);
         let mut ready = Vec::new();
         let topics = self.topics.get_mut(id).into_iter().flatten();
         for (subject, topics) in Subject::ALL.into_iter().zip(topics) {
+            if same && subject != Subject::ShardChannel {
+                continue;
+            }
             for (name, topic) in topics {
                 let now = shards_of(cluster, subject, name);
                 for gone in topic.sides.extract_if(.., |side| !now.contains(&side.shard)) {
@@ -485,6 +495,11 @@ pub(super) fn shards_of(cluster: &Cluster, subject: Subject, name: &[u8]) -> Ran
     if subject == Subject::Pattern && cluster.follows.is_some() {
         // The servers pass messages on to each other.
         return cluster.keyless..cluster.keyless + 1;
+    }
+    if subject == Subject::Channel && cluster.follows.is_some() {
+        // The same: then it may as well stay when slots move.
+        let shard = usize::from(slot(name)) % cluster.shards.len().max(1);
+        return shard..shard + 1;
     }
     let shard = route::shard_of(cluster, name);
     shard..shard + 1

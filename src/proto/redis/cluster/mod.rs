@@ -14,3 +14,4 @@ mod way;
 pub(super) use detour::{Detours, abandon, advance, lost, passed, turned};
 pub(super) use order::Turns;
 pub(super) use strangers::Strangers;
+pub(super) use way::channel_moved;

@@ -1,7 +1,7 @@
 //! From what a server has said to the connection over which a request goes on, and what others are
 //! to know of it.
 
-use super::turned::Other;
+use super::turned::{Other, Turned};
 use crate::{
     net::addr::Address,
     policy::{access::Access, reads::ReadFrom, slot},
@@ -46,6 +46,26 @@ pub(super) fn learn(hub: &Hub, upstream: &Upstream, other: &Other) {
     if let Some((shard, _)) = other.address.as_ref().and_then(|to| member(&cluster, to)) {
         table.set(other.slot, Some(shard));
     }
+}
+
+/// The primary of `shard` refuses a shard channel in these words: when that is because another one
+/// has its slot, that is known from here on. Gives the cluster then.
+pub(in crate::proto::redis) fn channel_moved(
+    hub: &Hub,
+    cluster: usize,
+    shard: usize,
+    text: &[u8],
+) -> Option<Arc<Cluster>> {
+    let cluster = hub.topology().snapshot().clusters.get(cluster).map(Arc::clone)?;
+    let table = cluster.sharding.live()?;
+    let from = cluster.shards.get(shard)?.members.first()?;
+    let Turned::Moved(other) = Turned::parse(&[b"-", text].concat(), &from.address)? else {
+        return None;
+    };
+    hub.reporter.report(from, Outcome::Moved);
+    let (owner, _) = member(&cluster, other.address.as_ref()?)?;
+    table.set(other.slot, Some(owner));
+    (owner != shard).then_some(cluster)
 }
 
 /// The connection to the server at `address`.
