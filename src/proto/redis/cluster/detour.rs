@@ -226,12 +226,14 @@ fn by_session(mut all: Vec<Detour>, mut each: impl FnMut(Vec<Detour>)) {
     }
 }
 
-/// Sends requests of one session for one slot on, in their order and all to the same server: the one
-/// that was named last.
+/// Sends requests of one session for one slot on, in their order: where they were all sent, or, when
+/// they were sent to several places, to its owner again. To a server that is asked for keys which the
+/// owner may still have nothing may be sent that the owner has not sent there itself.
 pub(super) fn release(hub: &Rc<Hub>, upstream: &Rc<Upstream>, group: Vec<Detour>) {
     let Some(last) = group.last() else { return };
     let asking = matches!(last.way, Turned::Ask(_));
     let target = match &last.way {
+        way if group.iter().any(|detour| detour.way != *way) => None,
         Turned::Moved(Other { address: Some(to), .. })
         | Turned::Ask(Other { address: Some(to), .. }) => way::cluster_of(hub, upstream)
             .and_then(|cluster| way::to_address(hub, &cluster, to, upstream.class)),
