@@ -43,6 +43,7 @@ mod redis_faults;
 mod redis_forms;
 mod redis_hostile;
 mod redis_insight;
+mod redis_late;
 mod redis_local;
 mod redis_memory;
 mod redis_multi;

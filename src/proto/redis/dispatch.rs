@@ -170,7 +170,7 @@ impl<'a> Scene<'a> {
 
     /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
-        if self.state.transaction.is_some() {
+        if self.is_in_transaction() {
             if self.must_pause(command, args) {
                 return Flow::Hold;
             }
@@ -498,7 +498,7 @@ impl<'a> Scene<'a> {
             reply::unknown_command(&mut refused, name);
         }
         let refused = Some(refused).filter(|text| !text.is_empty());
-        if self.state.transaction.is_some() {
+        if self.is_in_transaction() {
             return self.queue_unknown(refused, args);
         }
         match refused {

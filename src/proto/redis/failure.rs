@@ -4,7 +4,7 @@
 use super::{
     client::{Client, End},
     entry::{Entry, Owner, Patience, Reach, Tried},
-    flight,
+    flight, functions,
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
@@ -161,6 +161,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 }
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
+            Owner::Functions => hub.scripts.functions.is_silent(upstream.cluster),
             Owner::Tombstone | Owner::Number => {}
         }
     }
@@ -168,6 +169,10 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     drop(inner);
     if !expired.is_empty() {
         upstream.backend.observe(hub.worker(), now_us, 0, true);
+        if upstream.is_in_multi() {
+            // What its client was told has failed is not to be executed.
+            upstream.end(Phase::Evicted, "a transaction was not queued in time");
+        }
     }
     let mut touched = Vec::new();
     for (client, place) in expired {
@@ -214,6 +219,10 @@ pub(super) fn error_reply(
     let client = match entry.owner {
         Owner::Client(client) => client,
         Owner::Flight(flight) => return flight::settle(hub, upstream, &flight, error, touched),
+        Owner::Functions => {
+            functions::told(hub, upstream.cluster, error);
+            return Settled::No;
+        }
         Owner::Tombstone | Owner::Commands | Owner::Number => return Settled::No,
     };
     let shard = &upstream.backend.shard;
@@ -257,7 +266,7 @@ fn lost(
         match entry.owner {
             Owner::Client(client) => client.kill(End::ReplyCut),
             Owner::Flight(flight) => flight.cut(),
-            Owner::Tombstone | Owner::Commands | Owner::Number => {}
+            Owner::Tombstone | Owner::Commands | Owner::Number | Owner::Functions => {}
         }
         return;
     }
@@ -303,7 +312,7 @@ pub(super) fn answer_all(
         Owner::Flight(flight) => {
             flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
         }
-        Owner::Tombstone | Owner::Commands | Owner::Number => return,
+        Owner::Tombstone | Owner::Commands | Owner::Number | Owner::Functions => return,
     };
     for (client, seq, part) in waiting {
         answer_error(hub, upstream, client, (seq, part, entry.access), text, touched);
@@ -325,6 +334,10 @@ pub(super) fn retry(
         Owner::Flight(flight) => upstream.inner().flights.close(flight),
         Owner::Commands => {
             hub.set_asked_commands(upstream.cluster, false);
+            return Err(entry);
+        }
+        Owner::Functions => {
+            hub.scripts.functions.is_silent(upstream.cluster);
             return Err(entry);
         }
         Owner::Tombstone | Owner::Number => return Err(entry),

@@ -29,6 +29,7 @@ pub mod flags;
 mod flight;
 mod forms;
 pub mod frame;
+mod functions;
 mod fuzz_replies;
 mod fuzz_requests;
 #[doc(hidden)]

@@ -35,7 +35,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Waker,
 };
 
@@ -69,6 +69,8 @@ pub struct Upstream {
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
     silence_us: Cell<u64>,
+    /// MULTI is open on it: what is queued there is executed when EXEC comes.
+    in_multi: Cell<bool>,
     /// Its tenant hears on it for others.
     pub(super) ear: Cell<bool>,
     /// The one client of it whose bytes pass as they are.
@@ -77,8 +79,8 @@ pub struct Upstream {
     pub(super) raw: Raw,
     pub(super) opened_us: u64,
     /// How others know it.
-    standing: Arc<Standing>,
-    asked_number: Cell<bool>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) asked_number: Cell<bool>,
     /// Scripts that the server was told here.
     pub(super) told: Told,
 }
@@ -142,6 +144,7 @@ impl Upstream {
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            in_multi: Cell::new(false),
             ear: Cell::new(false),
             relay: RefCell::new(None),
             raw: Raw::default(),
@@ -190,22 +193,6 @@ impl Upstream {
     pub(super) fn send_unheard(&self, hub: &Hub, bytes: &[u8]) {
         let entry = Entry::new(Owner::Tombstone, 0, Access::Write, hub.now_us());
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
-    }
-
-    /// Asks the server for its number of this connection, once.
-    pub(super) fn ask_number(&self, hub: &Hub) {
-        if !self.asked_number.replace(true) {
-            let entry = Entry::new(Owner::Number, 0, Access::Write, hub.now_us());
-            let request = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
-            self.send(hub, entry, |out| out.extend_from_slice(request));
-        }
-    }
-
-    /// The answer to that; an error says nothing.
-    pub(super) fn learn_number(&self, reply: &[u8]) {
-        let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
-        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-        self.standing.number.store(number.unwrap_or(0), Ordering::Release);
     }
 
     /// Its session may be silent for as long as it likes.
@@ -391,6 +378,16 @@ impl Upstream {
     pub(super) fn is_idle(&self, now_us: u64, us: u64) -> bool {
         let inner = self.inner.borrow();
         inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
+    }
+
+    /// MULTI is open on it from now on, or no longer.
+    pub(super) fn set_in_multi(&self, in_multi: bool) {
+        self.in_multi.set(in_multi);
+    }
+
+    /// Whether EXEC or DISCARD of a transaction on it is still to come.
+    pub(super) fn is_in_multi(&self) -> bool {
+        self.in_multi.get()
     }
 
     /// Whether nothing is under way on it.

@@ -2,7 +2,7 @@
 //! which clients they mean: that is `client_list`.
 
 use super::{
-    super::{card::Card, hub::Hub},
+    super::{card::Card, hub::Hub, line::Heed},
     Client,
 };
 use crate::net::stream::Ends;
@@ -102,6 +102,16 @@ impl Client {
         inner.borrow_out(hub);
         inner.line.push_behind(bytes);
         !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// Remembers from now on whether that request or any behind it fails.
+    pub(in crate::proto::redis) fn heed(&self, seq: u32) {
+        self.inner.borrow_mut().line.heed(seq);
+    }
+
+    /// What came of that.
+    pub(in crate::proto::redis) fn heeded(&self) -> Option<Heed> {
+        self.inner.borrow().line.heeded()
     }
 
     /// Stops reading its requests, or goes on.
