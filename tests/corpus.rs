@@ -12,7 +12,7 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 19] = [
+const PARSERS: [(&str, Check); 20] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("cluster_slots", fuzzing::cluster_slots),
     ("config", |data| with_text(data, sluice::config::fuzz)),

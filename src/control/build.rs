@@ -16,6 +16,7 @@ use crate::{
     },
 };
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// The snapshot that `config` describes. Backend ids count up from 0 in the order of the file, and
 /// each backend gets one cell per worker. `tls` is what was loaded from `upstream.tls`, by cluster.
@@ -100,6 +101,8 @@ fn cluster(
             let Seeds { accept_unknown, spoof, ref announce, .. } = *seeds;
             Arc::new(Follows { accept_unknown, spoof, announce: announce.clone() })
         }),
+        outage: written.outage,
+        heirs: Arc::new(Semaphore::new(written.outage.queue as usize)),
     }
 }
 

@@ -79,6 +79,18 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             "fail_fast",
             "What requests for a dead shard get; fail_fast: an error at once.",
         ),
+        key(
+            "failover_wait",
+            up_to(HOUR),
+            "3s",
+            "How long a request that needs the primary waits for the next one of a shard that has replicas; 0: not at all.",
+        ),
+        key(
+            "failover_queue",
+            whole(1, 1_000_000),
+            "4096",
+            "Clients of the process that wait for a primary at a time; who comes later is refused.",
+        ),
         later("sentinel"),
         key(
             "redis_cluster",
@@ -90,7 +102,6 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
         later("file"),
         later("kubernetes"),
         later("mirror"),
-        later("failover_wait"),
         later("init_state"),
         later("on_unhealthy"),
         later("outlier"),

@@ -57,7 +57,7 @@ pub(super) fn split(
         }
         part_of.push(u16::try_from(part).unwrap_or(u16::MAX));
     }
-    if scene.is_turned() || parts.iter().any(|part| scene.awaits_primary(part.shard)) {
+    if scene.is_turned() {
         return Flow::Hold;
     }
     if let [only] = parts.as_slice() {
@@ -65,6 +65,10 @@ pub(super) fn split(
     }
     if command.access == Access::Write && !scene.settings.split_writes {
         return scene.cross_slot();
+    }
+    let shards = parts.iter().map(|part| part.shard);
+    if scene.awaits_primary(shards, command.access, !command.replica_ok) {
+        return Flow::Hold;
     }
     if let Some(metrics) = scene.hub.metrics.clusters.get(scene.cluster.id) {
         metrics.split.add(1);

@@ -86,5 +86,7 @@ pub(super) fn cluster() -> Cluster {
         queue: None,
         dedicated: Default::default(),
         follows: None,
+        outage: Default::default(),
+        heirs: Arc::new(tokio::sync::Semaphore::new(2)),
     }
 }

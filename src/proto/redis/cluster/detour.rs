@@ -108,7 +108,9 @@ pub(in crate::proto::redis) fn turned(
                 park(one.client, Entry { tried: entry.tried.clone(), ..own });
             }
         }
-        Owner::Tombstone | Owner::Commands | Owner::Number => return Some(entry),
+        Owner::Tombstone | Owner::Commands | Owner::Number | Owner::Functions => {
+            return Some(entry);
+        }
     }
     None
 }
@@ -138,40 +140,6 @@ pub(in crate::proto::redis) fn passed(
     let gone: Vec<Detour> = inner.detours.0.extract_if(.., overtaken).collect();
     drop(inner);
     gone.into_iter().for_each(|detour| refuse(hub, detour, touched));
-}
-
-/// A connection is over, and with it a request that nobody else can take now. Gives it back when it
-/// may have been executed; else it waits for its slot to have an owner again.
-pub(in crate::proto::redis) fn lost(
-    hub: &Hub,
-    upstream: &Upstream,
-    mut entry: Entry,
-    sent: bool,
-) -> Option<Entry> {
-    let again = !sent || entry.access == Access::Read && entry.patience != Patience::Script;
-    let mut tried = entry.tried.as_deref().copied().unwrap_or_default();
-    let Owner::Client(client) = &entry.owner else { return Some(entry) };
-    if !upstream.follows
-        || upstream.purpose != Purpose::Shared
-        || !again
-        || tried.waits > MOST_WAITS
-    {
-        return Some(entry);
-    }
-    let client = Rc::clone(client);
-    let bytes =
-        upstream.inner().outbox.request(entry.offset, entry.len as usize).map(<[u8]>::to_vec);
-    let Some(bytes) = bytes else { return Some(entry) };
-    hub.reporter.report(&upstream.backend, Outcome::Moved);
-    tried.waits += 1;
-    entry.tried = Some(Box::new(tried));
-    client.wait_for_all();
-    let slot = way::slot_of(hub, upstream.cluster, &bytes);
-    let mut words = Vec::new();
-    reply::cluster_down(&mut words, &format!("connection to {} lost", upstream.backend.name));
-    let detour = Detour { client, entry, bytes, slot, way: Turned::Wait, words };
-    upstream.inner().detours.0.push(detour);
-    None
 }
 
 /// The connection is over: what waits for those behind it would overtake what may have been executed.

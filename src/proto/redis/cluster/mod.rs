@@ -11,7 +11,7 @@ mod strangers;
 mod turned;
 mod way;
 
-pub(super) use detour::{Detours, abandon, advance, lost, passed, turned};
+pub(super) use detour::{Detours, abandon, advance, passed, turned};
 pub(super) use order::Turns;
 pub(super) use strangers::Strangers;
 pub(super) use way::channel_moved;

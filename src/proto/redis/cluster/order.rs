@@ -2,7 +2,7 @@
 //! until those to its old one are answered, wherever they were sent on to.
 
 use crate::{
-    policy::{access::Access, gate::Gate},
+    policy::access::Access,
     proto::redis::{
         dispatch::{Flow, Scene},
         reply,
@@ -60,27 +60,20 @@ impl Scene<'_> {
         waits
     }
 
-    /// Whether a request waits for `shard` to get a primary, or a slot an owner: it does for a while.
-    pub(in crate::proto::redis) fn awaits_primary(&mut self, shard: usize) -> bool {
-        if self.cluster.follows.is_none() {
-            return false;
-        }
-        let members = self.cluster.shards.get(shard).map(|shard| shard.members.iter());
-        let serves = |gate: Gate| gate.primary() && (gate.open() || gate.half_open());
-        !members.into_iter().flatten().any(|member| serves(member.gate())) && self.awaits_owner()
-    }
-
-    /// Whether the request that found nobody is to be looked at again in a moment; not for ever.
-    pub(in crate::proto::redis) fn awaits_owner(&mut self) -> bool {
-        if self.cluster.follows.is_none() {
+    /// Whether a request that has found no shard is to be looked at again in a moment: a slot may
+    /// have an owner soon. Not for ever.
+    pub(in crate::proto::redis) fn awaits_owner(&mut self, shard: usize) -> bool {
+        let wait = self.cluster.outage.wait;
+        let is_known = shard < self.cluster.shards.len();
+        if self.cluster.follows.is_none() || is_known || self.cluster.shards.is_empty() {
             return false;
         }
         let since = *self.state.ownerless_us.get_or_insert(self.now_us);
-        if self.now_us.saturating_sub(since) >= PATIENCE_US {
+        if u128::from(self.now_us.saturating_sub(since)) >= wait.as_micros() {
             self.state.ownerless_us = None;
             return false;
         }
-        self.state.waiting = Waiting::time(PAUSE);
+        self.state.waiting = Waiting::until(tokio::time::sleep(PAUSE));
         self.client.look_ahead();
         true
     }
@@ -118,6 +111,4 @@ impl Scene<'_> {
     }
 }
 
-/// As long as a failover may take, and no longer: beyond it an error is of more use.
-const PATIENCE_US: u64 = 3_000_000;
 const PAUSE: Duration = Duration::from_millis(5);
