@@ -66,6 +66,7 @@ fn the_examples_have_every_key_and_the_full_one_shows_the_defaults() {
         include_str!("../conf/tcp.yaml"),
         include_str!("../conf/http.yaml"),
         include_str!("../conf/tls.yaml"),
+        include_str!("../conf/redis-cluster.yaml"),
     ];
     fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
         match schema {

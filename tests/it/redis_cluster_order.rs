@@ -76,7 +76,11 @@ impl World {
                     ),
                 };
             }
-        } else if going == Some(node) && asking {
+        } else if going == Some(node)
+            && asking
+            // An ASK that was said for no reason: the keys are not on their way yet.
+            && !keys.iter().any(|key| self.keys[owner].contains_key(key) && keys.len() == 1)
+        {
             if here < keys.len() && keys.len() > 1 {
                 return Value::Error(
                     "TRYAGAIN Multiple keys request during rehashing of slot".into(),
