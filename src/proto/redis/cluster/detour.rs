@@ -77,6 +77,8 @@ pub(in crate::proto::redis) fn turned(
             metrics.iter().for_each(|m| m.redirects_wait.add(1));
             hub.reporter.report(&upstream.backend, Outcome::Moved);
             tried.waits += 1;
+            // A slot on its way sends a request to and fro until it has arrived.
+            tried.hops = 0;
         }
     }
     if upstream.purpose != Purpose::Shared {
