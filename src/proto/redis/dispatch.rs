@@ -120,6 +120,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A request in RESP.
+    #[inline]
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
         let is_routed = !self.settings.routes.is_empty();
         let flow = if is_routed { self.routed(args) } else { self.in_cluster(args) };
@@ -144,7 +145,7 @@ impl<'a> Scene<'a> {
         self.command = command.index;
         if command.blocking {
             self.state.sent = None;
-        } else if !flight::fits(command, args.frame) {
+        } else if self.coalesce && !flight::fits(command, args.frame) {
             self.sends();
         }
         self.client.last.set(command.name);
@@ -299,6 +300,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards a request unchanged to the backend of its shard that may take it.
+    #[inline]
     pub(super) fn forward(&mut self, shard: usize, command: &Command, frame: &[u8]) -> Flow {
         self.send(shard, command.access, !command.replica_ok, frame)
     }
@@ -332,6 +334,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards a request unchanged over that connection.
+    #[inline]
     pub(super) fn send_over(
         &mut self,
         upstream: Rc<Upstream>,
@@ -344,6 +347,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A request of the client's to one backend, in its place in the client's line.
+    #[inline]
     pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open(bytes);
@@ -351,6 +355,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Sends a request unchanged over that connection.
+    #[inline]
     pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         self.send_caching(&upstream);
         if frame.len() >= BIG {
@@ -441,6 +446,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The backend that takes a request for `shard` now.
+    #[inline]
     pub(super) fn pick(
         &mut self,
         shard: usize,
@@ -570,6 +576,7 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
+    #[inline]
     pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {

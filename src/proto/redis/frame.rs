@@ -157,12 +157,24 @@ impl Decoder {
 /// are none, for the server would close the connection that others share.
 pub(super) type Number = Option<(Option<i64>, usize)>;
 
+#[inline]
 pub(super) fn number(
     bytes: &[u8],
     start: usize,
     too_big: DecodeError,
 ) -> Result<Number, DecodeError> {
-    let rest = bytes.get(start..).unwrap_or_default();
+    // Nearly all have one digit or two.
+    match bytes.get(start..).unwrap_or_default() {
+        [one @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((Some(i64::from(one - b'0')), start + 3))),
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            let value = 10 * i64::from(ten - b'0') + i64::from(one - b'0');
+            Ok(Some((Some(value), start + 4)))
+        }
+        rest => any_number(rest, start, too_big),
+    }
+}
+
+fn any_number(rest: &[u8], start: usize, too_big: DecodeError) -> Result<Number, DecodeError> {
     let mut value: i64 = 0;
     for (i, byte) in rest.iter().take(MAX_DIGITS).enumerate() {
         match byte {

@@ -278,6 +278,7 @@ impl Hub {
     }
 
     /// Runs `with` on the shared connection to a backend, opening one when there is none.
+    #[inline]
     pub fn upstream<T>(
         self: &Rc<Self>,
         cluster: &Cluster,
@@ -294,6 +295,17 @@ impl Hub {
             return with(open);
         }
         drop(table);
+        with(&self.open_shared(cluster, backend, class))
+    }
+
+    #[cold]
+    fn open_shared(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let (id, place) = (backend.id as usize, class.index());
         let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
         let mut table = self.upstreams.borrow_mut();
         if table.len() <= id {
@@ -308,7 +320,7 @@ impl Hub {
             }
         }
         drop(table);
-        with(&upstream)
+        upstream
     }
 
     #[cold]

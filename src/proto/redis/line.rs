@@ -262,6 +262,7 @@ impl Line {
     }
 
     /// The reply at the front has left; now what was to leave right behind it.
+    #[inline]
     fn leave(&mut self) {
         let seq = self.head;
         self.places.pop_front();

@@ -148,7 +148,9 @@ impl Scanner {
 /// The position of the CR of the first line's CRLF.
 fn line_end(rest: &[u8]) -> Result<Option<usize>, ScanError> {
     let window = rest.get(..MAX_LINE.min(rest.len())).unwrap_or_default();
-    match memchr(b'\r', window) {
+    // Most lines are shorter than it takes memchr to begin.
+    let near = window.iter().take(NEAR).position(|byte| *byte == b'\r');
+    match near.or_else(|| memchr(b'\r', window)) {
         Some(end) => match rest.get(end + 1) {
             None => Ok(None),
             Some(b'\n') => Ok(Some(end)),
@@ -184,6 +186,8 @@ const MAX_DEPTH: usize = 8_192;
 const USUAL_DEPTH: usize = 32;
 /// Error and status lines are short; Redis itself has no longer ones than 64 KiB.
 const MAX_LINE: usize = 64 * 1024;
+/// The length of a bulk string's header that tells less than 10 KB.
+const NEAR: usize = 6;
 /// 2^40: a length no server has; it keeps every sum far from overflow.
 const MAX_BULK: usize = 1 << 40;
 /// Redis counts elements in 32 bits.

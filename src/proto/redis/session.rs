@@ -135,7 +135,7 @@ pub async fn serve(
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     client.card_mut().born_us = hub.now_us();
     hub.register(&client);
-    client.charge(&hub, 0, hub.now_us());
+    client.flush_batch(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
@@ -419,11 +419,11 @@ impl Session {
             // The session is to be told when nothing is under way.
             client.has_room();
         }
-        client.flush(hub);
         self.compact();
         let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
-        self.guard.client.card().unread.set(self.input.len() - self.start);
-        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
+        let Guard { hub, client } = &self.guard;
+        client.card().unread.set(self.input.len() - self.start);
+        client.flush_batch(hub, self.input.capacity() + queued, now_us);
         is_stale && flow == Flow::Continue
     }
 
