@@ -42,7 +42,13 @@ const DECAY: u64 = 16;
 impl TopKeys {
     /// A table of so many keys: any key with more than 1/`capacity` of the whole weight is in it.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), hashes: Vec::new(), rows: Vec::new(), floor: 0, cursor: 0 }
+        Self {
+            capacity: capacity.max(1),
+            hashes: Vec::new(),
+            rows: Vec::new(),
+            floor: 0,
+            cursor: 0,
+        }
     }
 
     /// One key was asked for, with this weight. `hash` is of the whole key.
@@ -184,6 +190,21 @@ mod tests {
             for (key, real) in truth {
                 let heavy = real > total / 8;
                 prop_assert!(!heavy || top.iter().any(|one| one.hash == key), "{key} of {real}");
+            }
+        }
+
+        #[test]
+        fn the_lightest_goes(stream in proptest::collection::vec((0u64..40, 0u64..4, 0u32..50), 0..600)) {
+            let mut table = TopKeys::new(8);
+            for (key, weight, fades) in stream {
+                table.add(key, &key.to_be_bytes(), weight);
+                if fades == 0 {
+                    table.decay();
+                }
+                let least = table.rows.iter().map(|row| row.count).min();
+                let mut full = table.clone();
+                let lightest = full.lightest().and_then(|at| full.rows.get(at));
+                prop_assert_eq!(lightest.map(|row| row.count), least);
             }
         }
 

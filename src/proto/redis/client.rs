@@ -264,7 +264,7 @@ impl Client {
     }
 
     /// Opens a place for the reply to a request of `bytes`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn open(&self, bytes: usize) -> u32 {
         let mut inner = self.inner.borrow_mut();
         inner.asked += bytes;
@@ -411,11 +411,6 @@ impl Client {
         self.inner.borrow().wake();
     }
 
-    /// Bytes held for this client.
-    pub fn held(&self) -> usize {
-        self.inner.borrow().charged
-    }
-
     /// Microseconds of silence after which it is closed; 0: never.
     pub fn idle_limit_us(&self) -> u64 {
         u64::try_from(self.limits.idle.as_micros()).unwrap_or(u64::MAX)
@@ -467,7 +462,6 @@ impl Inner {
         self.stream.is_none() || self.end.is_some()
     }
 
-    #[inline]
     fn backlog(&self) -> usize {
         self.line.out.len() + self.unsent()
     }
@@ -500,7 +494,6 @@ impl Inner {
     }
 
     /// Bytes that are encrypted and have not left.
-    #[inline]
     fn unsent(&self) -> usize {
         self.stream.as_ref().map_or(0, Stream::unsent)
     }
@@ -523,7 +516,6 @@ impl Inner {
         waiting < self.window && fits && small && goes_on
     }
 
-    #[inline]
     fn borrow_out(&mut self, hub: &Hub) {
         self.line.out.prepare(&hub.buffers);
     }

@@ -120,7 +120,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A request in RESP.
-    #[inline]
+    #[inline(always)]
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
         let is_routed = !self.settings.routes.is_empty();
         let flow = if is_routed { self.routed(args) } else { self.in_cluster(args) };
@@ -243,6 +243,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards to the shard that owns all keys.
+    #[inline(always)]
     fn keyed(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if let Keys::First(at) = command.keys {
             let key = args.get(at as usize).unwrap_or_default();
@@ -300,7 +301,6 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards a request unchanged to the backend of its shard that may take it.
-    #[inline]
     pub(super) fn forward(&mut self, shard: usize, command: &Command, frame: &[u8]) -> Flow {
         self.send(shard, command.access, !command.replica_ok, frame)
     }
@@ -334,7 +334,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards a request unchanged over that connection.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_over(
         &mut self,
         upstream: Rc<Upstream>,
@@ -347,7 +347,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A request of the client's to one backend, in its place in the client's line.
-    #[inline]
+    #[inline(always)]
     pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open(bytes);
@@ -355,7 +355,6 @@ impl<'a> Scene<'a> {
     }
 
     /// Sends a request unchanged over that connection.
-    #[inline]
     pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
         self.send_caching(&upstream);
         if frame.len() >= BIG {
@@ -368,6 +367,7 @@ impl<'a> Scene<'a> {
 
     /// The connection that takes a request for `shard` now: the session's own, when it has one to
     /// that shard, else the shared one to the backend that is picked.
+    #[inline(always)]
     pub(super) fn upstream(
         &mut self,
         shard: usize,
@@ -446,7 +446,6 @@ impl<'a> Scene<'a> {
     }
 
     /// The backend that takes a request for `shard` now.
-    #[inline]
     pub(super) fn pick(
         &mut self,
         shard: usize,
@@ -576,7 +575,6 @@ impl<'a> Scene<'a> {
         self.client.reply(self.hub, bytes);
     }
 
-    #[inline]
     pub(super) fn count(&self, index: usize) {
         let commands = &self.hub.metrics.commands;
         if let Some(counter) = commands.get(index).or_else(|| commands.last()) {
@@ -589,12 +587,6 @@ impl<'a> Scene<'a> {
 /// it has all before it answered.
 fn spans(kind: Kind) -> bool {
     matches!(kind, Kind::Split(_) | Kind::FanOut(_) | Kind::Script(_) | Kind::Transaction(_))
-}
-
-/// Whether a list names a command: whole, by its container, or by its subcommand.
-pub(super) fn named(list: &[String], name: &str) -> bool {
-    let container = name.split('|').next().unwrap_or(name);
-    list.iter().any(|word| word == name || word == container)
 }
 
 fn before_auth(command: &Command) -> bool {

@@ -278,7 +278,7 @@ impl Hub {
     }
 
     /// Runs `with` on the shared connection to a backend, opening one when there is none.
-    #[inline]
+    #[inline(always)]
     pub fn upstream<T>(
         self: &Rc<Self>,
         cluster: &Cluster,

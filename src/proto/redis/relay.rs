@@ -8,10 +8,11 @@
 //! on the connection's bytes are passed on as they come.
 
 use super::{
+    allow::named,
     args::Args,
     card::Hears,
     client::End,
-    dispatch::{Flow, Scene, named},
+    dispatch::{Flow, Scene},
     entry::{Entry, Owner, Reach},
     frame::Decoder,
     gather::{Gather, Merge},

@@ -48,6 +48,11 @@ impl Client {
         })
     }
 
+    /// Bytes held for this client.
+    pub(in crate::proto::redis) fn held(&self) -> usize {
+        self.inner.borrow().charged
+    }
+
     /// Its address as CLIENT LIST tells it, empty when it is gone; the kernel is asked once.
     pub(in crate::proto::redis) fn peer(&self) -> Arc<str> {
         if let Some(peer) = self.peer.get() {
