@@ -201,6 +201,7 @@ impl Stage {
             layout: Default::default(),
             sharding: Sharding::One,
             reads: from,
+            read_rules: None,
             keyless: 0,
             shebang_reads: false,
             timeouts: self.timeouts,
