@@ -10,8 +10,8 @@ use crate::{
         maglev::stable_id,
     },
     topology::{
-        Backend, Cluster, Consistency, FailOpen, Freshness, Layout, Present, Queue, ReadRules, Room,
-        Shard, Topology, admission::BackendLimits,
+        Backend, Cluster, Consistency, FailOpen, Freshness, Layout, Present, Queue, ReadRules,
+        Room, Shard, Topology, admission::BackendLimits,
     },
 };
 use std::{sync::Arc, time::Instant};

@@ -29,16 +29,29 @@ impl Offsets {
             self.id = id.map(str::to_owned);
             self.samples.clear();
         }
-        // Of old samples every second one is enough: so they reach far back, and a replica is never
-        // taken for newer than it is.
         if self.samples.len() == KEPT {
-            let mut place = 0;
-            self.samples.retain(|_| {
-                place += 1;
-                place > KEPT / 2 || place % 2 == 1
-            });
+            self.thin_out();
         }
         self.samples.push_back((sent_ms, offset));
+    }
+
+    /// Leaves gaps between old samples that grow with their age: so they reach far back, and a
+    /// replica is never taken for newer than it is.
+    fn thin_out(&mut self) {
+        let Some(newest_ms) = self.newest_ms() else { return };
+        let mut kept: VecDeque<(u64, u64)> = VecDeque::with_capacity(KEPT);
+        for (place, (at, offset)) in self.samples.iter().enumerate() {
+            let next = self.samples.get(place + 1).map_or(u64::MAX, |(next, _)| *next);
+            let before = kept.back().map_or(0, |(before, _)| *before);
+            let gap = next.saturating_sub(before);
+            if kept.is_empty() || gap > newest_ms.saturating_sub(next) / GAPS {
+                kept.push_back((*at, *offset));
+            }
+        }
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        self.samples = kept;
     }
 
     /// When the newest sample was asked for.
@@ -71,8 +84,9 @@ impl Offsets {
     }
 }
 
-/// A minute of samples every 200ms, and from there back with gaps that double.
 const KEPT: usize = 512;
+/// A lag is told with an error of one part of so many at most, and half that usually.
+const GAPS: u64 = 32;
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +136,8 @@ mod tests {
         let lag = |offset| offsets.lag(Some("a"), offset, 99_999).and_then(|lag| lag.ms);
         assert_eq!(lag(99_990), Some(9), "the newest are all there");
         let late = lag(95_000).unwrap();
-        assert!((4_999..7_500).contains(&late), "{late}: never less than it is");
+        assert!((4_999..5_200).contains(&late), "{late}: never less than it is");
+        let late = lag(50_000).unwrap();
+        assert!((49_999..52_000).contains(&late), "{late}");
     }
 }

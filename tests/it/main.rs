@@ -40,6 +40,7 @@ mod redis_coalesce;
 mod redis_dedicated;
 mod redis_faults;
 mod redis_forms;
+mod redis_freshness;
 mod redis_hostile;
 mod redis_insight;
 mod redis_local;

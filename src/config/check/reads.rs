@@ -49,7 +49,8 @@ fn window(
     match (consistency == Consistency::Window, section.field("window")) {
         (true, None) => {
             if let Some(field) = section.field("consistency") {
-                let message = "`window` is missing; write how old a read may be, such as window: 1s";
+                let message =
+                    "`window` is missing; write how old a read may be, such as window: 1s";
                 reader.notes.error(&field.key_at, &field.path, message);
             }
         }
