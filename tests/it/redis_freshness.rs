@@ -84,7 +84,7 @@ fn check(consistency: &str, judge: Judge, time: Duration) -> Counts {
         while start.elapsed() < time {
             trio.hurt(&mut dice, sluice, model);
         }
-        trio.heal(sluice, model);
+        trio.heal();
         // Whatever was found wrong only at the end is found too.
         thread::sleep(Duration::from_millis(500));
         done.store(true, Relaxed);
@@ -128,12 +128,12 @@ fn one(client: usize, sluice: &Sluice, model: &Model, judge: Judge, done: &Atomi
         open.patience(Duration::from_secs(8));
         let writes = dice.percent(30);
         let lost = if writes {
-            model.write(client, open, judge, &mut seen, &mut counts)
+            model.write(client, open, &mut seen, &mut counts)
         } else {
             let own = dice.percent(50);
             let whose =
                 if own { client } else { usize::try_from(dice.below(CLIENTS as u64)).unwrap() };
-            model.read(whose, client, open, judge, &mut seen, &mut counts)
+            model.read(whose, open, judge, &mut seen, &mut counts)
         };
         if lost {
             conn = None;

@@ -30,7 +30,7 @@ pub(super) struct Sampling {
     rules: Option<Arc<ReadRules>>,
     /// What control's clock is behind the one that promises are kept by, or less: then a sample
     /// seems older than it is, which does no harm.
-    ahead_ms: u64,
+    pub(super) ahead_ms: u64,
 }
 
 impl Sampling {
@@ -74,7 +74,7 @@ impl Table {
             group.offsets.record(id, offset, sent_ms);
             // Who was asked before its primary was is compared now.
             let members = group.members.iter().filter(|member| **member != index);
-            measured = members.map(|member| *member).collect();
+            measured = members.copied().collect();
             watch.set_lag(None);
         }
         for member in measured {

@@ -35,7 +35,7 @@ pub struct Entry {
     /// What a replica must have to be read by it.
     pub newer_than: u64,
     /// What it changes or sees while it is under way.
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<Box<Mark>>,
     /// Where it has been before.
     pub tried: Option<Box<Tried>>,
     /// It is several requests, of which the last one's reply is the client's.

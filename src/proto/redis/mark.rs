@@ -37,8 +37,11 @@ pub(super) struct Viewer {
     /// Of all writes of the open transaction.
     queued: RefCell<Touch>,
     /// By shard, for [`Consistency::Session`].
-    floors: RefCell<Vec<(Arc<str>, Rc<Cell<Floor>>)>>,
+    floors: RefCell<Vec<Seen>>,
 }
+
+/// A shard by name, and what was seen of it.
+type Seen = (Arc<str>, Rc<Cell<Floor>>);
 
 /// What of a shard a request has to do with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -266,13 +269,13 @@ pub(super) fn attach(upstream: &Upstream, entry: &mut Entry) {
             return;
         }
         // Before the old one goes: the session must not seem to wait for nothing in between.
-        entry.mark = Rc::clone(&mark.viewer).mark(entry, upstream);
+        entry.mark = Rc::clone(&mark.viewer).mark(entry, upstream).map(Box::new);
         mark.answered();
         return;
     }
     let Owner::Client(client) = &entry.owner else { return };
     let viewer = client.card().viewer(upstream.cluster);
-    entry.mark = viewer.and_then(|viewer| viewer.mark(entry, upstream));
+    entry.mark = viewer.and_then(|viewer| viewer.mark(entry, upstream)).map(Box::new);
 }
 
 /// A request was passed on of which nobody will know when it is answered.

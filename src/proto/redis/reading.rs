@@ -22,7 +22,8 @@ use crate::{
         reads::ReadFrom,
     },
     topology::{
-        Backend, Cluster, Consistency, Freshness, ReadRules, Shard, admission::is_full, pick,
+        Backend, Cluster, Consistency, Freshness, Override, ReadRules, Shard, admission::is_full,
+        pick,
     },
 };
 use std::{rc::Rc, sync::Arc};
@@ -58,15 +59,12 @@ impl<'a> Scene<'a> {
 
     fn reads_by(&mut self, rules: &Arc<ReadRules>, command: Option<&Command>, args: Args<'_>) {
         let viewer = self.viewer(rules);
-        if let (Some(command), false) = (command, rules.overrides.is_empty()) {
-            self.reading.from = self.exception(rules, command, args);
+        if let Some(command) = command {
+            self.reading.from = from(self.cluster, command, args);
         }
         let promise = rules.freshness.as_ref().map(|fresh| fresh.promise);
         let Some(promise) = promise else { return };
-        let command = match command {
-            Some(command) => command,
-            None => return viewer.touches(Touch::All),
-        };
+        let Some(command) = command else { return viewer.touches(Touch::All) };
         self.reading.sees_more = sees_more(command, args);
         let touch = match command.kind {
             Kind::Transaction(Step::Exec) if self.state.transaction.is_none() => Touch::All,
@@ -108,21 +106,6 @@ impl<'a> Scene<'a> {
     pub(super) fn reads_unseen(&mut self) -> Option<Rc<Viewer>> {
         let rules = self.cluster.read_rules.as_ref()?;
         Some(self.client.card_mut().viewer_of(self.cluster, rules))
-    }
-
-    fn exception(&self, rules: &ReadRules, command: &Command, args: Args<'_>) -> ReadFrom {
-        let fits = |one: &&crate::topology::Override| {
-            let by_command = one
-                .command
-                .as_ref()
-                .is_none_or(|name| named(std::slice::from_ref(name), command.name));
-            let by_key = |prefix: &String| {
-                let mut keys = keys::keys(command, args).unwrap_or_default();
-                keys.any(|at| args.get(at).is_some_and(|key| key.starts_with(prefix.as_bytes())))
-            };
-            by_command && one.prefix.as_ref().is_none_or(by_key)
-        };
-        rules.overrides.iter().find(fits).map_or(self.cluster.reads, |one| one.from)
     }
 
     /// The backend that takes a request for `shard` now.
@@ -167,7 +150,12 @@ impl<'a> Scene<'a> {
         let mut barred = 0;
         for (index, member) in shard.members.iter().enumerate() {
             let gate = member.gate();
+            if gate.primary() {
+                continue;
+            }
+            // It may come back between here and the pick, and nobody has looked at it.
             if !gate.replica() {
+                barred |= 1 << index;
                 continue;
             }
             let known = member.sampled.known();
@@ -241,6 +229,20 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Where a read goes by the first exception that it fits, else as all reads.
+pub(super) fn from(cluster: &Cluster, command: &Command, args: Args<'_>) -> ReadFrom {
+    let Some(rules) = &cluster.read_rules else { return cluster.reads };
+    let fits = |one: &&Override| {
+        let by_command = |name: &String| named(std::slice::from_ref(name), command.name);
+        let by_key = |prefix: &String| {
+            let mut keys = keys::keys(command, args).unwrap_or_default();
+            keys.any(|at| args.get(at).is_some_and(|key| key.starts_with(prefix.as_bytes())))
+        };
+        one.command.as_ref().is_none_or(by_command) && one.prefix.as_ref().is_none_or(by_key)
+    };
+    rules.overrides.iter().find(fits).map_or(cluster.reads, |one| one.from)
+}
+
 /// The members of a shard that another try of a read must not go to, by bit.
 pub(super) fn barred(
     hub: &Rc<Hub>,
@@ -261,7 +263,10 @@ pub(super) fn barred(
             })
     };
     let members = shard.members.iter().enumerate();
-    let old = members.filter(|(_, member)| member.gate().replica() && !is_new(member));
+    let old = members.filter(|(_, member)| {
+        let gate = member.gate();
+        !(gate.primary() || gate.replica() && is_new(member))
+    });
     old.fold(0, |mask, (index, _)| mask | 1 << index)
 }
 

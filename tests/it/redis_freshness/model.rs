@@ -109,7 +109,6 @@ impl Model {
         &self,
         client: usize,
         conn: &mut Conn,
-        _: Judge,
         seen: &mut Seen,
         counts: &mut Counts,
     ) -> bool {
@@ -124,7 +123,7 @@ impl Model {
         match &reply {
             Ok(Value::Simple(_)) => {
                 counts.written += 1;
-                if epoch % 2 == 0 && self.epoch.load(SeqCst) == epoch {
+                if epoch.is_multiple_of(2) && self.epoch.load(SeqCst) == epoch {
                     self.floor(epoch, client, 0).fetch_max(value, SeqCst);
                     let own = seen.of(client, epoch);
                     own.1 = own.1.max(value);
@@ -149,7 +148,6 @@ impl Model {
     pub(super) fn read(
         &self,
         whose: usize,
-        _: usize,
         conn: &mut Conn,
         judge: Judge,
         seen: &mut Seen,
@@ -170,10 +168,7 @@ impl Model {
             Judge::Everybody => (old(judge), self.floor(epoch, whose, 1).load(SeqCst)),
         };
         let newest = old(Judge::Everybody);
-        let reply = match conn.try_cmd(&["GET", &name(whose, times)]) {
-            Ok(reply) => reply,
-            Err(_) => return true,
-        };
+        let Ok(reply) = conn.try_cmd(&["GET", &name(whose, times)]) else { return true };
         let Some(value) = value_of(&reply, times) else {
             counts.errors += 1;
             return false;

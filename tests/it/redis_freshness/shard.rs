@@ -180,8 +180,7 @@ impl Trio {
     }
 
     /// Everything as it was at first.
-    pub(super) fn heal(&self, sluice: &Sluice, model: &Model) {
-        let _ = (sluice, model);
+    pub(super) fn heal(&self) {
         for link in self.links.iter().flatten() {
             link.set(late(40));
         }
