@@ -44,7 +44,7 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Outage, Timeouts, admission::BackendLimits,
         door::DoorLimits,
     },
 };
@@ -348,6 +348,8 @@ pub struct Cluster {
     pub commands: Vec<CustomCommand>,
     pub redis: RedisCluster,
     pub dedicated: Dedicated,
+    /// `failover_wait` and `failover_queue`.
+    pub outage: Outage,
     pub http: HttpCluster,
 }
 

@@ -5,9 +5,10 @@ use crate::{
     harness::{PATIENCE, Setup, Sluice, eventually, port::Port, web::HttpConn},
     http_hostile::{MIB, wait_until_alone},
 };
+use socket2::{Domain, Socket, Type};
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -201,6 +202,57 @@ fn a_reply_before_the_end_of_the_request_is_passed_on() {
     }
     assert_bounded(&sluice, base);
     wait_until_alone(&sluice);
+}
+
+/// Its end was cut off: of a reply that follows an unfinished request, what did not fit into the
+/// client's buffer when we had read all of it.
+#[test]
+fn a_long_reply_before_the_end_of_the_request_is_whole() {
+    let rogue = Rogue::start(|stream| {
+        let mut length = [0; 8];
+        (&stream).read_exact(&mut length).unwrap();
+        let length = usize::from_be_bytes(length);
+        let head = format!(
+            "HTTP/1.1 413 Too Much\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        );
+        say(&stream, head.as_bytes());
+        say(&stream, &vec![b'n'; length]);
+        hold(stream);
+    });
+    let sluice = rogue.sluice("");
+    let address: SocketAddr = sluice.address().parse().unwrap();
+    let asked = |length: usize| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut conn = TcpStream::from(socket);
+        conn.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1073741824";
+        let head = format!("{head}\r\n\r\n");
+        let body = [&length.to_be_bytes(), &[0; 1 << 10][..]].concat();
+        conn.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        conn
+    };
+    let written = || {
+        let out = || sluice.metrics().sum("sluice_listener_bytes_total", &[("direction", "out")]);
+        let mut last = 0.0;
+        eventually("no more fits", PATIENCE, || {
+            thread::sleep(Duration::from_millis(200));
+            let now = out();
+            (now > 0.0 && std::mem::replace(&mut last, now) == now).then_some(now as usize)
+        })
+    };
+    let never_read = asked(64 << 20);
+    let fits = written();
+    for more in (4..=48).step_by(4) {
+        let mut conn = asked(fits + (more << 10));
+        written();
+        let mut got = Vec::new();
+        let ended = conn.read_to_end(&mut got);
+        let begun = got.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+        assert_eq!(got.len() - begun, fits + (more << 10), "{fits}: {ended:?}");
+    }
+    drop(never_read);
 }
 
 #[test]

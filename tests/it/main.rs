@@ -38,6 +38,7 @@ mod redis_client_cmds;
 mod redis_clients;
 mod redis_coalesce;
 mod redis_dedicated;
+mod redis_failover;
 mod redis_faults;
 mod redis_forms;
 mod redis_freshness;

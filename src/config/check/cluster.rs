@@ -14,7 +14,7 @@ use crate::{
         values, words,
     },
     policy::access::Access,
-    topology::{Credentials, Timeouts},
+    topology::{Credentials, Outage, Timeouts},
 };
 use std::collections::HashSet;
 
@@ -66,8 +66,16 @@ pub(super) fn cluster(
         commands: commands(reader, &redis),
         redis: insight::cluster(reader, &section, &redis),
         dedicated: dedicated::dedicated(reader, &section, mode),
+        outage: outage(reader, &section),
         http: of_http,
     })
+}
+
+fn outage(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Outage {
+    Outage {
+        wait: reader.duration(cluster, "failover_wait"),
+        queue: reader.integer(cluster, "failover_queue").unwrap_or_default(),
+    }
 }
 
 /// That there is one at all is in the table.
@@ -106,7 +114,7 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis" | "coalesce" | "dedicated")
+        ("", "redis" | "coalesce" | "dedicated" | "failover_wait" | "failover_queue")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
@@ -117,7 +125,7 @@ fn only_with_its_kind(
         }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
-        ("", "redis" | "coalesce" | "dedicated")
+        ("", "redis" | "coalesce" | "dedicated" | "failover_wait" | "failover_queue")
         | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>

@@ -245,7 +245,11 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         }
         let polled = connection.poll_without_shutdown(cx);
         let (read, written) = session.count(&wire);
-        if let Poll::Ready(ended) = polled {
+        // hyper is done with a request whose rest nobody wants once its buffer has all of the reply.
+        let is_unsent = matches!(polled, Poll::Ready(Ok(()))) && wire.is_blocked();
+        if let Poll::Ready(ended) = polled
+            && !is_unsent
+        {
             return Poll::Ready(Over::Done(ended));
         }
         answered |= written > 0;

@@ -127,6 +127,7 @@ impl<'a> Scene<'a> {
             // What it has gathered while it was held is not for the next one.
             self.state.gathered.clear();
             self.state.search.clear();
+            self.state.heir = None;
         }
         flow
     }
@@ -323,7 +324,7 @@ impl<'a> Scene<'a> {
             return Flow::Hold;
         }
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
-            return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
+            return self.not_served(shard, access, at_primary);
         };
         self.send_over(upstream, access, at_primary, frame)
     }

@@ -47,10 +47,11 @@ impl Scene<'_> {
         let Some(open) = &self.state.transaction else { return Flow::Continue };
         let apart = open.queue.len() >= LARGE || !open.selects.is_empty();
         let Some(backend) = self.pick(shard, Access::Write, true) else {
-            self.close();
-            return self.refuse(Access::Write, |out| {
-                self.unserved(shard, Access::Write, true, out);
-            });
+            let flow = self.not_served(shard, Access::Write, true);
+            if flow != Flow::Hold {
+                self.close();
+            }
+            return flow;
         };
         let proven = self.hub.is_proven(backend.id);
         if (apart || !proven)

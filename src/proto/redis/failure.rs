@@ -8,7 +8,7 @@ use super::{
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
-    reading, reply, scripts,
+    parked, reading, reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -203,14 +203,17 @@ pub(super) fn error_reply(
         upstream.spoil();
     }
     let scripted = entry.patience == Patience::Script;
-    // A write's bytes may be here for the slow log alone: what was sent is not sent again.
-    let is_read = entry.access == Access::Read;
-    let entry = match !scripted && blame(hub, upstream, error) && is_read {
-        true => match retry(hub, upstream, entry, false) {
+    let entry = if !scripted && blame(hub, upstream, error) {
+        let moved = match entry.access {
+            Access::Read => retry(hub, upstream, entry, false),
+            Access::Write => Err(entry),
+        };
+        match moved.or_else(|entry| parked::reroute(hub, upstream, entry, error)) {
             Ok(()) => return Settled::No,
             Err(entry) => entry,
-        },
-        false => entry,
+        }
+    } else {
+        entry
     };
     let client = match entry.owner {
         Owner::Client(client) => client,
@@ -270,15 +273,9 @@ fn lost(
         },
     };
     let attempts = entry.tried.as_ref().map_or(1, |tried| tried.attempts);
-    let waiting = match entry.owner {
-        Owner::Client(client) => vec![(client, entry.seq, entry.part)],
-        Owner::Flight(flight) => {
-            flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
-        }
-        Owner::Tombstone | Owner::Commands | Owner::Number => return,
-    };
     let mut text = Vec::new();
-    match decide(sent, entry.access, attempts) {
+    let effect = decide(sent, entry.access, attempts);
+    match effect {
         _ if error.busy.is_some() => text.extend(error.busy.iter().flatten()),
         Verdict::Fail(Effect::Unknown) => reply::unknown_result(&mut text, &upstream.backend.shard),
         Verdict::Fail(Effect::None) | Verdict::Retry => reply::cluster_down(
@@ -286,8 +283,34 @@ fn lost(
             &format!("shard {}: {error}; tried {attempts}", upstream.backend.shard),
         ),
     }
+    let is_undone = error.busy.is_none() && effect != Verdict::Fail(Effect::Unknown);
+    let entry = match is_undone {
+        true => match parked::park(hub, upstream, entry, &text) {
+            Ok(()) => return,
+            Err(entry) => entry,
+        },
+        false => entry,
+    };
+    answer_all(hub, upstream, entry, &text, touched);
+}
+
+/// Answers everybody who waits for a request with that error.
+pub(super) fn answer_all(
+    hub: &Hub,
+    upstream: &Upstream,
+    entry: Entry,
+    text: &[u8],
+    touched: &mut Vec<Rc<Client>>,
+) {
+    let waiting = match entry.owner {
+        Owner::Client(client) => vec![(client, entry.seq, entry.part)],
+        Owner::Flight(flight) => {
+            flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
+        }
+        Owner::Tombstone | Owner::Commands | Owner::Number => return,
+    };
     for (client, seq, part) in waiting {
-        answer_error(hub, upstream, client, (seq, part, entry.access), &text, touched);
+        answer_error(hub, upstream, client, (seq, part, entry.access), text, touched);
     }
 }
 
@@ -336,6 +359,11 @@ pub(super) fn retry(
     };
     let from = entry.from.unwrap_or(cluster.reads);
     let from = if entry.at_primary { ReadFrom::Primary } else { from };
+    let is_ordered = entry.access == Access::Write || from == ReadFrom::Primary;
+    if is_ordered && entry.owner.clients().iter().any(|client| client.is_on_detour()) {
+        // An earlier one of its client's waits for a primary: this one would overtake it.
+        return Err(entry);
+    }
     let barred = reading::barred(hub, cluster, shard, upstream.class, &entry);
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
@@ -385,7 +413,7 @@ fn answer_error(
     }
 }
 
-fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
+pub(super) fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
     for client in touched {
         client.flush(hub);
     }

@@ -182,6 +182,11 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Whether the newest pick found replicas that are not new enough, and the primary would do.
+    pub(super) fn lacks_fresh_replica(&self) -> bool {
+        self.reading.barred != 0 && self.reading.from != ReadFrom::Replica
+    }
+
     /// When a flight for the request at hand would begin, and before when one must not have begun
     /// that it joins.
     pub(super) fn flight_times(&self) -> (u64, u64) {

@@ -85,9 +85,7 @@ impl Scene<'_> {
         let mut searches = std::mem::take(&mut self.state.search);
         for shard in 0..self.cluster.shards.len() {
             let Some(backend) = self.pick(shard, Access::Write, true) else {
-                return Err(self.refuse(Access::Write, |out| {
-                    self.unserved(shard, Access::Write, true, out);
-                }));
+                return Err(self.not_served(shard, Access::Write, true));
             };
             let wish = Wish { client, cluster: self.cluster.id, backend: backend.id };
             if searches.get(shard).is_none_or(|search| search.wish != wish) {

@@ -135,7 +135,7 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
         || (scene.cluster.shebang_reads && only_reads(scene, script, what, sha));
     let access = if reads { Access::Read } else { Access::Write };
     let Some(upstream) = scene.upstream(shard, access, !reads) else {
-        return scene.refuse(access, |out| scene.unserved(shard, access, !reads, out));
+        return scene.not_served(shard, access, !reads);
     };
     if let Some(sha) = sha {
         go_ahead(scene.hub, &upstream, sha);
@@ -184,6 +184,9 @@ fn says_no_writes(body: &[u8]) -> bool {
 fn load(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
     let body = args.get(2).unwrap_or_default();
     scene.hub.scripts.library.remember(scene.cluster.id, body);
+    if scene.awaits_primary(0..scene.cluster.shards.len(), Access::Write, true) {
+        return Flow::Hold;
+    }
     let shards = u16::try_from(scene.cluster.shards.len()).unwrap_or(u16::MAX);
     let gather = Gather::new(command.name, Merge::AllSucceed, shards);
     let seq = scene.client.open_gather(gather, args.frame.len());

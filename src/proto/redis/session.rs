@@ -8,6 +8,7 @@ use super::{
     client::{AHEAD, Client, End, Event},
     client_reply::Replies,
     dispatch::{Flow, Scene},
+    failover::Heir,
     flight,
     frame::{self, Decoder, Frame},
     hub::Hub,
@@ -100,6 +101,8 @@ pub(super) struct State {
     pub blocked: Option<Box<Blocked>>,
     /// Its turn to have one.
     pub waiting: Waiting,
+    /// Its next request waits for a primary.
+    pub heir: Option<Box<Heir>>,
     /// Those of a WAIT that waits for more of them.
     pub gathered: Vec<Lease>,
     /// Where it has written.
@@ -159,6 +162,7 @@ pub async fn serve(
             caching: None,
             blocked: None,
             waiting: Waiting::Not,
+            heir: None,
             gathered: Vec::new(),
             written: Written::default(),
             at_primary: false,

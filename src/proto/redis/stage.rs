@@ -22,8 +22,8 @@ use crate::{
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
-        Backend, Cluster, Credentials, Dedicated, Publisher, ReadRules, Report, Reporter, Shard,
-        Timeouts, Topology, channel,
+        Backend, Cluster, Credentials, Dedicated, Outage, Publisher, ReadRules, Report, Reporter,
+        Shard, Timeouts, Topology, channel,
     },
 };
 use std::{
@@ -38,7 +38,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Semaphore, mpsc::Receiver};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -53,6 +53,7 @@ pub(super) struct Stage {
     timeouts: Timeouts,
     dedicated: Dedicated,
     rules_for_reads: Option<Arc<ReadRules>>,
+    outage: Outage,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
     tasks: Rc<RefCell<Vec<Task>>>,
@@ -151,6 +152,7 @@ impl Stage {
             timeouts,
             dedicated: Dedicated::default(),
             rules_for_reads: rules.map(Arc::new),
+            outage: Outage { wait: Duration::ZERO, queue: 0 },
             reports,
             listeners: (0..members).map(listener).collect(),
             tasks,
@@ -174,6 +176,12 @@ impl Stage {
                 .for_each(std::mem::forget);
         }
         self.dedicated = Dedicated { max_per_backend: most, ..dedicated };
+        self.publish(ReadFrom::Primary);
+    }
+
+    /// From now on what needs a primary waits so long for one, so many at a time.
+    pub(super) fn wait_for_primary(&mut self, wait: Duration, queue: u32) {
+        self.outage = Outage { wait, queue };
         self.publish(ReadFrom::Primary);
     }
 
@@ -221,6 +229,8 @@ impl Stage {
             tls: None,
             queue: None,
             dedicated: self.dedicated,
+            outage: self.outage,
+            heirs: Arc::new(Semaphore::new(self.outage.queue as usize)),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }
@@ -270,6 +280,13 @@ impl Stage {
     pub(super) fn stop_listening(&self, member: usize) {
         let Address::Unix(path) = &self.backends[member].address else { unreachable!() };
         std::fs::remove_file(path).unwrap();
+    }
+
+    /// Somebody does again.
+    pub(super) fn listen_again(&mut self, member: usize) {
+        let Address::Unix(path) = &self.backends[member].address else { unreachable!() };
+        self.listeners[member] = UnixListener::bind(path).unwrap();
+        self.listeners[member].set_nonblocking(true).unwrap();
     }
 
     /// What was reported to control since the last call.

@@ -85,5 +85,7 @@ pub(super) fn cluster() -> Cluster {
         tls: None,
         queue: None,
         dedicated: Default::default(),
+        outage: Default::default(),
+        heirs: Arc::new(tokio::sync::Semaphore::new(2)),
     }
 }

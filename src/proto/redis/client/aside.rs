@@ -65,6 +65,22 @@ impl Client {
         }
     }
 
+    /// One of its requests waits for a server: its next ones wait until [`Self::end_detour`].
+    pub(in crate::proto::redis) fn begin_detour(&self) {
+        self.inner.borrow_mut().detours += 1;
+    }
+
+    /// Whether one of its requests waits for a server.
+    pub(in crate::proto::redis) fn is_on_detour(&self) -> bool {
+        self.inner.borrow().detours > 0
+    }
+
+    pub(in crate::proto::redis) fn end_detour(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.detours -= 1;
+        inner.wake();
+    }
+
     /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
     /// turn's list of touched ones, as for [`Self::answer`].
     pub(in crate::proto::redis) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
