@@ -179,6 +179,11 @@ impl Hub {
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// That moment of the worker's clock, on the system's.
+    pub(super) fn at(&self, us: u64) -> std::time::Instant {
+        (self.epoch + std::time::Duration::from_micros(us)).into_std()
+    }
+
     /// A fresh random number.
     pub fn draw(&self) -> u64 {
         let mut dice = self.dice.get();

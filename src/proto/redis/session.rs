@@ -17,6 +17,7 @@ use super::{
     multi::{Rules, Transaction},
     pin::Pinned,
     pubsub,
+    reading::Reading,
     redirect::Search,
     relay::Own,
     reply,
@@ -109,6 +110,8 @@ pub(super) struct State {
     pub gathered: Vec<Lease>,
     /// Where it has written.
     pub written: Written,
+    /// READWRITE: its reads go to the primary.
+    pub at_primary: bool,
     /// The shard of its newest request, where order is strict.
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
@@ -166,6 +169,7 @@ pub async fn serve(
             heir: None,
             gathered: Vec::new(),
             written: Written::default(),
+            at_primary: false,
             last_shard: None,
             own: Own::default(),
             search: Vec::new(),
@@ -337,6 +341,7 @@ impl Session {
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
+            reading: Reading::default(),
             coalesce: flight::coalesces(hub, &self.settings, cluster),
             command: u16::MAX,
             big: None,
