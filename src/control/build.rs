@@ -64,8 +64,7 @@ fn cluster(
         None => {
             let shards = written.shards.iter().map(|part| {
                 let name: Arc<str> = part.name.as_str().into();
-                let members = std::iter::once(&part.primary).chain(&part.replicas);
-                let members = members.map(|one| Arc::new(member(&name, one))).collect();
+                let members = part.members().map(|one| Arc::new(member(&name, one))).collect();
                 mould.shard(name, members)
             });
             let shards: Vec<Shard> = shards.collect();
@@ -91,6 +90,7 @@ fn cluster(
         credentials: written.upstream.clone(),
         tls: None,
         queue,
+        asks_role: written.sentinel.is_some(),
         dedicated: written.dedicated,
     }
 }

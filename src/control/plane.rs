@@ -4,6 +4,7 @@
 use super::{
     build::Mould,
     certificates::{Owner, Side, Tls},
+    discover::Council,
     membership::Nursery,
     process::ProcessState,
     pulse::Pulse,
@@ -16,7 +17,7 @@ use crate::{
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Topology},
 };
-use std::{cell::RefCell, collections::HashSet, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Shared by reference between the tasks of control's thread.
@@ -39,6 +40,8 @@ pub(super) struct Plane {
     /// By cluster.
     pub(super) moulds: Vec<Mould>,
     pub(super) nursery: Nursery,
+    /// By cluster: who knows its members, where the configuration does not.
+    pub(super) councils: Vec<Option<Rc<Council>>>,
     /// How long who has left its cluster may keep its connections.
     pub(super) drain_timeout: Duration,
     pub(super) pulse: RefCell<Pulse>,

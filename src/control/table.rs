@@ -108,6 +108,8 @@ pub(super) struct Evidence {
 pub(super) enum Ask {
     /// Probe this backend twice with a short timeout, and say how that ended.
     Suspect(usize),
+    /// Ask those who know the members of this cluster: a server is not what they said.
+    Rediscover(usize),
 }
 
 /// Why a state is about to change.
@@ -252,7 +254,12 @@ impl Table {
                 self.passive(index, outlier::Event::LocalFailure, now_ms, draw);
             }
             Outcome::Error => self.passive(index, outlier::Event::Error, now_ms, draw),
-            Outcome::RoleMismatch => self.watches.get(index)?.wake.notify_one(),
+            Outcome::RoleMismatch => {
+                let watch = self.watches.get(index)?;
+                watch.wake.notify_one();
+                let group = self.groups.get(watch.group)?;
+                return group.told.then_some(Ask::Rediscover(group.cluster));
+            }
             Outcome::Suspect => return self.suspect(index),
         }
         None

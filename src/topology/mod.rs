@@ -59,6 +59,8 @@ pub struct Cluster {
     pub tls: Option<tls::Client>,
     /// Where requests wait when all backends are at their limit; `None` without one.
     pub queue: Option<Arc<Queue>>,
+    /// A server is asked which part it plays on each new connection, before it gets writes.
+    pub asks_role: bool,
     /// Connections that one client has for itself.
     pub dedicated: Dedicated,
 }

@@ -193,6 +193,7 @@ impl Control {
             credentials: self.credentials.clone(),
             tls: None,
             queue: None,
+            asks_role: false,
             dedicated: Default::default(),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });

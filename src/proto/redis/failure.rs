@@ -48,7 +48,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released) || error.busy.is_some();
-    if !idle_close && !error.ours && !wanted {
+    if error.phase == Phase::Role {
+        hub.reporter.report(&upstream.backend, Outcome::RoleMismatch);
+    } else if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
     }
@@ -65,7 +67,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     // Of what was released nobody wants to hear any more.
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
     let relay = upstream.relayed_to();
-    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake);
+    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake | Phase::Role);
     for entry in heard {
         if let Some(client) = relay.as_ref().filter(|_| begun) {
             // It hears what it would of the server: nothing any more.

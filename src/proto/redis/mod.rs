@@ -67,6 +67,7 @@ mod reply;
 mod route;
 pub mod scan;
 mod scripts;
+pub mod sentinel;
 pub mod session;
 mod sluice;
 mod spanning;

@@ -227,6 +227,7 @@ impl Stage {
             credentials: Credentials::default(),
             tls: None,
             queue: None,
+            asks_role: false,
             dedicated: self.dedicated,
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });

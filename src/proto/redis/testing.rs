@@ -84,6 +84,7 @@ pub(super) fn cluster() -> Cluster {
         credentials: Credentials::default(),
         tls: None,
         queue: None,
+        asks_role: false,
         dedicated: Default::default(),
     }
 }
