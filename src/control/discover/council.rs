@@ -20,7 +20,7 @@ pub(super) struct Votes {
 /// What is to be believed now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Its replicas are those of all who agree.
+    /// Its replicas are those of all who agree, without those that most of these think down.
     pub(super) known: Known,
     /// How many agree.
     pub(super) agree: usize,
@@ -64,10 +64,13 @@ impl Votes {
             .iter()
             .filter(|one| one.primary == best.primary && one.epoch == best.epoch)
             .collect();
-        let mut known = Known { replicas: Vec::new(), ..Known::clone(best) };
+        let mut known = Known { down: Vec::new(), replicas: Vec::new(), ..Known::clone(best) };
         known.replicas = agree.iter().flat_map(|one| one.replicas.iter().cloned()).collect();
         known.replicas.sort_by_cached_key(Address::to_string);
         known.replicas.dedup();
+        let think_down =
+            |address: &Address| agree.iter().filter(|one| one.down.contains(address)).count();
+        known.replicas.retain(|address| 2 * think_down(address) <= agree.len());
         let verdict = Verdict { known, agree: agree.len(), said: said.len() };
         self.believed = Some(verdict.known.clone());
         Some(verdict)
@@ -84,7 +87,7 @@ mod tests {
     fn known(port: u16, epoch: u64, replicas: &[u16]) -> Option<Known> {
         let at = |port| Address::Tcp { host: "10.0.0.1".to_owned(), port };
         let replicas = replicas.iter().copied().map(at).collect();
-        Some(Known { primary: at(port), epoch, replicas })
+        Some(Known { primary: at(port), epoch, replicas, down: Vec::new() })
     }
 
     /// `port@epoch agree/said`, or `-`.
@@ -116,6 +119,22 @@ mod tests {
         votes.take(2, known(9, 3, &[5]), 0);
         let ports: Vec<_> = votes.decide(0).unwrap().known.replicas;
         assert_eq!(ports, known(1, 0, &[2, 3, 4]).unwrap().replicas);
+    }
+
+    #[test]
+    fn a_replica_is_left_out_when_most_think_it_down() {
+        let mut votes = Votes::new(3);
+        let mut left = |down: [bool; 3]| {
+            for (at, is_down) in down.into_iter().enumerate() {
+                let mut said = known(1, 4, &[2, 3]).unwrap();
+                said.down.extend(is_down.then(|| said.replicas[1].clone()));
+                votes.take(at, Some(said), 0);
+            }
+            votes.decide(0).unwrap().known.replicas.len()
+        };
+        assert_eq!(left([true, false, false]), 2);
+        assert_eq!(left([true, false, true]), 1);
+        assert_eq!(left([false, false, true]), 2);
     }
 
     #[test]

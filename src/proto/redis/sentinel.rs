@@ -30,8 +30,10 @@ pub struct Known {
     pub primary: Address,
     /// Of two Sentinels the one that says more has the newer configuration.
     pub epoch: u64,
-    /// Those that it does not think down.
+    /// In the order of their names, whether it thinks them down or not.
     pub replicas: Vec<Address>,
+    /// Those of them that it thinks down.
+    pub down: Vec<Address>,
 }
 
 /// A Sentinel to ask.
@@ -202,21 +204,26 @@ fn known(address: &[u8], state: &[u8], replicas: &[u8]) -> Result<Known, String>
     let epoch = epoch.ok_or("a state without config-epoch")?;
     let value = Value::parse(replicas).ok_or("replicas that are no reply")?;
     let all = value.array().ok_or("replicas that are no list")?.iter();
-    let replicas = all.filter(|one| is_up(one)).filter_map(|one| {
-        let (host, port) = one.field("ip").zip(one.field("port"))?;
-        place(host, port).filter(|address| *address != primary)
+    // While it is handed over who was the primary until now is in no list, and is one of them next.
+    let former = std::iter::once((&state, false));
+    let listed = all.filter(|one| text(one, "replica-announced") != "0").map(|one| {
+        let mut flags = text(one, "flags").split(',');
+        (one, flags.any(|flag| matches!(flag, "s_down" | "o_down")))
     });
-    let mut replicas: Vec<Address> = replicas.take(Shard::MOST_MEMBERS - 1).collect();
-    replicas.sort_by_cached_key(Address::to_string);
-    replicas.dedup();
-    Ok(Known { primary, epoch, replicas })
+    let found = former.chain(listed).filter_map(|(one, is_down)| {
+        let (host, port) = one.field("ip").zip(one.field("port"))?;
+        Some((place(host, port).filter(|address| *address != primary)?, is_down))
+    });
+    let mut found: Vec<(Address, bool)> = found.take(Shard::MOST_MEMBERS - 1).collect();
+    found.sort_by_cached_key(|(address, _)| address.to_string());
+    found.dedup_by(|one, other| one.0 == other.0);
+    let down = found.iter().filter(|one| one.1).map(|one| one.0.clone()).collect();
+    let replicas = found.into_iter().map(|one| one.0).collect();
+    Ok(Known { primary, epoch, replicas, down })
 }
 
-/// Whether the Sentinel thinks that a replica is there, for us too.
-fn is_up(replica: &Value<'_>) -> bool {
-    let text = |name| replica.field(name).and_then(Value::text).unwrap_or_default();
-    let down = text("flags").split(',').any(|flag| matches!(flag, "s_down" | "o_down"));
-    !down && text("replica-announced") != "0"
+fn text<'v>(map: &'v Value<'_>, name: &str) -> &'v str {
+    map.field(name).and_then(Value::text).unwrap_or_default()
 }
 
 fn place(host: &Value<'_>, port: &Value<'_>) -> Option<Address> {
@@ -319,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_master_is_where_its_address_says_and_those_that_are_down_are_left_out() {
+    fn a_master_is_where_its_address_says_and_who_was_it_is_a_replica() {
         let replicas = [
             replica("10.0.0.2", "6379", "slave"),
             replica("10.0.0.3", "6379", "s_down,slave,disconnected"),
@@ -331,7 +338,10 @@ mod tests {
         ];
         let known = told(&list(&["10.0.0.1", "6379"]), &state("7"), &replicas).unwrap();
         let names: Vec<_> = known.replicas.iter().map(Address::to_string).collect();
-        assert_eq!(names, ["10.0.0.2:6379", "[fe80::1]:7", "db.example.com:7"]);
+        let wanted =
+            ["10.0.0.2:6379", "10.0.0.3:6379", "10.0.0.9:1", "[fe80::1]:7", "db.example.com:7"];
+        assert_eq!(names, wanted);
+        assert_eq!(known.down, ["10.0.0.3:6379".parse().unwrap()]);
         assert_eq!((known.primary.to_string(), known.epoch), ("10.0.0.1:6379".to_owned(), 7));
     }
 
@@ -355,7 +365,8 @@ mod tests {
             assert!(told(address, state, &[]).is_err(), "{address} {state}");
         }
         let odd = [replica("x y", "1", ""), list(&["ip", "10.0.0.2"]), ":1\r\n".to_owned()];
-        assert_eq!(told(&good.0, &good.1, &odd).unwrap().replicas, []);
+        let former = told(&good.0, &good.1, &odd).unwrap().replicas;
+        assert_eq!(former, ["10.0.0.9:1".parse().unwrap()]);
         let many: Vec<_> = (1..900).map(|n| replica("10.0.0.2", &n.to_string(), "")).collect();
         assert_eq!(told(&good.0, &good.1, &many).unwrap().replicas.len(), 63);
     }
@@ -373,7 +384,7 @@ mod tests {
                 all.push(line.reply().await.unwrap());
             }
             let known = known(&all[0], &all[1], &all[2]).unwrap();
-            assert_eq!((known.epoch, known.replicas.len()), (7, 1), "{cut}");
+            assert_eq!((known.epoch, known.replicas.len()), (7, 2), "{cut}");
             assert!(line.reply().await.unwrap_err().to_string().contains("closed"));
         }
     }
