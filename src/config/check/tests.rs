@@ -462,6 +462,7 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
 
 mod balance;
 mod redis;
+mod sentinel;
 mod sharding;
 mod sticky;
 
