@@ -43,7 +43,7 @@ use crate::{
     },
     telemetry::access_log,
     topology::{
-        Credentials, Dedicated, FailOpen, HttpCheck, Timeouts, admission::BackendLimits,
+        Credentials, Dedicated, FailOpen, HttpCheck, Outage, Timeouts, admission::BackendLimits,
         door::DoorLimits,
     },
 };
@@ -349,6 +349,8 @@ pub struct Cluster {
     pub commands: Vec<CustomCommand>,
     pub redis: RedisCluster,
     pub dedicated: Dedicated,
+    /// `failover_wait` and `failover_queue`.
+    pub outage: Outage,
     pub http: HttpCluster,
 }
 

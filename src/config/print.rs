@@ -371,7 +371,9 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .map("upstream", upstream)
         .map("redis", redis)
         .text("coalesce", cluster.redis.coalesce)
-        .text("on_shard_down", "fail_fast");
+        .text("on_shard_down", "fail_fast")
+        .period("failover_wait", cluster.outage.wait)
+        .text("failover_queue", cluster.outage.queue);
     Out::Map(entries.list)
 }
 

@@ -15,6 +15,7 @@ use crate::{
     },
 };
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// The snapshot that `config` describes. Backend ids count up from 0 in the order of the file, and
 /// each backend gets one cell per worker. `tls` is what was loaded from `upstream.tls`, by cluster.
@@ -92,6 +93,8 @@ fn cluster(
         queue,
         asks_role: written.sentinel.is_some(),
         dedicated: written.dedicated,
+        outage: written.outage,
+        heirs: Arc::new(Semaphore::new(written.outage.queue as usize)),
     }
 }
 

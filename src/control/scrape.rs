@@ -183,6 +183,7 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
             }
         }
         sheet.count(names::REQUESTS_OVERLOADED, &[name], total(|c| &c.overloaded));
+        sheet.count(names::FAILOVER_WAITS, &[name], total(|c| &c.failover_waits));
         if let Some(queue) = &cluster.queue {
             sheet.count(names::QUEUE_LENGTH, &[name], queue.len().try_into().unwrap_or(u64::MAX));
             let waits = plane.workers.iter().filter_map(|worker| worker.clusters.get(i));

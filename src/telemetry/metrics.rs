@@ -141,6 +141,8 @@ pub struct ClusterMetrics {
     pub resubscriptions: Counter,
     /// How long messages may have been missed.
     pub subscriber_gap_us: Counter,
+    /// Held because their shard had no primary.
+    pub failover_waits: Counter,
     /// Refused because every backend was at its limit.
     pub overloaded: Counter,
     /// How long requests waited for room, those that got none included.

@@ -79,6 +79,8 @@ metrics! {
         "Requests of sticky sessions by cookie: that stayed (kept), began one (new), had to move (moved).";
     REQUESTS_OVERLOADED Counter "sluice_requests_overloaded_total"
         "Requests refused because every backend was at its limit.";
+    FAILOVER_WAITS Counter "sluice_failover_waits_total"
+        "Requests held because their shard had no primary.";
     QUEUE_LENGTH Gauge "sluice_queue_length" "Requests that wait for a backend that has room.";
     QUEUE_WAIT Histogram "sluice_queue_wait_seconds"
         "How long requests waited for room, those that got none included.";

@@ -9,6 +9,7 @@ pub mod door;
 mod http_check;
 mod kill;
 mod lease;
+mod outage;
 pub mod pick;
 mod report;
 mod reweigh;
@@ -20,6 +21,7 @@ pub use dedicated::{Dedicated, Leases, Standing};
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
+pub use outage::Outage;
 pub use report::{Outcome, Report, Reporter};
 pub use reweigh::Present;
 
@@ -29,6 +31,7 @@ use crate::{
 };
 use arc_swap::{ArcSwap, Cache};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 /// Everything a request needs to find its backend, swapped as a whole.
 #[derive(Debug, Default)]
@@ -63,6 +66,9 @@ pub struct Cluster {
     pub asks_role: bool,
     /// Connections that one client has for itself.
     pub dedicated: Dedicated,
+    pub outage: Outage,
+    /// Places of those who wait for a primary.
+    pub heirs: Arc<Semaphore>,
 }
 
 /// How the members of a cluster stand to each other.

@@ -202,8 +202,37 @@ fn nothing_is_popped_for_a_client_that_has_left() {
         };
         let through = lost(server, || sluice.conn(), rounds, leave);
         figure(format!("{leave:?}: lost {through} of {rounds} through, {direct} directly"));
-        // A server reads what a client has sent before it sees that it has left, and loses some.
-        assert_eq!(through, 0, "{leave:?}: of {rounds}, {direct} directly");
+        // A server reads what a client has sent before it sees that it has left, and loses some; a busy
+        // one may look at the push first: see below. Who does not tell it at once loses all.
+        assert!(10 * through <= rounds, "{leave:?}: {through} of {rounds}, {direct} directly");
+    }
+}
+
+/// A server that is busy for a client while another one leaves looks at the next request of the first
+/// before it sees that: what is pushed then goes to who has left. With Sluice before it, it is no other.
+#[test]
+fn what_a_busy_server_gives_to_who_has_left_it_gives_with_and_without_sluice() {
+    let cluster = Cluster::start(1, 0);
+    let server = &cluster.shards[0].primary;
+    let sluice = cluster
+        .sluice()
+        .listener("redis: { allow: [DEBUG] }")
+        .check("{ interval: 10s, timeout: 9s, fall: 10 }")
+        .start();
+    for address in [server.address(), sluice.address()] {
+        let (mut waiter, mut pusher) = (Conn::open(&address), Conn::open(&address));
+        assert_eq!(pusher.cmd(&["DEL", "queue"]), 0);
+        waiter.send(&request(&["BLPOP", "queue", "0"]));
+        wait_for_blocked(server, 1);
+        pusher.send(&request(&["DEBUG", "SLEEP", "0.6"]));
+        thread::sleep(Duration::from_millis(150));
+        drop(waiter);
+        thread::sleep(Duration::from_millis(150));
+        pusher.send(&request(&["RPUSH", "queue", "element"]));
+        assert_eq!(pusher.read(), "OK");
+        assert_eq!(pusher.read(), 1);
+        assert_eq!(pusher.cmd(&["DEL", "queue"]), 0, "it was popped for who had left");
+        wait_for_blocked(server, 0);
     }
 }
 

@@ -220,6 +220,60 @@ fn a_pause_of_writes_holds_no_script_that_only_reads() {
     assert_eq!(held.read_raw(), ":1\r\n");
 }
 
+/// A function's flags are known to its server alone, which is asked.
+#[test]
+fn a_pause_of_writes_holds_no_function_that_only_reads() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let (mut admin, mut held) = (sluice.conn(), sluice.conn());
+    let library = "#!lua name=l\n\
+        redis.register_function{function_name='Reads', callback=function(keys) \
+        return redis.call('get', keys[1]) end, flags={'no-writes'}}\n\
+        redis.register_function('writes', function(keys) return redis.call('incr', keys[1]) end)";
+    assert_eq!(admin.cmd(&["FUNCTION", "LOAD", library]), "l");
+    assert_eq!(admin.raw("SET k 1"), "+OK\r\n");
+    // Queued before there was a pause.
+    let mut early = sluice.conn();
+    for words in ["MULTI", "FCALL reads 1 k"] {
+        early.raw(words);
+    }
+    assert_eq!(admin.raw("CLIENT PAUSE 100000 WRITE"), "+OK\r\n");
+    held.say("FCALL writes 1 k");
+    for _ in 0..3 {
+        let mut conn = sluice.conn();
+        assert_eq!(conn.raw("FCALL reads 1 k"), "$1\r\n1\r\n");
+        assert_eq!(conn.raw("FCALL READS 1 k"), "$1\r\n1\r\n");
+        for words in ["MULTI", "FCALL reads 1 k", "FCALL Reads 1 k"] {
+            conn.raw(words);
+        }
+        assert_eq!(conn.raw("EXEC"), "*2\r\n$1\r\n1\r\n$1\r\n1\r\n");
+    }
+    assert_eq!(early.raw("EXEC"), "*1\r\n$1\r\n1\r\n");
+    let mut writer = sluice.conn();
+    for words in ["MULTI", "FCALL reads 1 k", "FCALL writes 1 k"] {
+        writer.raw(words);
+    }
+    writer.say("EXEC");
+    let held_now = || admin.raw("INFO clients").contains("blocked_clients:2\r\n").then_some(());
+    eventually("those that write wait", PATIENCE, held_now);
+    assert_eq!(admin.raw("GET k"), "$1\r\n1\r\n");
+    // In the next pause it may be another one.
+    assert_eq!(admin.raw("CLIENT UNPAUSE"), "+OK\r\n");
+    let told = [held.read_raw(), writer.read_raw()].concat();
+    assert!(
+        told == ":2\r\n*2\r\n$1\r\n2\r\n:3\r\n" || told == ":3\r\n*2\r\n$1\r\n1\r\n:2\r\n",
+        "{told:?}"
+    );
+    let library = library.replace(", flags={'no-writes'}", "");
+    assert_eq!(admin.cmd(&["FUNCTION", "LOAD", "REPLACE", &library]), "l");
+    assert_eq!(admin.raw("CLIENT PAUSE 100000 WRITE"), "+OK\r\n");
+    held.say("FCALL reads 1 k");
+    let held_now = || admin.raw("INFO clients").contains("blocked_clients:1\r\n").then_some(());
+    eventually("it may write now", PATIENCE, held_now);
+    assert_eq!(admin.raw("CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(held.read_raw(), "$1\r\n3\r\n");
+}
+
 #[test]
 fn replies_that_nobody_wants_are_not_sent_and_move_no_other() {
     let cluster = Cluster::start(2, 0);

@@ -409,3 +409,60 @@ fn tracking_begins_on_a_connection_that_the_client_keeps() {
     assert_eq!(other.raw("SET k 1"), "+OK\r\n");
     assert_eq!(conn.read_raw(), invalidates_key("k"));
 }
+
+/// It was kept as if it had been granted: what was asked next was held against it.
+#[test]
+fn a_refused_tracking_is_not_remembered_as_done() {
+    for shards in [1, 3] {
+        let cluster = Cluster::start(shards, 0);
+        let sluice = cluster.sluice().start();
+        let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+        three(&mut conn);
+        let refused = conn.raw("CLIENT TRACKING ON BCAST PREFIX a PREFIX ab");
+        assert!(refused.starts_with("-ERR Prefix 'a"), "{refused}");
+        assert_eq!(conn.raw("CLIENT GETREDIR"), ":-1\r\n");
+        assert!(conn.raw("CLIENT TRACKINGINFO").contains("$3\r\noff\r\n"));
+        // In one breath, and in the other mode.
+        conn.send(
+            b"CLIENT TRACKING ON BCAST PREFIX a PREFIX ab\r\nCLIENT TRACKING ON\r\nGET k\r\n",
+        );
+        assert_eq!(conn.read_raw(), refused);
+        assert_eq!([conn.read_raw(), conn.read_raw()], ["+OK\r\n", "_\r\n"]);
+        assert_eq!(other.raw("SET k 1"), "+OK\r\n");
+        assert_eq!(conn.read_raw(), invalidates_key("k"));
+        // What was in force before stays so.
+        assert_eq!(conn.raw("CLIENT TRACKING OFF"), "+OK\r\n");
+        assert_eq!(conn.raw("CLIENT TRACKING ON BCAST PREFIX a"), "+OK\r\n");
+        assert!(conn.raw("CLIENT TRACKING ON BCAST PREFIX ab").starts_with("-ERR Prefix 'ab'"));
+        assert_eq!(conn.raw("CLIENT GETREDIR"), ":0\r\n");
+        assert_eq!(other.raw("SET a1 1"), "+OK\r\n");
+        assert_eq!(conn.read_raw(), invalidates_key("a1"));
+    }
+}
+
+/// The server was sent our number of a client, which is another's there, or nobody's.
+#[test]
+fn tracking_off_is_told_no_other_client() {
+    let cluster = Cluster::start(2, 0);
+    let sluice = cluster.sluice().workers(2).start();
+    let mut ears: Vec<_> = (0..6).map(|_| sluice.conn()).collect();
+    let ids = ears.iter_mut().map(|ear| ear.raw("CLIENT ID"));
+    let ids: Vec<_> = ids.map(|id| id.trim_matches([':', '\r', '\n']).to_owned()).collect();
+    let (mut conn, mut other) = (sluice.conn(), sluice.conn());
+    three(&mut conn);
+    for id in &ids {
+        assert_eq!(conn.raw(&format!("CLIENT TRACKING OFF REDIRECT {id}")), "+OK\r\n");
+        assert_eq!(conn.raw("CLIENT TRACKING ON"), "+OK\r\n");
+        let nobody = conn.raw("CLIENT TRACKING OFF REDIRECT 999999");
+        assert_eq!(nobody, "-ERR The client ID you want redirect to does not exist\r\n");
+        conn.raw("GET k");
+        assert_eq!(other.raw("SET k 1"), "+OK\r\n");
+        assert_eq!(conn.read_raw(), invalidates_key("k"));
+        assert_eq!(conn.raw(&format!("CLIENT TRACKING OFF REDIRECT {id}")), "+OK\r\n");
+        conn.raw("GET k");
+        assert_eq!(other.raw("SET k 1"), "+OK\r\n");
+        assert_eq!(conn.raw("CLIENT GETREDIR"), ":-1\r\n");
+    }
+    let leased = || sluice.metrics().sum("sluice_backend_connections_leased", &[]);
+    eventually("nobody has a connection", PATIENCE, || (leased() == 0.0).then_some(()));
+}

@@ -15,12 +15,12 @@ use sluice::{
         shard::even,
     },
     topology::{
-        self, Backend, Cluster, Credentials, Outcome, Publisher, Reader, Report, Reporter, Shard,
-        Timeouts, Topology,
+        self, Backend, Cluster, Credentials, Outage, Outcome, Publisher, Reader, Report, Reporter,
+        Shard, Timeouts, Topology,
     },
 };
-use std::{path::Path, sync::Arc};
-use tokio::sync::mpsc;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) const SHARDS: usize = 3;
 pub(crate) const MEMBERS: usize = 3;
@@ -195,6 +195,8 @@ impl Control {
             queue: None,
             asks_role: false,
             dedicated: Default::default(),
+            outage: Outage { wait: Duration::ZERO, queue: 1 },
+            heirs: Arc::new(Semaphore::new(1)),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
         let newest = self.history.last().unwrap();

@@ -48,7 +48,6 @@ POISON_TCL = [
     "DISCARD should not fail during OOM",  # r stays inside MULTI
     "EXEC and script timeout",  # these two leave a script running
     "just EXEC and script timeout",
-    "Test RO scripts are not blocked by pause RO",  # waits for a function until the unit is ended
     "Test both active and passive expires are skipped during client pause",  # leaves all paused
     "Server is able to evacuate enough keys when num of keys surpasses limit by more than defined initial effort",
 ]

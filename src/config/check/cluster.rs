@@ -14,7 +14,7 @@ use crate::{
         values, words,
     },
     policy::{access::Access, reads::ReadFrom},
-    topology::{Credentials, Timeouts},
+    topology::{Credentials, Outage, Timeouts},
 };
 use std::collections::HashSet;
 
@@ -72,8 +72,16 @@ pub(super) fn cluster(
         commands: commands(reader, &redis),
         redis: insight::cluster(reader, &section, &redis),
         dedicated: dedicated::dedicated(reader, &section, mode),
+        outage: outage(reader, &section),
         http: of_http,
     })
+}
+
+fn outage(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Outage {
+    Outage {
+        wait: reader.duration(cluster, "failover_wait"),
+        queue: reader.integer(cluster, "failover_queue").unwrap_or_default(),
+    }
 }
 
 /// That there is one at all is in the table.
@@ -115,7 +123,7 @@ fn only_with_its_kind(
     let whose = |section: &str, key: &str| match (section, key) {
         ("", "balance" | "failback" | "sticky" | "send_proxy") if has_shards => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
-        ("", "redis" | "coalesce" | "dedicated")
+        ("", "redis" | "coalesce" | "dedicated" | "failover_wait" | "failover_queue")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if own == "backends" =>
         {
@@ -126,7 +134,7 @@ fn only_with_its_kind(
         }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
         ("timeouts", "idle") | ("check", "tcp" | "http") if has_shards && !http => Some(other),
-        ("", "redis" | "coalesce" | "dedicated")
+        ("", "redis" | "coalesce" | "dedicated" | "failover_wait" | "failover_queue")
         | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
             if http =>

@@ -65,7 +65,7 @@ impl Scene<'_> {
         }
         let (access, at_primary) = (command.access, !command.replica_ok);
         let Some(backend) = self.pick(shard, access, at_primary) else {
-            return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
+            return self.not_served(shard, access, at_primary);
         };
         let lease = match self.lease(backend) {
             Ok(lease) => lease,

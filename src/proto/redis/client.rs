@@ -10,6 +10,7 @@ use super::{
     line::{Line, Progress},
 };
 use crate::net::stream::Stream;
+pub use end::End;
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
@@ -60,6 +61,8 @@ struct Inner {
     unfinished: bool,
     /// Nothing more is sent before everything is answered.
     barrier: bool,
+    /// So many of its requests wait for a server: its next ones must not overtake them.
+    detours: usize,
     /// It is read only to see whether it leaves: its next requests wait.
     ahead: bool,
     /// Bytes of the requests sent since nothing was under way.
@@ -81,37 +84,6 @@ pub(super) struct Answered {
     pub progress: Progress,
     /// The first one of this turn: the client is to be put into the list of touched ones.
     pub first: bool,
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client closed or vanished.
-    Client,
-    /// QUIT.
-    Quit,
-    /// There was no TLS handshake.
-    Handshake,
-    /// What it sent is not Redis protocol.
-    Protocol,
-    /// It read too slowly: `redis.client_output_limit`.
-    OutputLimit,
-    /// Others waited for longer than `redis.slow_client_grace` behind what it did not read.
-    SlowReader,
-    /// `limits.memory`.
-    Memory,
-    /// CLIENT KILL.
-    Killed,
-    /// The server that was to tell it of changed keys is lost: what it has kept of them may be old.
-    TrackingLost,
-    /// `timeouts.client_idle`.
-    Idle,
-    /// We are stopping.
-    Shutdown,
-    /// The server closed the connection that was the client's own.
-    Backend,
-    /// A reply was cut in the middle by a backend.
-    ReplyCut,
 }
 
 /// What a session waits for.
@@ -149,6 +121,7 @@ impl Client {
                 end: None,
                 unfinished: false,
                 barrier: false,
+                detours: 0,
                 ahead: false,
                 asked: 0,
                 window: FIRST_WINDOW.min(limits.pipeline),
@@ -513,7 +486,8 @@ impl Inner {
         }
         let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
         let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
-        let goes_on = self.closing.is_none() && !self.barrier && !self.is_paused;
+        let held = self.barrier || self.is_paused || self.detours > 0;
+        let goes_on = self.closing.is_none() && !held;
         waiting < self.window.min(by_size) && small && goes_on
     }
 
@@ -593,6 +567,7 @@ pub(super) const AHEAD: usize = 1024 * 1024;
 const MIN_READ: usize = 4 * 1024;
 
 pub(super) mod aside;
+mod end;
 mod subscriber;
 
 #[cfg(test)]

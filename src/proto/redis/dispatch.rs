@@ -127,6 +127,7 @@ impl<'a> Scene<'a> {
             // What it has gathered while it was held is not for the next one.
             self.state.gathered.clear();
             self.state.search.clear();
+            self.state.heir = None;
         }
         flow
     }
@@ -169,7 +170,7 @@ impl<'a> Scene<'a> {
 
     /// Does what the command says.
     pub(super) fn run(&mut self, command: &Command, args: Args<'_>) -> Flow {
-        if self.state.transaction.is_some() {
+        if self.is_in_transaction() {
             if self.must_pause(command, args) {
                 return Flow::Hold;
             }
@@ -315,7 +316,7 @@ impl<'a> Scene<'a> {
             return Flow::Hold;
         }
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
-            return self.refuse(access, |out| self.unserved(shard, access, at_primary, out));
+            return self.not_served(shard, access, at_primary);
         };
         self.send_over(upstream, access, at_primary, frame)
     }
@@ -497,7 +498,7 @@ impl<'a> Scene<'a> {
             reply::unknown_command(&mut refused, name);
         }
         let refused = Some(refused).filter(|text| !text.is_empty());
-        if self.state.transaction.is_some() {
+        if self.is_in_transaction() {
             return self.queue_unknown(refused, args);
         }
         match refused {

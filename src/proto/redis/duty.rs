@@ -6,9 +6,9 @@ use super::{
     class::Class,
     client::End,
     entry::{Entry, Owner},
-    failure,
+    failover, failure,
     hub::Hub,
-    pause, pubsub,
+    parked, pause, pubsub,
     upstream::Phase,
 };
 use crate::{
@@ -43,9 +43,11 @@ pub fn tick(hub: &Rc<Hub>, count: u64) {
         hub.rested.sweep(now_us);
         hub.sweep_rare(now_us);
         pubsub::tick(hub, now_us);
+        failover::sweep(hub);
         ask_commands(hub, now_us);
         hub.insight.decay(hub.worker());
     }
+    parked::settle(hub);
     hold_back(hub);
     if hub.memory.is_used_up() {
         close_largest_client(hub);
@@ -69,6 +71,8 @@ pub fn gates_changed(hub: &Rc<Hub>) {
     }
     close_drained(hub);
     pubsub::gates_changed(hub);
+    parked::settle(hub);
+    hub.failovers.gates_changed();
 }
 
 /// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.

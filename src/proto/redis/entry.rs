@@ -48,6 +48,8 @@ pub enum Owner {
     Commands,
     /// The connection asked for its `CLIENT ID`.
     Number,
+    /// The worker asked which functions there are.
+    Functions,
 }
 
 /// How a request counts.
@@ -88,7 +90,7 @@ impl Owner {
         match self {
             Self::Client(owner) => Rc::ptr_eq(owner, client),
             Self::Flight(flight) => flight.has(client),
-            Self::Tombstone | Self::Commands | Self::Number => false,
+            Self::Tombstone | Self::Commands | Self::Number | Self::Functions => false,
         }
     }
 
@@ -97,7 +99,7 @@ impl Owner {
         match self {
             Self::Client(client) => vec![Rc::clone(client)],
             Self::Flight(flight) => flight.clients(),
-            Self::Tombstone | Self::Commands | Self::Number => Vec::new(),
+            Self::Tombstone | Self::Commands | Self::Number | Self::Functions => Vec::new(),
         }
     }
 }

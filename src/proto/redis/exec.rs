@@ -47,10 +47,11 @@ impl Scene<'_> {
         let Some(open) = &self.state.transaction else { return Flow::Continue };
         let apart = open.queue.len() >= LARGE || !open.selects.is_empty();
         let Some(backend) = self.pick(shard, Access::Write, true) else {
-            self.close();
-            return self.refuse(Access::Write, |out| {
-                self.unserved(shard, Access::Write, true, out);
-            });
+            let flow = self.not_served(shard, Access::Write, true);
+            if flow != Flow::Hold {
+                self.close();
+            }
+            return flow;
         };
         let proven = self.hub.is_proven(backend.id);
         if (apart || !proven)
@@ -102,8 +103,16 @@ impl Scene<'_> {
     }
 
     /// EXEC whose connection is lost: nothing was executed. To who watched keys that is told as if
-    /// one had changed, for then clients begin anew.
+    /// one had changed, for then clients begin anew; unless a request of it was answered with an error.
     fn exec_lost(&mut self) -> Flow {
+        let heeded = self.client.heeded();
+        let open = self.state.transaction.as_deref();
+        let multi = open.and_then(|open| open.multi);
+        if heeded.is_some_and(|heed| Some(heed.seq) == multi && heed.any_failed) {
+            self.close();
+            self.state.pinned = None;
+            return self.answer(reply::EXEC_ABORT);
+        }
         let lost = self.close().and_then(|open| open.shard).unwrap_or(0);
         let watched = self.state.pinned.take().is_some_and(|pinned| pinned.lease.watches.get());
         match (watched, self.state.class.resp) {

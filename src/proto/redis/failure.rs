@@ -4,11 +4,11 @@
 use super::{
     client::{Client, End},
     entry::{Entry, Owner, Patience, Reach, Tried},
-    flight,
+    flight, functions,
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
-    reply, scripts,
+    parked, reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -163,6 +163,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 }
             }
             Owner::Commands => hub.set_asked_commands(upstream.cluster, false),
+            Owner::Functions => hub.scripts.functions.is_silent(upstream.cluster),
             Owner::Tombstone | Owner::Number => {}
         }
     }
@@ -170,6 +171,10 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     drop(inner);
     if !expired.is_empty() {
         upstream.backend.observe(hub.worker(), now_us, 0, true);
+        if upstream.is_in_multi() {
+            // What its client was told has failed is not to be executed.
+            upstream.end(Phase::Evicted, "a transaction was not queued in time");
+        }
     }
     let mut touched = Vec::new();
     for (client, place) in expired {
@@ -201,18 +206,25 @@ pub(super) fn error_reply(
         upstream.spoil();
     }
     let scripted = entry.patience == Patience::Script;
-    // A write's bytes may be here for the slow log alone: what was sent is not sent again.
-    let is_read = entry.access == Access::Read;
-    let entry = match !scripted && blame(hub, upstream, error) && is_read {
-        true => match retry(hub, upstream, entry, false) {
+    let entry = if !scripted && blame(hub, upstream, error) {
+        let moved = match entry.access {
+            Access::Read => retry(hub, upstream, entry, false),
+            Access::Write => Err(entry),
+        };
+        match moved.or_else(|entry| parked::reroute(hub, upstream, entry, error)) {
             Ok(()) => return Settled::No,
             Err(entry) => entry,
-        },
-        false => entry,
+        }
+    } else {
+        entry
     };
     let client = match entry.owner {
         Owner::Client(client) => client,
         Owner::Flight(flight) => return flight::settle(hub, upstream, &flight, error, touched),
+        Owner::Functions => {
+            functions::told(hub, upstream.cluster, error);
+            return Settled::No;
+        }
         Owner::Tombstone | Owner::Commands | Owner::Number => return Settled::No,
     };
     let shard = &upstream.backend.shard;
@@ -256,7 +268,7 @@ fn lost(
         match entry.owner {
             Owner::Client(client) => client.kill(End::ReplyCut),
             Owner::Flight(flight) => flight.cut(),
-            Owner::Tombstone | Owner::Commands | Owner::Number => {}
+            Owner::Tombstone | Owner::Commands | Owner::Number | Owner::Functions => {}
         }
         return;
     }
@@ -268,15 +280,9 @@ fn lost(
         },
     };
     let attempts = entry.tried.as_ref().map_or(1, |tried| tried.attempts);
-    let waiting = match entry.owner {
-        Owner::Client(client) => vec![(client, entry.seq, entry.part)],
-        Owner::Flight(flight) => {
-            flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
-        }
-        Owner::Tombstone | Owner::Commands | Owner::Number => return,
-    };
     let mut text = Vec::new();
-    match decide(sent, entry.access, attempts) {
+    let effect = decide(sent, entry.access, attempts);
+    match effect {
         _ if error.busy.is_some() => text.extend(error.busy.iter().flatten()),
         Verdict::Fail(Effect::Unknown) => reply::unknown_result(&mut text, &upstream.backend.shard),
         Verdict::Fail(Effect::None) | Verdict::Retry => reply::cluster_down(
@@ -284,8 +290,34 @@ fn lost(
             &format!("shard {}: {error}; tried {attempts}", upstream.backend.shard),
         ),
     }
+    let is_undone = error.busy.is_none() && effect != Verdict::Fail(Effect::Unknown);
+    let entry = match is_undone {
+        true => match parked::park(hub, upstream, entry, &text) {
+            Ok(()) => return,
+            Err(entry) => entry,
+        },
+        false => entry,
+    };
+    answer_all(hub, upstream, entry, &text, touched);
+}
+
+/// Answers everybody who waits for a request with that error.
+pub(super) fn answer_all(
+    hub: &Hub,
+    upstream: &Upstream,
+    entry: Entry,
+    text: &[u8],
+    touched: &mut Vec<Rc<Client>>,
+) {
+    let waiting = match entry.owner {
+        Owner::Client(client) => vec![(client, entry.seq, entry.part)],
+        Owner::Flight(flight) => {
+            flight.land().into_iter().map(|one| (one.client, one.seq, 0)).collect()
+        }
+        Owner::Tombstone | Owner::Commands | Owner::Number | Owner::Functions => return,
+    };
     for (client, seq, part) in waiting {
-        answer_error(hub, upstream, client, (seq, part, entry.access), &text, touched);
+        answer_error(hub, upstream, client, (seq, part, entry.access), text, touched);
     }
 }
 
@@ -304,6 +336,10 @@ pub(super) fn retry(
         Owner::Flight(flight) => upstream.inner().flights.close(flight),
         Owner::Commands => {
             hub.set_asked_commands(upstream.cluster, false);
+            return Err(entry);
+        }
+        Owner::Functions => {
+            hub.scripts.functions.is_silent(upstream.cluster);
             return Err(entry);
         }
         Owner::Tombstone | Owner::Number => return Err(entry),
@@ -333,6 +369,11 @@ pub(super) fn retry(
         return Err(entry);
     };
     let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
+    let is_ordered = entry.access == Access::Write || from == ReadFrom::Primary;
+    if is_ordered && entry.owner.clients().iter().any(|client| client.is_on_detour()) {
+        // An earlier one of its client's waits for a primary: this one would overtake it.
+        return Err(entry);
+    }
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
     let mut another = |tried| {
@@ -380,7 +421,7 @@ fn answer_error(
     }
 }
 
-fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
+pub(super) fn flush(hub: &Hub, touched: Vec<Rc<Client>>) {
     for client in touched {
         client.flush(hub);
     }

@@ -84,6 +84,9 @@ pub(super) fn ask_all(
     frame: &[u8],
 ) -> Flow {
     let shards = scene.cluster.shards.len();
+    if scene.awaits_primary(0..shards, access, true) {
+        return Flow::Hold;
+    }
     let count = u16::try_from(shards).unwrap_or(u16::MAX);
     let seq = scene.client.open_gather(Gather::new(name, merge, count), frame.len());
     for (part, shard) in (0..count).zip(0..shards) {
@@ -114,6 +117,9 @@ fn scan(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
         scene.reply(reply::INVALID_CURSOR);
         return Flow::Continue;
     };
+    if scene.awaits_primary([at.shard as usize], Access::Read, true) {
+        return Flow::Hold;
+    }
     let mut frame = Vec::new();
     wire::array(&mut frame, args.len());
     wire::bulk(&mut frame, b"SCAN");
@@ -135,6 +141,9 @@ fn pattern(args: Args<'_>) -> Option<&[u8]> {
 /// A key of a shard drawn by size: every shard tells its size and one of its keys.
 fn random_key(scene: &mut Scene<'_>, command: &Command) -> Flow {
     let shards = scene.cluster.shards.len();
+    if scene.awaits_primary(0..shards, Access::Read, true) {
+        return Flow::Hold;
+    }
     let parts = u16::try_from(2 * shards).unwrap_or(u16::MAX);
     let merge = Merge::RandomKey { draw: scene.hub.draw() };
     let seq = scene.client.open_gather(Gather::new(command.name, merge, parts), 0);

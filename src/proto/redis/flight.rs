@@ -85,9 +85,7 @@ pub(super) fn get(
 ) -> Flow {
     let at_primary = !command.replica_ok;
     let Some(backend) = scene.pick(shard, Access::Read, at_primary) else {
-        return scene.refuse(Access::Read, |out| {
-            scene.unserved(shard, Access::Read, at_primary, out);
-        });
+        return scene.not_served(shard, Access::Read, at_primary);
     };
     let hub = scene.hub;
     let waiter = Waiter {

@@ -157,11 +157,6 @@ impl Gather {
         self.answered == self.parts
     }
 
-    /// Whether any part has come.
-    pub(super) fn has_begun(&self) -> bool {
-        self.answered > 0
-    }
-
     /// Whether a part was an error.
     pub(super) fn has_failed(&self) -> bool {
         self.failed > 0

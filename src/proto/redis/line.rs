@@ -26,10 +26,25 @@ pub(super) struct Line {
     late: Vec<u8>,
     /// Pushes that leave right behind the places with these numbers.
     behind: VecDeque<(u32, Vec<u8>)>,
+    behind_bytes: usize,
+    /// Places from the front to the last one of which something has come.
+    begun: usize,
+    /// Requests whose errors its session is to learn of.
+    heed: Option<Heed>,
     /// The client knows that all keys have changed, and has got no reply since.
     is_flushed: bool,
     /// The client does not want to hear the replies to the requests that come now.
     pub is_muted: bool,
+}
+
+/// What became of a request and of all behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heed {
+    pub(super) seq: u32,
+    /// It was answered with an error, or a part of it was.
+    pub(super) failed: bool,
+    /// It was, or any behind it.
+    pub(super) any_failed: bool,
 }
 
 /// How far a request is after one more reply.
@@ -92,7 +107,18 @@ impl Line {
         } else {
             let place = self.park(bytes);
             self.push(place);
+            self.begun = self.places.len();
         }
+    }
+
+    /// Remembers from now on whether `seq` or any request behind it is answered with an error.
+    pub(super) fn heed(&mut self, seq: u32) {
+        self.heed = Some(Heed { seq, failed: false, any_failed: false });
+    }
+
+    /// What came of that.
+    pub(super) fn heeded(&self) -> Option<Heed> {
+        self.heed
     }
 
     /// Whether `seq` is at the front and waits for one plain reply.
@@ -121,10 +147,11 @@ impl Line {
     pub(super) fn push_behind(&mut self, push: &[u8]) {
         if let Some(seq) = self.last_begun() {
             match self.behind.back_mut().filter(|(last, _)| *last == seq) {
-                Some((_, pushes)) if push == FLUSH && pushes.ends_with(FLUSH) => {}
+                Some((_, pushes)) if push == FLUSH && pushes.ends_with(FLUSH) => return,
                 Some((_, pushes)) => pushes.extend_from_slice(push),
                 None => self.behind.push_back((seq, push.to_vec())),
             }
+            self.behind_bytes += push.len();
         } else if push != FLUSH || self.is_begun || !std::mem::replace(&mut self.is_flushed, true) {
             self.push_out(push);
         }
@@ -132,20 +159,26 @@ impl Line {
 
     /// The last place of which something has come that has not left.
     fn last_begun(&self) -> Option<u32> {
-        let index = self.places.iter().rposition(|place| match place {
-            Place::Waiting => false,
-            Place::Parked { .. } | Place::Kept(_) => true,
-            Place::Gather(gather) => gather.has_begun(),
-        })?;
         #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap on purpose")]
-        let seq = self.head.wrapping_add(index as u32);
-        Some(seq)
+        let index = self.begun.checked_sub(1)? as u32;
+        Some(self.head.wrapping_add(index))
+    }
+
+    /// Something has come for the place at `index`, which waits on.
+    fn begin(&mut self, index: usize) {
+        self.begun = self.begun.max(index + 1);
     }
 
     /// Answers the place `seq`.
     /// `part` says which part of a gather this is, `from` the shard that answered.
     pub(super) fn answer(&mut self, seq: u32, part: u16, from: &str, bytes: &[u8]) -> Progress {
         let index = seq.wrapping_sub(self.head) as usize;
+        if let Some(heed) = &mut self.heed
+            && bytes.first() == Some(&b'-')
+        {
+            heed.failed |= heed.seq == seq;
+            heed.any_failed |= seq.wrapping_sub(heed.seq) <= u32::MAX / 2;
+        }
         match self.places.get_mut(index) {
             Some(Place::Waiting) if index == 0 => {
                 self.out.extend(bytes);
@@ -154,12 +187,14 @@ impl Line {
             Some(Place::Waiting) => {
                 let place = self.park(bytes);
                 self.set(index, place);
+                self.begin(index);
             }
             Some(Place::Gather(gather)) => {
                 let before = gather.held();
                 let done = gather.accept(part, from, bytes);
                 self.gathered = (self.gathered + gather.held()).saturating_sub(before);
                 if !done {
+                    self.begin(index);
                     return Progress::Waiting;
                 }
                 let failed = gather.has_failed();
@@ -173,17 +208,13 @@ impl Line {
 
     /// Bytes held for this client beside its input.
     pub(super) fn held(&self) -> usize {
-        let late = self.late.capacity() + self.behind_bytes();
+        let late = self.late.capacity() + self.behind_bytes;
         self.out.held() + self.parked.capacity() + self.kept + self.gathered + late
     }
 
     /// Bytes of replies that the client has not taken yet, those included whose turn has not come.
     pub(super) fn pending(&self) -> usize {
-        self.out.len() + self.parked.len() + self.kept + self.late.len() + self.behind_bytes()
-    }
-
-    fn behind_bytes(&self) -> usize {
-        self.behind.iter().map(|(_, pushes)| pushes.len()).sum()
+        self.out.len() + self.parked.len() + self.kept + self.late.len() + self.behind_bytes
     }
 
     /// Gives back what an idle line does not need.
@@ -228,6 +259,7 @@ impl Line {
             gather.finish(&mut reply);
             self.kept += reply.len();
             self.set(index, Place::Kept(reply));
+            self.begin(index);
         }
     }
 
@@ -266,11 +298,13 @@ impl Line {
         let seq = self.head;
         self.places.pop_front();
         self.head = seq.wrapping_add(1);
+        self.begun = self.begun.saturating_sub(1);
         self.is_flushed = false;
         if self.behind.front().is_some_and(|(last, _)| *last == seq)
             && let Some((_, pushes)) = self.behind.pop_front()
         {
             self.out.extend(&pushes);
+            self.behind_bytes -= pushes.len();
             self.is_flushed = pushes.ends_with(FLUSH);
         }
     }
@@ -351,7 +385,41 @@ mod tests {
         line.answer(next, 0, "s0", b"+next\r\n");
         let rest = [&b"+many\r\n"[..], FLUSH, b"+next\r\n"].concat();
         assert_eq!(line.out.bytes(), rest);
-        assert!(line.behind.is_empty());
+        assert!(line.behind.is_empty() && line.behind_bytes == 0);
+    }
+
+    /// Each was told by a walk over all places behind: a hundred thousand of them took minutes.
+    #[test]
+    fn a_change_is_told_at_the_same_cost_however_many_requests_wait() {
+        let mut line = Line::default();
+        let (slow, fast) = (line.open(), line.open());
+        let waiting: Vec<u32> = (0..100_000).map(|_| line.open()).collect();
+        line.answer(fast, 0, "s1", b"+fast\r\n");
+        let start = std::time::Instant::now();
+        for key in 0..100_000 {
+            line.push_behind(format!("[{key}]").as_bytes());
+            assert!(line.pending() > 0 && line.held() > 0);
+        }
+        let took = start.elapsed();
+        assert!(took.as_secs() < 10, "{took:?}");
+        line.answer(slow, 0, "s0", b"+slow\r\n");
+        let told = String::from_utf8(std::mem::take(&mut line.out).bytes()).unwrap();
+        assert!(told.starts_with("+slow\r\n+fast\r\n[0][1]") && told.ends_with("[99999]"));
+        waiting.into_iter().for_each(|seq| _ = line.answer(seq, 0, "s0", b"+next\r\n"));
+        assert_eq!((line.behind_bytes, line.begun), (0, 0));
+    }
+
+    #[test]
+    fn who_heeds_a_request_learns_of_its_error_and_of_later_ones() {
+        let mut line = Line::default();
+        let [before, multi, queued] = [(); 3].map(|()| line.open());
+        line.heed(multi);
+        line.answer(before, 0, "s0", b"-ERR not this one\r\n");
+        assert_eq!(line.heeded().map(|heed| (heed.failed, heed.any_failed)), Some((false, false)));
+        line.answer(queued, 0, "s0", b"-ERR later\r\n");
+        assert_eq!(line.heeded().map(|heed| (heed.failed, heed.any_failed)), Some((false, true)));
+        line.answer(multi, 0, "s0", b"-ERR refused\r\n");
+        assert_eq!(line.heeded().map(|heed| (heed.failed, heed.any_failed)), Some((true, true)));
     }
 
     #[test]

@@ -41,6 +41,8 @@ impl Default for Rules {
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) way: Way,
+    /// The place of MULTI, where its reply is the server's.
+    pub(super) multi: Option<u32>,
     /// MULTI and what is queued, as it will be sent.
     pub(super) queue: Vec<u8>,
     /// How many are queued, here or in the server.
@@ -51,6 +53,8 @@ pub(super) struct Transaction {
     pub(super) dirty: bool,
     /// Something queued may write: EXEC waits with the writes when those are paused.
     writes: bool,
+    /// Functions that are called: whether one may write is asked when writes are paused.
+    pub(super) functions: Vec<Vec<u8>>,
     /// Requests that we answer ourselves, by their place.
     pub(super) locals: Vec<(usize, Vec<u8>)>,
     pub(super) selects: Vec<(usize, u8)>,
@@ -84,15 +88,27 @@ impl Transaction {
     fn new(way: Way, shard: Option<usize>) -> Self {
         Self {
             way,
+            multi: None,
             queue: Vec::new(),
             requests: 0,
             shard,
             dirty: false,
             writes: false,
+            functions: Vec::new(),
             locals: Vec::new(),
             selects: Vec::new(),
             spans: Vec::new(),
             scripts: Vec::new(),
+        }
+    }
+
+    fn note_call(&mut self, function: &[u8]) {
+        if !self.functions.iter().any(|name| name == function) {
+            self.functions.push(function.to_vec());
+        }
+        if self.functions.len() > MOST_FUNCTIONS {
+            self.functions.clear();
+            self.writes = true;
         }
     }
 
@@ -105,7 +121,9 @@ impl Transaction {
     pub(super) fn held(&self) -> usize {
         let locals = self.locals.iter().map(|(_, frame)| frame.capacity() + LOCAL);
         let spans = self.spans.iter().map(|span| span.frame.capacity() + LOCAL).sum::<usize>();
+        let functions = self.functions.iter().map(|name| name.capacity() + LOCAL);
         self.queue.capacity()
+            + functions.sum::<usize>()
             + locals.sum::<usize>()
             + spans
             + self.scripts.len() * size_of::<Sha>()
@@ -148,9 +166,28 @@ impl Scene<'_> {
         };
         self.open(Transaction::new(Way::Verbatim, Some(shard)));
         self.set_in_multi(true);
-        let flow = self.send_over(own, Access::Write, true, args.frame);
+        let entry = self.entry(Access::Write, true, args.frame.len());
+        self.client.heed(entry.seq);
+        self.state.transaction.iter_mut().for_each(|open| open.multi = Some(entry.seq));
+        let flow = self.send_on(own, entry, args.frame);
         self.state.caching = None;
         flow
+    }
+
+    /// Whether a transaction is open. MULTI that was answered with an error has opened none.
+    pub(super) fn is_in_transaction(&mut self) -> bool {
+        let Some(open) = self.state.transaction.as_deref() else { return false };
+        let heeded = self.client.heeded().filter(|heed| Some(heed.seq) == open.multi);
+        if !heeded.is_some_and(|heed| heed.failed) {
+            return true;
+        }
+        self.close();
+        let pinned = self.state.pinned.as_deref();
+        let watches = pinned.is_some_and(|pinned| pinned.lease.watches.get());
+        self.set_in_multi(false);
+        // Of that it says nothing.
+        self.state.pinned.iter().for_each(|pinned| pinned.lease.watches.set(watches));
+        false
     }
 
     /// A request of a session with an open transaction.
@@ -189,9 +226,13 @@ impl Scene<'_> {
                 let sha = (command.kind == Kind::Script(Script::EvalSha))
                     .then(|| args.get(1).and_then(library::parse))
                     .flatten();
-                let writes = self.may_write(command, args);
+                let calls = command.name == "FCALL";
+                let writes = !calls && self.may_write(command, args);
                 if let Some(open) = &mut self.state.transaction {
                     open.writes |= writes;
+                    if calls {
+                        open.note_call(args.get(1).unwrap_or_default());
+                    }
                     open.scripts.extend(sha);
                 }
                 self.enqueue(shard, queued, args)
@@ -378,6 +419,7 @@ impl Scene<'_> {
     pub(super) fn set_in_multi(&mut self, in_multi: bool) {
         if let Some(pinned) = &mut self.state.pinned {
             pinned.in_multi = in_multi;
+            pinned.lease.upstream().set_in_multi(in_multi);
             pinned.lease.is_spoilt.set(in_multi || pinned.moved);
             pinned.lease.watches.set(pinned.lease.watches.get() && in_multi);
         }
@@ -419,6 +461,8 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
 /// Begun or ended when EXEC is sent, where nothing can make that do nothing.
 const PAUSES: &[&str] = &["CLIENT|PAUSE", "CLIENT|UNPAUSE"];
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// Beyond these a transaction counts as one that may write.
+const MOST_FUNCTIONS: usize = 16;
 /// As many as a request may have arguments.
 const MAX_COMMANDS: u32 = 1_000_000;
 /// What Redis lets a client send ahead: its `client-query-buffer-limit`.

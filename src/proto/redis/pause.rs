@@ -36,7 +36,11 @@ impl Scene<'_> {
         }
         let waits = paused.all
             || match self.state.transaction.as_deref() {
-                Some(open) => command.kind == Kind::Transaction(Step::Exec) && open.writes(),
+                Some(open) => {
+                    let writes = |name: &Vec<u8>| !self.writes_nothing(name);
+                    command.kind == Kind::Transaction(Step::Exec)
+                        && (open.writes() || open.functions.iter().any(writes))
+                }
                 None => self.may_write(command, args),
             };
         if waits {
@@ -45,7 +49,8 @@ impl Scene<'_> {
         waits
     }
 
-    /// Whether a request is held while writes are paused; a script is not that says it writes nothing.
+    /// Whether a request is held while writes are paused; a script or function is not that says it writes
+    /// nothing.
     pub(super) fn may_write(&self, command: &Command, args: Args<'_>) -> bool {
         command.flags & flag::WRITE != 0
             || MAY_REPLICATE.contains(&command.name) && !scripts::is_read_only(self, command, args)
@@ -93,6 +98,7 @@ pub(super) fn pause(hub: &Hub, pause: Pause) {
     let until_us = before.map_or(until_us, |before| before.until_us.max(until_us));
     let all = pause.all || before.is_some_and(|before| before.all);
     hub.paused.set(Some(Paused { until_us, all }));
+    hub.scripts.functions.forget();
 }
 
 /// Ends a pause whose time is over; called some twenty times a second.
@@ -105,6 +111,7 @@ pub(super) fn tick(hub: &Hub, now_us: u64) {
 /// Everybody goes on.
 pub(super) fn unpause(hub: &Hub) {
     if hub.paused.take().is_some() {
+        hub.scripts.functions.forget();
         hub.clients().iter().for_each(|client| client.go_on(hub));
     }
 }

@@ -75,9 +75,7 @@ impl Scene<'_> {
             return Err(Flow::Continue);
         }
         let Some(backend) = self.pick(shard, Access::Write, true) else {
-            return Err(self.refuse(Access::Write, |out| {
-                self.unserved(shard, Access::Write, true, out);
-            }));
+            return Err(self.not_served(shard, Access::Write, true));
         };
         // One that is lost is not held while there is a wait for the next.
         self.state.pinned = None;

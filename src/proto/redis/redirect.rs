@@ -6,6 +6,7 @@ use super::{
     class::{Class, Resp},
     client::Client,
     dispatch::{Flow, Scene},
+    entry::{Entry, Owner},
     hub::Hub,
     lease::Lease,
     peers::Question,
@@ -33,7 +34,8 @@ pub(super) type Ears = RefCell<HashMap<(u64, u32), Lease>>;
 pub(super) struct Wish {
     client: u64,
     cluster: usize,
-    backend: u32,
+    /// `None`: nobody hears anything, the client is only to be there.
+    backend: Option<u32>,
 }
 
 /// A session's look for somebody's ear.
@@ -49,6 +51,7 @@ enum Found {
     /// Other workers are asked.
     NotYet,
     Nobody,
+    Client,
     Ear(Arc<Standing>),
 }
 
@@ -62,6 +65,22 @@ impl Upstream {
     /// Whether its tenant hears on it for others.
     pub(super) fn is_ear(&self) -> bool {
         self.ear.get()
+    }
+
+    /// Asks the server for its number of this connection, once.
+    pub(super) fn ask_number(&self, hub: &Hub) {
+        if !self.asked_number.replace(true) {
+            let entry = Entry::new(Owner::Number, 0, Access::Write, hub.now_us());
+            let request = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+            self.send(hub, entry, |out| out.extend_from_slice(request));
+        }
+    }
+
+    /// The answer to that; an error says nothing.
+    pub(super) fn learn_number(&self, reply: &[u8]) {
+        let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+        self.standing.number.store(number.unwrap_or(0), Ordering::Release);
     }
 }
 
@@ -80,19 +99,32 @@ impl Scene<'_> {
         Ok(numbers.iter().map(|number| redirecting(args, *number)).collect())
     }
 
+    /// Looks whether there is such a client.
+    ///
+    /// # Errors
+    /// How the request ends: held until that is known, or refused.
+    pub(super) fn seek_client(&mut self, client: i64) -> Result<(), Flow> {
+        let client = u64::try_from(client).unwrap_or(0);
+        let wish = Wish { client, cluster: self.cluster.id, backend: None };
+        if self.state.search.first().is_none_or(|search| search.wish != wish) {
+            let found = self.look_for(None, wish);
+            self.state.search = vec![Search { wish, since_us: self.now_us, found }];
+        }
+        let search = self.state.search.first().cloned();
+        search.map_or(Ok(()), |search| self.number(&search).map(drop))
+    }
+
     /// Looks for the client's ear at each primary, unless that is on its way.
     fn seek(&mut self, client: u64) -> Result<(), Flow> {
         let mut searches = std::mem::take(&mut self.state.search);
         for shard in 0..self.cluster.shards.len() {
             let Some(backend) = self.pick(shard, Access::Write, true) else {
-                return Err(self.refuse(Access::Write, |out| {
-                    self.unserved(shard, Access::Write, true, out);
-                }));
+                return Err(self.not_served(shard, Access::Write, true));
             };
-            let wish = Wish { client, cluster: self.cluster.id, backend: backend.id };
+            let wish = Wish { client, cluster: self.cluster.id, backend: Some(backend.id) };
             if searches.get(shard).is_none_or(|search| search.wish != wish) {
                 searches.truncate(shard);
-                let found = self.look_for(backend, wish);
+                let found = self.look_for(Some(backend), wish);
                 searches.push(Search { wish, since_us: self.now_us, found });
             }
         }
@@ -105,6 +137,7 @@ impl Scene<'_> {
         let number = match &found {
             Found::Nobody => return Err(self.say(|out| out.extend_from_slice(reply::NO_REDIRECT))),
             Found::NotYet => 0,
+            Found::Client => return Ok(0),
             Found::Ear(standing) => standing.number.load(Ordering::Acquire),
         };
         if number > 0 {
@@ -118,10 +151,11 @@ impl Scene<'_> {
         Err(Flow::Hold)
     }
 
-    fn look_for(&self, backend: &Arc<Backend>, wish: Wish) -> Rc<RefCell<Found>> {
+    fn look_for(&self, backend: Option<&Arc<Backend>>, wish: Wish) -> Rc<RefCell<Found>> {
         if let Some(client) = self.hub.client(wish.client) {
-            let ear = ear(self.hub, self.cluster, backend, &client);
-            return Rc::new(RefCell::new(ear.map_or(Found::Nobody, Found::Ear)));
+            let ear = backend.map(|backend| ear(self.hub, self.cluster, backend, &client));
+            let found = ear.map_or(Found::Client, |ear| ear.map_or(Found::Nobody, Found::Ear));
+            return Rc::new(RefCell::new(found));
         }
         let asked = self.hub.peers.ask(&Question::Ear(wish));
         let found = Rc::new(RefCell::new(Found::NotYet));
@@ -130,7 +164,7 @@ impl Scene<'_> {
             let mut told = Found::Nobody;
             for receiver in asked.into_iter().flatten() {
                 if let Some(ear) = receiver.await.ok().and_then(|answer| answer.ear) {
-                    told = Found::Ear(ear);
+                    told = if wish.backend.is_some() { Found::Ear(ear) } else { Found::Client };
                 }
             }
             *tell.borrow_mut() = told;
@@ -155,11 +189,12 @@ fn redirecting(args: Args<'_>, number: u64) -> Vec<u8> {
 /// What another worker wishes of a client of this one.
 pub(super) fn serve(hub: &Rc<Hub>, wish: Wish) -> Option<Arc<Standing>> {
     let client = hub.client(wish.client)?;
+    let Some(wanted) = wish.backend else { return Some(Arc::default()) };
     let mut topology = hub.topology();
     let cluster = Arc::clone(topology.snapshot().clusters.get(wish.cluster)?);
     drop(topology);
     let mut members = cluster.shards.iter().flat_map(|shard| &shard.members);
-    let backend = members.find(|backend| backend.id == wish.backend)?;
+    let backend = members.find(|backend| backend.id == wanted)?;
     ear(hub, &cluster, backend, &client)
 }
 

@@ -89,9 +89,7 @@ impl Scene<'_> {
             return Ok(Rc::clone(only));
         }
         let Some(backend) = self.pick(0, Access::Write, true) else {
-            return Err(self.refuse(Access::Write, |out| {
-                self.unserved(0, Access::Write, true, out);
-            }));
+            return Err(self.not_served(0, Access::Write, true));
         };
         let lease = self.lease(backend)?.for_life();
         let upstream = Rc::clone(lease.upstream());

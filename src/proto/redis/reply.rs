@@ -230,6 +230,12 @@ pub(super) fn timed_out(out: &mut Vec<u8>, shard: &str) {
     error(out, &format!("sluice: shard {shard}: {TIMED_OUT}"));
 }
 
+/// EXEC was answered with an `error` of ours, so only its own shard was sent those `commands`.
+pub(super) fn only_here(out: &mut Vec<u8>, error: &[u8], commands: &str) {
+    let rest = format!("; the other shards were not sent {commands}");
+    raw_error(out, &[error.get(1..).unwrap_or_default(), rest.as_bytes()].concat());
+}
+
 /// A transaction that was not executed, and why.
 pub(super) fn exec_aborted(out: &mut Vec<u8>, cause: &[u8]) {
     let text = [b"EXECABORT Transaction discarded because of: ", cause].concat();

@@ -59,7 +59,7 @@ impl Scene<'_> {
         if places.any(|other| other != Some(place)) {
             return self.spoil(|out| out.extend_from_slice(reply::SEVERAL_CLUSTERS));
         }
-        if self.state.transaction.is_some() {
+        if self.is_in_transaction() {
             return self.spoil(|out| out.extend_from_slice(reply::TRANSACTION_ROUTE));
         }
         let (Some(route), Some(commands)) = (routes.get(place), self.tables.get(place)) else {

@@ -13,6 +13,7 @@ use super::{
     entry::{Entry, Owner, Patience, Reach},
     fan_out,
     frame::{Decoder, Frame, Limits},
+    functions::Functions,
     gather::{Gather, Merge},
     hub::Hub,
     keys,
@@ -39,6 +40,7 @@ use std::{
 pub(super) struct Scripts {
     library: Arc<Library>,
     heard: RefCell<Heard>,
+    pub(super) functions: Functions,
 }
 
 /// Bodies that were put into the library already, by a hash that costs less than SHA1 and a lock.
@@ -55,7 +57,7 @@ pub(super) struct Told(RefCell<HashSet<Sha>>);
 
 impl Scripts {
     pub(super) fn new(library: Arc<Library>) -> Self {
-        Self { library, heard: RefCell::default() }
+        Self { library, heard: RefCell::default(), functions: Functions::default() }
     }
 
     /// Remembers a body, unless it is too long to be worth it.
@@ -135,7 +137,7 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
         || (scene.cluster.shebang_reads && only_reads(scene, script, what, sha));
     let access = if reads { Access::Read } else { Access::Write };
     let Some(upstream) = scene.upstream(shard, access, !reads) else {
-        return scene.refuse(access, |out| scene.unserved(shard, access, !reads, out));
+        return scene.not_served(shard, access, !reads);
     };
     if let Some(sha) = sha {
         go_ahead(scene.hub, &upstream, sha);
@@ -147,7 +149,7 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
     scene.send_on(upstream, entry, args.frame)
 }
 
-/// Whether a request runs a script that says of itself that it does not write.
+/// Whether a request runs a script or function that says of itself that it does not write.
 pub(super) fn is_read_only(scene: &Scene<'_>, command: &Command, args: Args<'_>) -> bool {
     let what = args.get(1).unwrap_or_default();
     match command.kind {
@@ -155,6 +157,7 @@ pub(super) fn is_read_only(scene: &Scene<'_>, command: &Command, args: Args<'_>)
             only_reads(scene, Script::EvalSha, what, library::parse(what))
         }
         Kind::Script(Script::Eval) => only_reads(scene, Script::Eval, what, None),
+        Kind::Script(Script::Function) => scene.writes_nothing(what),
         _ => false,
     }
 }
@@ -184,6 +187,9 @@ fn says_no_writes(body: &[u8]) -> bool {
 fn load(scene: &mut Scene<'_>, command: &Command, args: Args<'_>) -> Flow {
     let body = args.get(2).unwrap_or_default();
     scene.hub.scripts.library.remember(scene.cluster.id, body);
+    if scene.awaits_primary(0..scene.cluster.shards.len(), Access::Write, true) {
+        return Flow::Hold;
+    }
     let shards = u16::try_from(scene.cluster.shards.len()).unwrap_or(u16::MAX);
     let gather = Gather::new(command.name, Merge::AllSucceed, shards);
     let seq = scene.client.open_gather(gather, args.frame.len());
@@ -296,7 +302,11 @@ pub(super) fn failed(
     upstream.told.remove(sha);
     let overtakes = match &entry.owner {
         Owner::Client(client) => upstream.has_more_of(client),
-        Owner::Flight(_) | Owner::Tombstone | Owner::Commands | Owner::Number => true,
+        Owner::Flight(_)
+        | Owner::Tombstone
+        | Owner::Commands
+        | Owner::Number
+        | Owner::Functions => true,
     };
     let Some(body) = library.find(upstream.cluster, sha).filter(|_| !overtakes) else {
         return Some(entry);

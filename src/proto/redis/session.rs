@@ -4,10 +4,12 @@
 use super::{
     args::Args,
     blocking::Blocked,
+    card::Tracking,
     class::Class,
     client::{AHEAD, Client, End, Event},
     client_reply::Replies,
     dispatch::{Flow, Scene},
+    failover::Heir,
     flight,
     frame::{self, Decoder, Frame},
     hub::Hub,
@@ -94,12 +96,16 @@ pub(super) struct State {
     pub pinned: Option<Box<Pinned>>,
     /// One to each primary, on which the servers tell it of keys that change: CLIENT TRACKING.
     pub tracked: Vec<Rc<Lease>>,
+    /// What was in force before the CLIENT TRACKING under way.
+    pub tracked_before: Option<Option<Tracking>>,
     /// What CLIENT CACHING says of the next request, as its server is to hear it.
     pub caching: Option<&'static [u8]>,
     /// One on which it waits in the server.
     pub blocked: Option<Box<Blocked>>,
     /// Its turn to have one.
     pub waiting: Waiting,
+    /// Its next request waits for a primary.
+    pub heir: Option<Box<Heir>>,
     /// Those of a WAIT that waits for more of them.
     pub gathered: Vec<Lease>,
     /// Where it has written.
@@ -156,9 +162,11 @@ pub async fn serve(
             sent: Some(0),
             pinned: None,
             tracked: Vec::new(),
+            tracked_before: None,
             caching: None,
             blocked: None,
             waiting: Waiting::Not,
+            heir: None,
             gathered: Vec::new(),
             written: Written::default(),
             places: Places::default(),
@@ -307,6 +315,7 @@ impl Session {
             self.state.let_go();
             client.card_mut().class = self.state.class;
         }
+        self.state.settle_tracking(client);
         if self.state.ends_tracking(client) && client.is_settled() {
             self.state.tracked.clear();
         }
@@ -419,7 +428,8 @@ impl Session {
             client.close_after_replies(End::Client);
         }
         let waits = self.state.blocked.is_some() || self.state.own.blocks;
-        let apart = self.state.pinned.is_some() || waits || self.state.ends_tracking(client);
+        let turns = self.state.tracked_before.is_some() || self.state.ends_tracking(client);
+        let apart = self.state.pinned.is_some() || waits || turns;
         if flow == Flow::Hold || apart {
             // The session is to be told when nothing is under way.
             client.has_room();

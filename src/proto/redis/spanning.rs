@@ -110,6 +110,10 @@ impl Spanning {
         let Some((exec, others)) = parts.split_first() else { return };
         let head = memchr::memchr(b'\n', exec).map_or(0, |end| end + 1);
         let (head, mut rest) = exec.split_at_checked(head).unwrap_or_default();
+        if exec.starts_with(OURS) {
+            let names = self.spans.iter().map(|(_, name, _)| *name).collect::<Vec<_>>();
+            return reply::only_here(out, exec.trim_ascii_end(), &names.join(" and "));
+        }
         out.extend_from_slice(head);
         if !is_executed(exec) {
             return;
@@ -166,5 +170,7 @@ pub(super) fn is_executed(exec: &[u8]) -> bool {
     exec.starts_with(b"*") && !exec.starts_with(b"*-")
 }
 
+/// What we say of EXEC ourselves: its own shard may have executed it.
+const OURS: &[u8] = b"-ERR sluice: ";
 /// As many in one transaction: each has a part of EXEC's reply for every shard.
 pub(super) const MOST_SPANS: usize = 64;

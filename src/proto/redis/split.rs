@@ -49,6 +49,10 @@ pub(super) fn split(
     if command.access == Access::Write && !scene.settings.split_writes {
         return scene.cross_slot();
     }
+    let shards = parts.iter().map(|part| part.shard);
+    if scene.awaits_primary(shards, command.access, !command.replica_ok) {
+        return Flow::Hold;
+    }
     if let Some(metrics) = scene.hub.metrics.clusters.get(scene.cluster.id) {
         metrics.split.add(1);
     }

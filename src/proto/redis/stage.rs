@@ -22,8 +22,8 @@ use crate::{
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
-        Backend, Cluster, Credentials, Dedicated, Publisher, Report, Reporter, Shard, Timeouts,
-        Topology, channel,
+        Backend, Cluster, Credentials, Dedicated, Outage, Publisher, Report, Reporter, Shard,
+        Timeouts, Topology, channel,
     },
 };
 use std::{
@@ -38,7 +38,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Semaphore, mpsc::Receiver};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -52,6 +52,7 @@ pub(super) struct Stage {
     publisher: Publisher,
     timeouts: Timeouts,
     dedicated: Dedicated,
+    outage: Outage,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
     tasks: Rc<RefCell<Vec<Task>>>,
@@ -139,6 +140,7 @@ impl Stage {
             publisher,
             timeouts,
             dedicated: Dedicated::default(),
+            outage: Outage { wait: Duration::ZERO, queue: 0 },
             reports,
             listeners: (0..members).map(listener).collect(),
             tasks,
@@ -162,6 +164,12 @@ impl Stage {
                 .for_each(std::mem::forget);
         }
         self.dedicated = Dedicated { max_per_backend: most, ..dedicated };
+        self.publish(ReadFrom::Primary);
+    }
+
+    /// From now on what needs a primary waits so long for one, so many at a time.
+    pub(super) fn wait_for_primary(&mut self, wait: Duration, queue: u32) {
+        self.outage = Outage { wait, queue };
         self.publish(ReadFrom::Primary);
     }
 
@@ -229,6 +237,8 @@ impl Stage {
             queue: None,
             asks_role: false,
             dedicated: self.dedicated,
+            outage: self.outage,
+            heirs: Arc::new(Semaphore::new(self.outage.queue as usize)),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });
     }
@@ -278,6 +288,13 @@ impl Stage {
     pub(super) fn stop_listening(&self, member: usize) {
         let Address::Unix(path) = &self.backends[member].address else { unreachable!() };
         std::fs::remove_file(path).unwrap();
+    }
+
+    /// Somebody does again.
+    pub(super) fn listen_again(&mut self, member: usize) {
+        let Address::Unix(path) = &self.backends[member].address else { unreachable!() };
+        self.listeners[member] = UnixListener::bind(path).unwrap();
+        self.listeners[member].set_nonblocking(true).unwrap();
     }
 
     /// What was reported to control since the last call.

@@ -95,9 +95,7 @@ fn subscribe(scene: &mut Scene<'_>, subject: Subject, args: Args<'_>) -> Flow {
         |shard: usize| cluster.shards.get(shard).is_some_and(|shard| tap::primary(shard).is_some());
     let lacks = hub.pubsub.missing_shard(cluster, subject, names.iter().copied(), is_served);
     if let Some(shard) = lacks {
-        return scene.refuse(Access::Write, |out| {
-            scene.unserved(shard, Access::Write, true, out);
-        });
+        return scene.not_served(shard, Access::Write, true);
     }
     client.set_resp(scene.state.class.resp);
     if let Some(text) = pubsub::subscribe(hub, cluster, client, subject, &names, args.frame.len()) {
@@ -134,7 +132,7 @@ fn publish(scene: &mut Scene<'_>, subject: Subject, name: &'static str, args: Ar
     let gather = Gather::new(name, Merge::Published(published), 1);
     let access = Access::Write;
     let Some(upstream) = scene.upstream(shard, access, true) else {
-        return scene.refuse(access, |out| scene.unserved(shard, access, true, out));
+        return scene.not_served(shard, access, true);
     };
     let owner = Owner::Client(Rc::clone(scene.client));
     let seq = scene.client.open_gather(gather, args.frame.len());

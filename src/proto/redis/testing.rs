@@ -86,5 +86,7 @@ pub(super) fn cluster() -> Cluster {
         queue: None,
         asks_role: false,
         dedicated: Default::default(),
+        outage: Default::default(),
+        heirs: Arc::new(tokio::sync::Semaphore::new(2)),
     }
 }

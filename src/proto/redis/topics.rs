@@ -262,12 +262,13 @@ impl Topics {
         }
     }
 
-    /// One more confirmation for a ticket; with the last one its client is told.
+    /// One more confirmation for a ticket; with the last one its client is told, unless it was told
+    /// already that it took too long.
     pub(super) fn stamp(
         &mut self,
         hub: &Hub,
         cluster: usize,
-        ticket: &Ticket,
+        ticket: &Rc<Ticket>,
         touched: &mut Vec<Rc<Client>>,
     ) {
         ticket.missing.set(ticket.missing.get().saturating_sub(1));
@@ -276,7 +277,9 @@ impl Topics {
         }
         let client = &ticket.client;
         let Some(listener) = self.listeners.get_mut(&client.id) else { return };
-        listener.pending = None;
+        if listener.pending.take_if(|pending| Rc::ptr_eq(pending, ticket)).is_none() {
+            return;
+        }
         match &ticket.wish {
             Wish::Subscribe { subject, names } => {
                 let text = self.activate(hub, cluster, client, *subject, names);
@@ -301,10 +304,9 @@ impl Topics {
     ) {
         let client = &ticket.client;
         let Some(listener) = self.listeners.get_mut(&client.id) else { return };
-        if !listener.pending.as_ref().is_some_and(|pending| Rc::ptr_eq(pending, ticket)) {
+        if listener.pending.take_if(|pending| Rc::ptr_eq(pending, ticket)).is_none() {
             return;
         }
-        listener.pending = None;
         self.withdraw(hub, cluster, ticket);
         tell(hub, ticket, error, touched);
         self.unlisten(hub, client);

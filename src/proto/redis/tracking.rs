@@ -27,6 +27,16 @@ impl Client {
 }
 
 impl State {
+    /// Of a CLIENT TRACKING that was answered with an error nothing is in force that was not before.
+    pub(super) fn settle_tracking(&mut self, client: &Client) {
+        if client.is_settled()
+            && let Some(before) = self.tracked_before.take()
+            && client.heeded().is_some_and(|heed| heed.failed)
+        {
+            client.card_mut().tracking = before;
+        }
+    }
+
     /// Whether its servers are still to say that they have forgotten what it has read.
     pub(super) fn ends_tracking(&self, client: &Client) -> bool {
         !self.tracked.is_empty() && !client.tracks()
@@ -42,7 +52,10 @@ impl Scene<'_> {
             Err(text) => return self.told(text),
         };
         if args.is(2, "OFF") {
-            return self.stop_tracking(args);
+            return match wanted.redirect.map_or(Ok(()), |client| self.seek_client(client)) {
+                Ok(()) => self.stop_tracking(),
+                Err(flow) => flow,
+            };
         }
         if !args.is(2, "ON") {
             return self.told(reply::SYNTAX);
@@ -64,7 +77,11 @@ impl Scene<'_> {
         let redirect = wanted.redirect.and_then(|client| u64::try_from(client).ok());
         self.client.card_mut().tracking = Some(Tracking { redirect, ..wanted.tracking });
         let frame = |shard: usize| rewritten.get(shard).map_or(args.frame, Vec::as_slice);
-        self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, frame)
+        let seq = self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, frame);
+        self.client.heed(seq);
+        self.client.wait_for_all();
+        self.state.tracked_before = Some(before);
+        Flow::Continue
     }
 
     /// Whether a route leads to where nobody would tell it of changes, or by other names.
@@ -112,13 +129,13 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Sends to each server that tracks what `frame` has for its shard.
+    /// Sends to each server that tracks what `frame` has for its shard; gives the place of the reply.
     fn ask_tracked<'f>(
         &mut self,
         name: &'static str,
         merge: Merge,
         frame: impl Fn(usize) -> &'f [u8],
-    ) -> Flow {
+    ) -> u32 {
         let count = u16::try_from(self.state.tracked.len()).unwrap_or(u16::MAX);
         let seq = self.client.open_gather(Gather::new(name, merge, count), frame(0).len());
         for index in 0..count {
@@ -127,18 +144,19 @@ impl Scene<'_> {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(frame(shard));
             self.send_part(part, shard, Access::Read, true, write);
         }
-        Flow::Continue
+        seq
     }
 
     /// The servers forget; their connections go when they have said so.
-    fn stop_tracking(&mut self, args: Args<'_>) -> Flow {
+    fn stop_tracking(&mut self) -> Flow {
         self.state.caching = None;
         let tracked = self.client.card_mut().tracking.take().is_some();
         if !tracked || !self.tracks() {
             return self.told(reply::OK);
         }
         self.client.wait_for_all();
-        self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, |_| args.frame)
+        self.ask_tracked("CLIENT|TRACKING", Merge::AllSucceed, |_| TRACKING_OFF);
+        Flow::Continue
     }
 
     /// Whether it has connections on which servers of the cluster at hand tell it of changed keys.
@@ -210,14 +228,14 @@ impl Scene<'_> {
         let redirect = self.client.card().tracking.as_ref().map(|tracking| tracking.redirect);
         if let Some(redirect) = redirect.filter(|_| self.tracks()) {
             let merge = Merge::TrackingInfo(redirect);
-            let flow = self.ask_tracked("CLIENT|TRACKINGINFO", merge, |_| args.frame);
+            self.ask_tracked("CLIENT|TRACKINGINFO", merge, |_| args.frame);
             if self.state.caching.is_some() {
                 // It was told for this request, and is not to be of a later one.
                 for lease in &self.state.tracked {
                     lease.upstream().send_unheard(self.hub, PING);
                 }
             }
-            return flow;
+            return Flow::Continue;
         }
         let resp = self.state.class.resp;
         self.say(|out| {
@@ -311,4 +329,5 @@ impl Wanted {
 
 const CACHING_YES: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
 const CACHING_NO: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
+const TRACKING_OFF: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

@@ -9,6 +9,7 @@ use super::{
     entry::{Entry, Owner, Reach},
     failure,
     flight::{self, Flight},
+    functions,
     hub::Hub,
     insight::slow::{self, Moment},
     intake::Intake,
@@ -192,7 +193,7 @@ impl Upstream {
                 match &entry.owner {
                     Owner::Client(client) => client.wait_for_all(),
                     Owner::Flight(flight) => flight.wait_for_all(),
-                    Owner::Tombstone | Owner::Commands | Owner::Number => {}
+                    Owner::Tombstone | Owner::Commands | Owner::Number | Owner::Functions => {}
                 }
             }
             hub.retire(self);
@@ -408,6 +409,10 @@ impl Upstream {
                 self.learn_number(reply);
                 Settled::No
             }
+            Owner::Functions => {
+                functions::told(hub, self.cluster, reply);
+                Settled::No
+            }
             Owner::Commands => {
                 hub.learn_commands(self.cluster, reply);
                 Settled::No
@@ -441,7 +446,11 @@ impl Upstream {
                     Whom::Flight(flight)
                 }
                 Owner::Tombstone => Whom::Nobody,
-                Owner::Client(_) | Owner::Flight(_) | Owner::Commands | Owner::Number => {
+                Owner::Client(_)
+                | Owner::Flight(_)
+                | Owner::Commands
+                | Owner::Number
+                | Owner::Functions => {
                     return Ok(());
                 }
             }

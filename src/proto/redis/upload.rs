@@ -37,7 +37,7 @@ impl Scene<'_> {
     /// Begins to pass on a request of which only `bytes` have come, when they tell where it goes.
     /// `None`: it must be kept until it is whole.
     pub(super) fn begin_upload(&mut self, decoder: &Decoder, bytes: &[u8]) -> Option<Flow> {
-        if self.state.transaction.is_some() {
+        if self.is_in_transaction() {
             return None;
         }
         let args = Args { frame: bytes, spans: decoder.spans() };
@@ -46,7 +46,7 @@ impl Scene<'_> {
         let argc = args.len() + missing as usize;
         let key = args.get(single_key(command)?)?;
         let fits = self.state.authenticated && command.arity_ok(argc) && !self.out_of_memory;
-        let other = self.state.transaction.is_some() || self.client.is_subscribed();
+        let other = self.client.is_subscribed();
         let user = self.state.who.user.as_ref();
         let refused = user.is_some_and(|user| user.refuses(command, args).is_some());
         // Where a route leads is looked up when all is there.

@@ -9,9 +9,9 @@
 pub use super::broken::{Phase, UpstreamError};
 use super::{
     class::{Class, Resp},
-    client::{Client, End},
-    entry::{Entry, Owner, Patience},
-    failure,
+    client::Client,
+    entry::{Entry, Owner},
+    failover, failure,
     flight::Flights,
     handshake,
     hub::Hub,
@@ -20,7 +20,6 @@ use super::{
     outbox::Outbox,
     raw::Raw,
     scripts::Told,
-    turn::PAUSE_BACKLOG,
 };
 use crate::{
     net::{
@@ -29,19 +28,15 @@ use crate::{
         stream::Stream,
         tls,
     },
-    policy::{
-        access::Access,
-        suspicion::{Recent, is_suspect},
-    },
-    topology::{Backend, Cluster, Credentials, Outcome, Standing, Timeouts},
+    policy::{access::Access, suspicion::Recent},
+    topology::{Backend, Cluster, Credentials, Standing, Timeouts},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Waker,
-    time::Duration,
 };
 
 /// One connection; its task runs until it ends.
@@ -51,6 +46,8 @@ pub struct Upstream {
     pub cluster: usize,
     pub class: Class,
     pub(super) purpose: Purpose,
+    /// Another server may become what its one is.
+    has_heirs: bool,
     pub timeouts: Timeouts,
     pub(super) watch: Watch,
     inner: RefCell<Inner>,
@@ -72,6 +69,8 @@ pub struct Upstream {
     deadline_us: Cell<u64>,
     /// A session's silence on it ends it; 0: never.
     silence_us: Cell<u64>,
+    /// MULTI is open on it: what is queued there is executed when EXEC comes.
+    in_multi: Cell<bool>,
     /// Its tenant hears on it for others.
     pub(super) ear: Cell<bool>,
     /// The one client of it whose bytes pass as they are.
@@ -80,8 +79,8 @@ pub struct Upstream {
     pub(super) raw: Raw,
     pub(super) opened_us: u64,
     /// How others know it.
-    standing: Arc<Standing>,
-    asked_number: Cell<bool>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) asked_number: Cell<bool>,
     /// Scripts that the server was told here.
     pub(super) told: Told,
 }
@@ -129,12 +128,12 @@ impl Upstream {
     ) -> Rc<Self> {
         let (kills, now_us) = (backend.kills(), hub.now_us());
         let upstream = Rc::new(Self {
-            backend,
             cluster: cluster.id,
             class,
             purpose,
             timeouts: cluster.timeouts,
             watch: Watch::new(hub, cluster.id),
+            has_heirs: failover::has_heirs(cluster, &backend.shard),
             inner: RefCell::new(Inner { last_byte_us: now_us, blocked: true, ..Inner::default() }),
             scheduled: Cell::new(false),
             doomed: RefCell::new(None),
@@ -145,6 +144,7 @@ impl Upstream {
             spoilt: Cell::new(false),
             deadline_us: Cell::new(0),
             silence_us: Cell::new(micros(cluster.dedicated.max_lease_idle)),
+            in_multi: Cell::new(false),
             ear: Cell::new(false),
             relay: RefCell::new(None),
             raw: Raw::default(),
@@ -152,6 +152,7 @@ impl Upstream {
             standing: Arc::default(),
             asked_number: Cell::new(false),
             told: Told::default(),
+            backend,
         });
         let asks_role = cluster.asks_role;
         let credentials = hub.identities.credentials(class, &cluster.credentials);
@@ -183,8 +184,9 @@ impl Upstream {
 
     /// Sends one request, written by `write`, whose reply goes to `entry`'s owner.
     pub fn send(&self, hub: &Hub, entry: Entry, write: impl FnOnce(&mut Vec<u8>)) {
-        // The slow log tells what was asked.
-        let keep = entry.access == Access::Read || entry.keeps || self.watch.is_on();
+        // The slow log tells what was asked, and what a server refuses its successor is asked.
+        let others = self.watch.is_on() || self.has_heirs;
+        let keep = entry.access == Access::Read || entry.keeps || others;
         self.push(hub, entry, |outbox| outbox.append(&hub.buffers, keep, write));
     }
 
@@ -192,22 +194,6 @@ impl Upstream {
     pub(super) fn send_unheard(&self, hub: &Hub, bytes: &[u8]) {
         let entry = Entry::new(Owner::Tombstone, 0, Access::Write, hub.now_us());
         self.send(hub, entry, |out| out.extend_from_slice(bytes));
-    }
-
-    /// Asks the server for its number of this connection, once.
-    pub(super) fn ask_number(&self, hub: &Hub) {
-        if !self.asked_number.replace(true) {
-            let entry = Entry::new(Owner::Number, 0, Access::Write, hub.now_us());
-            let request = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
-            self.send(hub, entry, |out| out.extend_from_slice(request));
-        }
-    }
-
-    /// The answer to that; an error says nothing.
-    pub(super) fn learn_number(&self, reply: &[u8]) {
-        let digits = reply.strip_prefix(b":").unwrap_or_default().trim_ascii_end();
-        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-        self.standing.number.store(number.unwrap_or(0), Ordering::Release);
     }
 
     /// Its session may be silent for as long as it likes.
@@ -395,6 +381,16 @@ impl Upstream {
         inner.fifo.is_empty() && now_us.saturating_sub(inner.last_byte_us) >= us
     }
 
+    /// MULTI is open on it from now on, or no longer.
+    pub(super) fn set_in_multi(&self, in_multi: bool) {
+        self.in_multi.set(in_multi);
+    }
+
+    /// Whether EXEC or DISCARD of a transaction on it is still to come.
+    pub(super) fn is_in_multi(&self) -> bool {
+        self.in_multi.get()
+    }
+
     /// Whether nothing is under way on it.
     pub(super) fn is_quiet(&self) -> bool {
         self.inner.borrow().fifo.is_empty()
@@ -430,58 +426,6 @@ impl Upstream {
 
     pub(super) fn inner(&self) -> std::cell::RefMut<'_, Inner> {
         self.inner.borrow_mut()
-    }
-
-    /// Looks at the clock: suspicion, stalls. Called some twenty times a second.
-    pub fn tick(&self, hub: &Hub, now_us: u64) {
-        let mut inner = self.inner.borrow_mut();
-        // What is appended while it connects is counted nowhere else.
-        inner.charge(hub);
-        if let Some(since_us) = inner.held_up {
-            inner.last_byte_us = now_us;
-            return inner.end_patience(now_us.saturating_sub(since_us));
-        }
-        let silent_us = now_us.saturating_sub(inner.last_byte_us);
-        let Some(oldest) = inner.fifo.front() else {
-            drop(inner);
-            if self.leased.get() && self.silence_us.get() > 0 && silent_us >= self.silence_us.get()
-            {
-                self.end(Phase::Released, "its client is silent for dedicated.max_lease_idle");
-            }
-            return;
-        };
-        let allowed = match oldest.patience {
-            Patience::Own => {
-                drop(inner);
-                if (1..=now_us).contains(&self.deadline_us.get()) {
-                    let late = "no answer 5s after the time that the command gave itself";
-                    self.end(Phase::Read, late);
-                }
-                return;
-            }
-            // A server that runs a script is silent, and no less well for it.
-            Patience::Script if self.timeouts.script.is_zero() => return,
-            Patience::Script => self.timeouts.script,
-            Patience::Usual => Duration::ZERO,
-        };
-        let oldest_us = now_us.saturating_sub(oldest.start_us);
-        let due = now_us.saturating_sub(inner.suspected_us) >= SUSPECT_AGAIN_US;
-        if due && allowed.is_zero() && is_suspect(oldest_us, silent_us, inner.recent.p99_us()) {
-            inner.suspected_us = now_us;
-            hub.reporter.report(&self.backend, Outcome::Suspect);
-        }
-        let stalled = u128::from(silent_us) >= (self.timeouts.stall + allowed).as_micros();
-        drop(inner);
-        if stalled {
-            self.end(Phase::Read, "no byte for timeouts.stall with requests outstanding");
-        }
-    }
-
-    /// Forgets half of what it knows of its own speed; called every ten seconds.
-    pub fn decay(&self) {
-        let mut inner = self.inner.borrow_mut();
-        inner.recent.decay();
-        inner.flights.forget_long();
     }
 
     async fn connect(
@@ -524,25 +468,6 @@ impl Inner {
         }
     }
 
-    /// Closes the client that does not read its reply when others have waited behind it for long
-    /// enough. When nobody waits, it may take its time.
-    fn end_patience(&self, waited_us: u64) {
-        let waiting: Vec<_> = self.fifo.iter().flat_map(|entry| entry.owner.clients()).collect();
-        let slow = match self.fifo.front() {
-            Some(Entry { owner: Owner::Flight(flight), .. }) => flight.slow(PAUSE_BACKLOG),
-            _ => waiting.iter().take(1).map(Rc::clone).collect(),
-        };
-        for slow in slow {
-            if waited_us >= slow.grace_us() && waiting.iter().any(|client| client.id != slow.id) {
-                tracing::info!(
-                    client = slow.id,
-                    "a client that does not read its reply is closed: others wait behind it"
-                );
-                slow.kill(End::SlowReader);
-            }
-        }
-    }
-
     /// Gives back everything the connection was charged for.
     pub(super) fn discharge(&mut self, hub: &Hub) {
         hub.charge(self.charged, 0);
@@ -571,8 +496,8 @@ impl Drop for EndGuard<'_> {
 
 /// Of a request that is passed on while it comes, as much may wait to be written.
 pub(super) const MOST_FED: usize = 512 * 1024;
-/// A backend that was suspected is suspected again at the earliest after this.
-const SUSPECT_AGAIN_US: u64 = 500_000;
+
+mod clock;
 
 #[cfg(test)]
 mod tests {

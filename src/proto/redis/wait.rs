@@ -101,9 +101,11 @@ impl Scene<'_> {
         let mut leases = std::mem::take(&mut self.state.gathered);
         for (shard, _) in asked.iter().skip(leases.len()) {
             let Some(backend) = self.pick(*shard, Access::Write, true) else {
-                return Err(self.refuse(Access::Write, |out| {
-                    self.unserved(*shard, Access::Write, true, out);
-                }));
+                let flow = self.not_served(*shard, Access::Write, true);
+                if flow == Flow::Hold {
+                    self.state.gathered = leases;
+                }
+                return Err(flow);
             };
             match self.lease(backend) {
                 Ok(lease) => leases.push(lease),

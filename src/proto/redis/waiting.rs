@@ -30,11 +30,16 @@ pub(super) enum Waiting {
 impl Waiting {
     /// For nobody's permit: until something that is on its way has come.
     pub(super) fn a_moment() -> Self {
-        let moment = Box::pin(async {
-            tokio::time::sleep(A_MOMENT).await;
+        Self::until(tokio::time::sleep(A_MOMENT))
+    }
+
+    /// For nobody's permit: until that has come to its end.
+    pub(super) fn until(end: impl Future<Output = ()> + 'static) -> Self {
+        let end = async {
+            end.await;
             None
-        });
-        Self::For(u32::MAX, moment)
+        };
+        Self::For(u32::MAX, Box::pin(end))
     }
 
     /// Whether its turn is still to come.

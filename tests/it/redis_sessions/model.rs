@@ -61,6 +61,10 @@ enum Replies {
 struct Queue {
     asked: Vec<Words>,
     is_dirty: bool,
+    /// One of them was not answered in time, when EXEC may have been on its way already.
+    is_doubtful: bool,
+    /// MULTI was not: it is open or not.
+    may_be_none: bool,
 }
 
 #[derive(Debug)]
@@ -240,8 +244,17 @@ impl Model<'_> {
                 let keys = words[1..].to_vec();
                 self.session.watch = Some(Watch { keys, is_broken: false, is_doubtful: true });
             }
+            "MULTI" => {
+                self.session.queue = Some(Queue { may_be_none: true, ..Queue::default() });
+            }
             _ => match &mut self.session.queue {
-                Some(queue) => queue.is_dirty = true,
+                Some(queue) => {
+                    queue.is_doubtful = true;
+                    queue.asked.push(words.to_vec());
+                    if queue.may_be_none {
+                        self.data.doubt(writes(words));
+                    }
+                }
                 None if is_done => self.data.doubt(writes(words)),
                 None => {}
             },
@@ -250,7 +263,7 @@ impl Model<'_> {
 
     fn subscribed(&mut self, words: &[String], frame: &Frame) -> Result<bool, String> {
         let kind = if words[0] == "SUBSCRIBE" { Kind::Channel } else { Kind::Pattern };
-        if self.session.queue.is_some() {
+        if self.is_queueing(words, Some(&frame.value)) {
             self.refuse_queued();
             let refused = Wanted::Error("not allowed inside MULTI").fits(self.client, &frame.value);
             return if refused { Ok(true) } else { Err("wanted a refusal".to_owned()) };
@@ -313,6 +326,24 @@ impl Model<'_> {
         self.session.queue.iter_mut().for_each(|queue| queue.is_dirty = true);
     }
 
+    /// Whether MULTI is open; where that is not known, the reply tells.
+    fn is_queueing(&mut self, words: &[String], reply: Option<&Value>) -> bool {
+        if let (Some(queue), Some(reply)) = (&mut self.session.queue, reply)
+            && queue.may_be_none
+        {
+            let is_open = match reply {
+                Value::Error(text) => !text.ends_with("without MULTI"),
+                Value::Simple(text) => text == "QUEUED",
+                _ => words[0] == "EXEC",
+            };
+            queue.may_be_none = !is_open || reply.is_error();
+            if !is_open {
+                self.session.queue = None;
+            }
+        }
+        self.session.queue.is_some()
+    }
+
     /// What a server says to that request, which it executes. The reply decides what only the
     /// server can know.
     fn run(&mut self, words: &[String], reply: Option<&Value>) -> Wanted {
@@ -328,6 +359,7 @@ impl Model<'_> {
                 _ => return Wanted::Error("only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING"),
             }
         }
+        self.is_queueing(words, reply);
         match words[0].as_str() {
             "RESET" => {
                 let session = std::mem::take(&mut self.session);
@@ -384,6 +416,9 @@ impl Model<'_> {
         }
         let is_broken = watch.as_ref().is_some_and(|watch| watch.is_broken);
         let is_doubtful = watch.is_some_and(|watch| watch.is_doubtful);
+        if queue.is_doubtful && matches!(reply, Some(Value::Error(_))) {
+            return Wanted::Error("EXECABORT Transaction discarded");
+        }
         if is_broken || is_doubtful && reply == Some(&Value::Nil) {
             self.board.count("broken");
             return Wanted::Exactly(Value::Nil);

@@ -2,7 +2,7 @@
 //! which clients they mean: that is `client_list`.
 
 use super::{
-    super::{card::Card, hub::Hub},
+    super::{card::Card, hub::Hub, line::Heed},
     Client,
 };
 use crate::net::stream::Ends;
@@ -65,6 +65,22 @@ impl Client {
         }
     }
 
+    /// One of its requests waits for a server: its next ones wait until [`Self::end_detour`].
+    pub(in crate::proto::redis) fn begin_detour(&self) {
+        self.inner.borrow_mut().detours += 1;
+    }
+
+    /// Whether one of its requests waits for a server.
+    pub(in crate::proto::redis) fn is_on_detour(&self) -> bool {
+        self.inner.borrow().detours > 0
+    }
+
+    pub(in crate::proto::redis) fn end_detour(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.detours -= 1;
+        inner.wake();
+    }
+
     /// Tells what it did not ask for, between two replies. True when the caller is to put it into its
     /// turn's list of touched ones, as for [`Self::answer`].
     pub(in crate::proto::redis) fn push(&self, hub: &Hub, bytes: &[u8]) -> bool {
@@ -86,6 +102,16 @@ impl Client {
         inner.borrow_out(hub);
         inner.line.push_behind(bytes);
         !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// Remembers from now on whether that request or any behind it fails.
+    pub(in crate::proto::redis) fn heed(&self, seq: u32) {
+        self.inner.borrow_mut().line.heed(seq);
+    }
+
+    /// What came of that.
+    pub(in crate::proto::redis) fn heeded(&self) -> Option<Heed> {
+        self.inner.borrow().line.heeded()
     }
 
     /// Stops reading its requests, or goes on.

@@ -9,6 +9,7 @@ use crate::{
         client::Limits,
         stage::{Peer, Stage},
     },
+    topology::Timeouts,
 };
 use std::time::Duration;
 
@@ -288,6 +289,47 @@ async fn a_server_that_does_not_confirm_is_not_waited_for_for_ever() {
     stage.pass(Duration::from_secs(3)).await;
     assert!(client.heard().starts_with("-ERR sluice: the server did not confirm in time"));
     assert!(tap.heard().ends_with(&words(&["unsubscribe", "a"])));
+}
+
+/// It was taken for the end of what came next, which was never answered.
+#[tokio::test(start_paused = true)]
+async fn a_late_confirmation_ends_nothing_that_was_asked_since() {
+    let timeouts = Timeouts { request: Duration::from_millis(500), ..Timeouts::default() };
+    for next in ["SUBSCRIBE b", "PUNSUBSCRIBE"] {
+        let mut stage = Stage::with_timeouts(1, ReadFrom::Primary, timeouts);
+        let (mut client, mut tap) = subscribed(&stage).await;
+        client.say("PSUBSCRIBE p\r\n");
+        stage.settle().await;
+        tap.say(confirmed("psubscribe", "p", 2));
+        stage.settle().await;
+        if next == "SUBSCRIBE b" {
+            client.say("PUNSUBSCRIBE\r\n");
+            stage.settle().await;
+            tap.say(confirmed("punsubscribe", "p", 1));
+            stage.settle().await;
+        }
+        client.heard();
+        client.say("UNSUBSCRIBE\r\n");
+        stage.pass(Duration::from_secs(2)).await;
+        let left = usize::from(next == "PUNSUBSCRIBE");
+        assert_eq!(client.heard(), confirmed("unsubscribe", "a", left));
+        client.say(format!("{next}\r\nPING\r\n"));
+        stage.settle().await;
+        assert_eq!(client.heard(), "", "the server is silent");
+        tap.say(confirmed("unsubscribe", "a", left));
+        stage.settle().await;
+        assert_eq!(client.heard(), "", "that was answered long ago");
+        let told = match left {
+            0 => [confirmed("subscribe", "b", 1), words(&["pong", ""])].concat(),
+            _ => [confirmed("punsubscribe", "p", 0), "+PONG\r\n".to_owned()].concat(),
+        };
+        tap.say(match left {
+            0 => confirmed("subscribe", "b", 1),
+            _ => confirmed("punsubscribe", "p", 0),
+        });
+        stage.settle().await;
+        assert_eq!(client.heard(), told, "{next}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

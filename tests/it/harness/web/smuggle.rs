@@ -24,9 +24,10 @@ pub(crate) struct Outcome {
     pub(crate) wrong: Vec<String>,
 }
 
-/// Silence after which nothing more comes to a client whose responses have all come: nobody waits
-/// longer before it passes a whole request on.
-const QUIET: Duration = Duration::from_secs(1);
+/// Silence before and after a sign of life of the proxy, after which nothing more comes to a client whose
+/// responses have all come: nobody waits longer before it passes a whole request on. On a busy machine
+/// silence alone may be that of a proxy that had no turn.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Sends a mutation, and a good request behind it, through the proxy at `address` to `origin`: each
 /// request that the origin counts is answered at the client once, in order, and there is no garbage.
@@ -35,7 +36,8 @@ pub(crate) fn smuggle(mutation: &Mutation, address: &str, origin: &Origin) -> Ou
     let mut outcome = Outcome::default();
     let mut conn = HttpConn::open(address);
     let _ = conn.try_send(&mutation.bytes);
-    let responses = responses(&mut conn, &mutation.heads, || origin.count() - count, &mut outcome);
+    let forwarded = || origin.count() - count;
+    let responses = responses(&mut conn, address, &mutation.heads, forwarded, &mut outcome);
     drop(conn);
     eventually("the proxy lets go of a request that was cut", PATIENCE, || {
         (origin.reading() == 0).then_some(())
@@ -77,6 +79,7 @@ fn refused(outcome: &Outcome) -> bool {
 /// Every final response until the proxy closes, or is quiet with nothing left to answer.
 fn responses(
     conn: &mut HttpConn,
+    address: &str,
     heads: &[usize],
     forwarded: impl Fn() -> usize,
     outcome: &mut Outcome,
@@ -85,6 +88,10 @@ fn responses(
     let start = Instant::now();
     loop {
         if !conn.is_ready(QUIET) {
+            wait_for_sign_of_life(address);
+            if conn.is_ready(QUIET) {
+                continue;
+            }
             let answered = responses.iter().filter(|one| one.header("x-count").is_some()).count();
             if answered == forwarded() || start.elapsed() > PATIENCE {
                 return responses;
@@ -104,4 +111,11 @@ fn responses(
             }
         }
     }
+}
+
+/// The proxy refuses a request that came later, which no origin hears of.
+fn wait_for_sign_of_life(address: &str) {
+    let mut conn = HttpConn::open(address);
+    conn.send("GET / HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n");
+    let _ = conn.try_response();
 }
