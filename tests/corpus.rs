@@ -12,7 +12,7 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 19] = [
+const PARSERS: [(&str, Check); 20] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("config", |data| with_text(data, sluice::config::fuzz)),
     ("cookie", sluice::policy::cookie::fuzz),
@@ -31,6 +31,7 @@ const PARSERS: [(&str, Check); 19] = [
     ("proxy_protocol", sluice::net::proxy_protocol::fuzz),
     ("replies", fuzzing::replies),
     ("requests", fuzzing::requests),
+    ("sentinel", fuzzing::sentinel),
     ("sticky", sluice::policy::sticky::fuzz),
 ];
 
@@ -75,7 +76,7 @@ macro_rules! parsers {
 parsers!(
     address config cookie cursor gather handshake http_client http_head http_keep_alive
     http_routes inline keys learn messages probe proxy_protocol replies
-    requests sticky
+    requests sentinel sticky
 );
 
 #[test]

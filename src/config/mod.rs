@@ -324,6 +324,8 @@ pub struct Cluster {
     pub protocol: Protocol,
     /// Empty if and only if there are `backends`.
     pub shards: Vec<Shard>,
+    /// Who says who is in which shard; `None`: `shards` does.
+    pub sentinel: Option<Sentinel>,
     /// Which of `shards` owns a key.
     pub sharding: Sharding,
     pub backends: Option<Backends>,
@@ -361,8 +363,20 @@ pub struct Shard {
     pub identity: String,
     /// 1 to 1,000; default 1.
     pub weight: u32,
-    pub primary: Member,
+    /// `None`: Sentinel says who it is.
+    pub primary: Option<Member>,
     pub replicas: Vec<Member>,
+}
+
+/// Where to ask who the members of the shards are. Each shard's name is that of a master there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sentinel {
+    /// At least one.
+    pub addresses: Vec<Address>,
+    /// Who we are to the Sentinels themselves.
+    pub credentials: Credentials,
+    /// `None`: in clear.
+    pub tls: Option<ClientFiles>,
 }
 
 /// Backends without roles, all alike.
@@ -523,8 +537,15 @@ impl Cluster {
     /// Its backends in the order of the file: shard by shard, the primary first.
     pub fn each_member(&self) -> impl Iterator<Item = &Member> {
         let shards = self.shards.iter();
-        let of_shards = shards.flat_map(|one| std::iter::once(&one.primary).chain(&one.replicas));
+        let of_shards = shards.flat_map(Shard::members);
         of_shards.chain(self.backends.iter().flat_map(|backends| &backends.members))
+    }
+}
+
+impl Shard {
+    /// The primary first.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.primary.iter().chain(&self.replicas)
     }
 }
 

@@ -4,6 +4,7 @@
 mod http;
 mod limits;
 mod reads;
+mod sentinel;
 mod sharding;
 mod tls;
 mod users;
@@ -245,7 +246,7 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     if speaks_http {
         http::upstream(&mut upstream, cluster);
     }
-    tls::upstream(&mut upstream, cluster);
+    tls::client(&mut upstream, cluster.tls.as_ref());
     entries.map("upstream", upstream);
     if speaks_http {
         http::cluster(&mut entries, cluster);
@@ -302,7 +303,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     if cluster.protocol == Protocol::Http {
         http::upstream(&mut upstream, cluster);
-        tls::upstream(&mut upstream, cluster);
+        tls::client(&mut upstream, cluster.tls.as_ref());
         times.period("queue", timeouts.queue);
         let shards = cluster.shards.iter().enumerate();
         let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
@@ -328,7 +329,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
         .text("mode", word(words::UPSTREAM_MODE, &cluster.dedicated.always));
-    tls::upstream(&mut upstream, cluster);
+    tls::client(&mut upstream, cluster.tls.as_ref());
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
     let commands: Vec<_> = commands.collect();
@@ -349,7 +350,15 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
 
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
-    entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+    match &cluster.sentinel {
+        Some(written) => {
+            entries.map("sentinel", sentinel::sentinel(written, &cluster.shards, defaults));
+        }
+        None => {
+            entries.push("shards", Out::List(shards));
+        }
+    }
+    entries.map("sharding", sharding).map("reads", reads);
     coming_and_going(&mut entries, cluster);
     entries
         .map("check", check(&cluster.check, defaults))
@@ -392,7 +401,9 @@ fn shard(index: usize, shard: &Shard, by: ShardingBy, defaults: bool) -> Out {
     if is_weighed && (defaults || shard.weight != 1) {
         entries.text("weight", shard.weight);
     }
-    entries.push("primary", member(&shard.primary, defaults));
+    if let Some(primary) = &shard.primary {
+        entries.push("primary", member(primary, defaults));
+    }
     if defaults || !shard.replicas.is_empty() {
         let replicas = shard.replicas.iter().map(|one| member(one, defaults)).collect();
         entries.push("replicas", Out::List(replicas));

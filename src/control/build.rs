@@ -34,21 +34,12 @@ fn cluster(
     workers: usize,
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
-    let name: Arc<str> = written.name.as_str().into();
     let read_rules = read_rules(&written.reads);
-    let balance = written.backends.as_ref().map_or(written.reads.balance, |group| group.balance);
     let queue = queue(written);
-    let has_read_rules = read_rules.is_some();
+    let mould = Mould::new(written, queue.clone(), workers);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
-        let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
-        let address = member.address.clone();
-        let mut backend = Backend::new(id, cluster, shard, address, member.weight, workers)
-            .with_room(room(written, queue.as_ref()))
-            .with_leases(written.dedicated.max_per_backend);
-        backend.is_timed = balance == Strategy::PeakEwma;
-        backend.tier = member.tier;
-        backend.has_read_rules = has_read_rules;
+        let backend = mould.backend(id, shard, member);
         backend.publish_admin(member.admin);
         if member.admin != Admin::Ready {
             let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
@@ -57,10 +48,27 @@ fn cluster(
         backend
     };
     let (layout, shards) = match &written.backends {
-        Some(backends) => group(backends, (written.protocol, written.fail_open), &mut member),
+        Some(backends) => {
+            let nameless: Arc<str> = "".into();
+            let members = backends.members.iter().map(|one| {
+                let backend = member(&nameless, one);
+                let (admin, init, role) = (one.admin, Init::Up, Role::None);
+                let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
+                backend.publish(state, gate, role, 0);
+                Arc::new(backend)
+            });
+            let members = members.collect();
+            let client_ip = backends.sticky.as_ref().and_then(|sticky| sticky.client_ip);
+            let client = client_ip.unwrap_or_default();
+            let layout = Layout::Group { client, send_proxy: backends.send_proxy };
+            (layout, vec![mould.shard(nameless, members)])
+        }
         None => {
-            let shards = written.shards.iter();
-            let shards = shards.map(|part| shard(part, written.reads.balance, &mut member));
+            let shards = written.shards.iter().map(|part| {
+                let name: Arc<str> = part.name.as_str().into();
+                let members = part.members().map(|one| Arc::new(member(&name, one))).collect();
+                mould.shard(name, members)
+            });
             let shards: Vec<Shard> = shards.collect();
             if written.protocol == Protocol::Http {
                 shards.iter().for_each(assign);
@@ -74,7 +82,8 @@ fn cluster(
         id,
         layout,
         sharding: written.sharding.over(&written.shards),
-        name: Arc::clone(&name),
+        name: Arc::clone(&mould.name),
+        order: Cluster::order(&shards),
         shards,
         reads: written.reads.from,
         read_rules,
@@ -83,23 +92,117 @@ fn cluster(
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
         tls: None,
-        queue: queue.clone(),
+        queue,
+        asks_role: written.sentinel.is_some(),
         dedicated: written.dedicated,
         outage: written.outage,
         heirs: Arc::new(Semaphore::new(written.outage.queue as usize)),
     }
 }
 
-/// `None` where `reads.from` says it all.
+/// Whether `reads.from` does not say it all.
+fn has_read_rules(written: &config::Reads) -> bool {
+    promises(written) || !written.overrides.is_empty()
+}
+
+fn promises(written: &config::Reads) -> bool {
+    written.consistency != Consistency::Eventual && written.leaves_primary()
+}
+
 fn read_rules(written: &config::Reads) -> Option<Arc<ReadRules>> {
-    let promised = written.consistency != Consistency::Eventual && written.leaves_primary();
     let rules = ReadRules {
         overrides: written.overrides.clone(),
         scripts_declare_keys: written.scripts_declare_keys,
-        freshness: promised
+        freshness: promises(written)
             .then(|| Freshness::new(written.consistency, written.window, Instant::now())),
     };
-    (promised || !rules.overrides.is_empty()).then(|| Arc::new(rules))
+    has_read_rules(written).then(|| Arc::new(rules))
+}
+
+/// What the backends and shards of one cluster are made with, whenever that is.
+#[derive(Debug)]
+pub struct Mould {
+    name: Arc<str>,
+    written: config::Cluster,
+    queue: Option<Arc<Queue>>,
+    workers: usize,
+}
+
+impl Mould {
+    /// `queue` is the cluster's; each backend gets a cell per worker.
+    pub fn new(written: &config::Cluster, queue: Option<Arc<Queue>>, workers: usize) -> Self {
+        Self { name: written.name.as_str().into(), written: written.clone(), queue, workers }
+    }
+
+    fn strategy(&self) -> Strategy {
+        let reads = self.written.reads.balance;
+        self.written.backends.as_ref().map_or(reads, |group| group.balance)
+    }
+
+    /// A backend that nobody knows anything of yet.
+    pub fn backend(&self, id: u32, shard: &Arc<str>, member: &config::Member) -> Backend {
+        let (cluster, shard) = (Arc::clone(&self.name), Arc::clone(shard));
+        let address = member.address.clone();
+        let mut backend = Backend::new(id, cluster, shard, address, member.weight, self.workers)
+            .with_room(room(&self.written, self.queue.as_ref()))
+            .with_leases(self.written.dedicated.max_per_backend);
+        backend.is_timed = self.strategy() == Strategy::PeakEwma;
+        backend.tier = member.tier;
+        backend.has_read_rules = has_read_rules(&self.written.reads);
+        backend
+    }
+
+    /// A shard of these members, of which the first is the one that is the primary as far as is
+    /// known.
+    pub fn shard(&self, name: Arc<str>, members: Vec<Arc<Backend>>) -> Shard {
+        match &self.written.backends {
+            Some(group) => self.group(group, name, members),
+            None => self.with_roles(name, members),
+        }
+    }
+
+    fn with_roles(&self, name: Arc<str>, members: Vec<Arc<Backend>>) -> Shard {
+        let weights = shares(&members);
+        let balancer = |from: usize| {
+            let tiers = members.iter().skip(from).map(|member| member.tier).collect();
+            let rules = Rules { strategy: self.strategy(), tiers, ..Rules::default() };
+            Balancer::with(rules, weights.get(from..).unwrap_or_default())
+        };
+        Shard {
+            name,
+            replicas: balancer(1),
+            any: balancer(0),
+            pinned: None,
+            members,
+            fail_open: FailOpen::Never,
+            present: Present::default(),
+        }
+    }
+
+    fn group(&self, group: &config::Backends, name: Arc<str>, members: Vec<Arc<Backend>>) -> Shard {
+        let client_ip = group.sticky.as_ref().and_then(|sticky| sticky.client_ip);
+        // Over HTTP what is sticky goes before the strategy, request by request.
+        let http = self.written.protocol == Protocol::Http;
+        let by_client = client_ip.is_some() && !http;
+        let strategy = if by_client { Strategy::ClientIp } else { group.balance };
+        let rules = Rules {
+            strategy,
+            failback: group.failback,
+            ids: members.iter().map(|member| stable_id(member.name.as_bytes())).collect(),
+            tiers: members.iter().map(|member| member.tier).collect(),
+        };
+        let pinned = (http && group.sticky.is_some())
+            .then(|| Rules { strategy: Strategy::Maglev, ..rules.clone() });
+        Shard {
+            name,
+            replicas: Balancer::new(strategy, &[]),
+            any: Balancer::with(rules, &shares(&members)),
+            pinned: pinned.map(|rules| Balancer::with(rules, &shares(&members))),
+            members,
+            fail_open: self.written.fail_open,
+            present: Present::default(),
+        }
+    }
 }
 
 /// Where requests wait: not with Redis, which refuses at once.
@@ -119,31 +222,6 @@ fn most(written: &config::Cluster) -> Option<u32> {
     let BackendLimits { max_connections, max_in_flight, .. } = written.limits;
     let connections = max_connections.filter(|_| written.backends.is_some());
     max_in_flight.into_iter().chain(connections).min()
-}
-
-fn shard(
-    part: &config::Shard,
-    balance: Strategy,
-    member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
-) -> Shard {
-    let name: Arc<str> = part.name.as_str().into();
-    let written = std::iter::once(&part.primary).chain(&part.replicas);
-    let members: Vec<_> = written.map(|one| Arc::new(member(&name, one))).collect();
-    let weights = shares(&members);
-    let balancer = |from: usize| {
-        let tiers = members.iter().skip(from).map(|member| member.tier).collect();
-        let rules = Rules { strategy: balance, tiers, ..Rules::default() };
-        Balancer::with(rules, weights.get(from..).unwrap_or_default())
-    };
-    Shard {
-        name,
-        replicas: balancer(1),
-        any: balancer(0),
-        pinned: None,
-        members,
-        fail_open: FailOpen::Never,
-        present: Present::default(),
-    }
 }
 
 /// As if every probe had passed and every server had the role that it is written in: for questions
@@ -173,48 +251,6 @@ fn assign(shard: &Shard) {
         let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
         member.publish(state, gate, role, 0);
     }
-}
-
-/// Its members take connections from the start, before any probe.
-fn group(
-    written: &config::Backends,
-    (protocol, fail_open): (Protocol, FailOpen),
-    member: &mut impl FnMut(&Arc<str>, &config::Member) -> Backend,
-) -> (Layout, Vec<Shard>) {
-    let nameless: Arc<str> = "".into();
-    let role = Role::None;
-    let members = written.members.iter().map(|one| {
-        let backend = member(&nameless, one);
-        let (admin, init) = (one.admin, Init::Up);
-        let (state, gate) = derive(Axes { admin, role, init, ..Axes::default() });
-        backend.publish(state, gate, role, 0);
-        Arc::new(backend)
-    });
-    let members: Vec<_> = members.collect();
-    let client_ip = written.sticky.as_ref().and_then(|sticky| sticky.client_ip);
-    // Over HTTP what is sticky goes before the strategy, request by request.
-    let http = protocol == Protocol::Http;
-    let by_client = client_ip.is_some() && !http;
-    let strategy = if by_client { Strategy::ClientIp } else { written.balance };
-    let rules = Rules {
-        strategy,
-        failback: written.failback,
-        ids: members.iter().map(|member| stable_id(member.name.as_bytes())).collect(),
-        tiers: members.iter().map(|member| member.tier).collect(),
-    };
-    let pinned = (http && written.sticky.is_some())
-        .then(|| Rules { strategy: Strategy::Maglev, ..rules.clone() });
-    let shard = Shard {
-        name: nameless,
-        replicas: Balancer::new(strategy, &[]),
-        any: Balancer::with(rules, &shares(&members)),
-        pinned: pinned.map(|rules| Balancer::with(rules, &shares(&members))),
-        members,
-        fail_open,
-        present: Present::default(),
-    };
-    let client = client_ip.unwrap_or_default();
-    (Layout::Group { client, send_proxy: written.send_proxy }, vec![shard])
 }
 
 fn shares(members: &[Arc<Backend>]) -> Vec<u32> {

@@ -14,16 +14,20 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-/// Probes one backend for ever, on one connection.
+/// Probes one backend for as long as it is watched, on one connection.
 pub(super) async fn watch(plane: Rc<Plane>, index: usize, mut dice: Dice) {
     let Some(target) = plane.table.borrow().target(index) else { return };
     let asked = || Prober::new(target.address.clone(), target.tls.clone(), target.spec.clone());
     let mut prober = asked();
-    let mut pause = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             () = sleep(pause) => {}
             () = target.wake.notified() => {}
+        }
+        if plane.table.borrow().watches().get(index).is_none() {
+            // It has left its cluster.
+            return end_first_round(&plane);
         }
         if plane.table.borrow().is_paused(index) {
             // It is woken when it is to work again.
@@ -58,8 +62,15 @@ pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>
     while let Some(report) = reports.recv().await {
         let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
         plane.follow_weights();
-        if let Some(Ask::Suspect(index)) = ask {
-            run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
+        match ask {
+            None => {}
+            Some(Ask::Suspect(index)) => {
+                run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
+            }
+            Some(Ask::Rediscover(cluster)) => {
+                let council = plane.councils.get(cluster).and_then(Option::as_ref);
+                council.iter().for_each(|council| council.ask_again());
+            }
         }
     }
 }
@@ -111,8 +122,6 @@ pub(super) async fn grace(plane: Rc<Plane>, limit: Duration) {
     plane.state.finish_first_round();
 }
 
-/// The first probes of all backends are spread over this, so that start-up stays fast.
-const FIRST_SPREAD_MS: u64 = 100;
 /// A storm of reports cannot probe a backend more often than this.
 const MIN_GAP: Duration = Duration::from_millis(20);
 /// core.md, Suspicion.

@@ -6,9 +6,12 @@ mod access;
 pub mod admin;
 pub mod build;
 mod certificates;
+mod discover;
 mod events;
 mod health;
 mod lag;
+mod membership;
+mod numbered;
 mod operator;
 mod plane;
 mod prober;
@@ -33,6 +36,7 @@ use crate::{
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
 };
+use discover::Council;
 use plane::Plane;
 use process::ProcessState;
 use std::{
@@ -63,6 +67,8 @@ pub struct Inputs {
     pub insight: Arc<Insight>,
     /// The TLS of each listener, in the order of the configuration.
     pub tls: Vec<Option<tls::Server>>,
+    /// The TLS of each cluster's Sentinels, in the order of the configuration.
+    pub sentinel_tls: Vec<Option<tls::Client>>,
     /// The workers' reports on backends.
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
@@ -122,6 +128,7 @@ async fn run(inputs: Inputs) {
         insight,
         publisher,
         tls,
+        sentinel_tls,
         reports,
         workers,
         access_log,
@@ -139,7 +146,10 @@ async fn run(inputs: Inputs) {
         commands,
         table: RefCell::new(table::Table::new(&config, &topology, on_change)),
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
-        topology,
+        moulds: plane::moulds(&config, &topology, workers.len()),
+        nursery: membership::Nursery::default(),
+        councils: councils(&config, &sentinel_tls),
+        drain_timeout: config.shutdown.drain_timeout,
         insight,
         publisher,
         workers,
@@ -149,6 +159,7 @@ async fn run(inputs: Inputs) {
         token: config.admin.token.clone(),
     });
     let mut dice = Dice::new(RandomState::new().hash_one(0));
+    plane.councils.iter().flatten().for_each(|council| council.start(&plane));
     admin::open(admin, &plane, &shutdown);
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
     run_task(certificates::follow(Rc::clone(&plane)));
@@ -161,28 +172,53 @@ async fn run(inputs: Inputs) {
     }
 }
 
+/// By cluster: who knows its members.
+fn councils(config: &Config, tls: &[Option<tls::Client>]) -> Vec<Option<Rc<Council>>> {
+    let each = config.clusters.iter().enumerate().map(|(id, written)| {
+        let tls = tls.get(id).and_then(Option::as_ref);
+        Some(Council::new(id, written, written.sentinel.as_ref()?, tls))
+    });
+    each.collect()
+}
+
 /// One task per backend. A backend must never go unprobed because of a fault of ours, so a task
 /// that panicked is started again.
 async fn probe_all(plane: Rc<Plane>, mut dice: Dice) {
     let mut tasks = JoinSet::new();
     let mut indexes: HashMap<Id, usize> = HashMap::new();
-    for index in 0..plane.table.borrow().watches().len() {
-        let handle =
-            tasks.spawn_local(health::watch(Rc::clone(&plane), index, Dice::new(dice.next())));
-        indexes.insert(handle.id(), index);
-    }
-    while let Some(ended) = tasks.join_next_with_id().await {
-        let Err(error) = ended else { continue };
-        tracing::error!("control: a probe task ended by a fault of ours: {error}");
-        let Some(index) = indexes.remove(&error.id()) else { continue };
-        let (plane, dice) = (Rc::clone(&plane), Dice::new(dice.next()));
-        let handle = tasks.spawn_local(async move {
-            tokio::time::sleep(RESTART_PAUSE).await;
+    let watch = |index, pause, dice| {
+        let plane = Rc::clone(&plane);
+        async move {
+            tokio::time::sleep(pause).await;
             health::watch(plane, index, dice).await;
-        });
+        }
+    };
+    for index in plane.table.borrow().watches().numbers() {
+        let spread = Duration::from_millis(dice.below(FIRST_SPREAD_MS));
+        let handle = tasks.spawn_local(watch(index, spread, Dice::new(dice.next())));
         indexes.insert(handle.id(), index);
     }
-    std::future::pending().await
+    loop {
+        tokio::select! {
+            born = plane.nursery.leave() => {
+                for index in born {
+                    let task = watch(index, Duration::ZERO, Dice::new(dice.next()));
+                    indexes.insert(tasks.spawn_local(task).id(), index);
+                }
+            }
+            Some(ended) = tasks.join_next_with_id() => {
+                let id = ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
+                let index = indexes.remove(&id);
+                if let (Err(error), Some(index)) = (ended, index) {
+                    tracing::error!("control: a probe task ended by a fault of ours: {error}");
+                    let task = watch(index, RESTART_PAUSE, Dice::new(dice.next()));
+                    indexes.insert(tasks.spawn_local(task).id(), index);
+                }
+            }
+        }
+    }
 }
 
+/// The first probes of all backends are spread over this, so that start-up stays fast.
+const FIRST_SPREAD_MS: u64 = 100;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);

@@ -40,7 +40,8 @@ pub(super) fn look(plane: &Plane, path: &str) -> Option<Told> {
         ("status", "") => Ok(status::page(plane)),
         ("clusters", "") => Ok(status::clusters(plane)),
         ("clusters", name) => decoded(name).and_then(|name| {
-            let names = || plane.topology.clusters.iter().map(|cluster| &*cluster.name);
+            let topology = plane.topology();
+            let names = || topology.clusters.iter().map(|cluster| &*cluster.name);
             status::cluster_page(plane, &name)
                 .ok_or_else(|| (StatusCode::NOT_FOUND, no_cluster(&name, names())))
         }),
@@ -118,7 +119,7 @@ fn detail(wish: Wish) -> String {
 /// The backend that is called `cluster/address`, or has that id.
 fn find(table: &Table, id: &str) -> Result<usize, (StatusCode, String)> {
     let missing = |why| Err((StatusCode::NOT_FOUND, why));
-    let all = || table.watches().iter().map(|watch| watch.backend()).enumerate();
+    let all = || table.watches().numbered().map(|(index, watch)| (index, watch.backend()));
     if let Ok(number) = id.parse::<u32>() {
         let found = all().find(|(_, backend)| backend.id == number);
         return found.map(|(index, _)| Ok(index)).unwrap_or_else(|| {

@@ -2,7 +2,10 @@
 //! process. One thread owns it; nothing in it is held over an await.
 
 use super::{
+    build::Mould,
     certificates::{Owner, Side, Tls},
+    discover::Council,
+    membership::Nursery,
     process::ProcessState,
     pulse::Pulse,
     table::Table,
@@ -14,14 +17,12 @@ use crate::{
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Topology},
 };
-use std::{cell::RefCell, collections::HashSet, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Shared by reference between the tasks of control's thread.
 #[derive(Debug)]
 pub(super) struct Plane {
-    /// The first snapshot: later ones differ in their balancers alone.
-    pub(super) topology: Arc<Topology>,
     pub(super) publisher: Publisher,
     pub(super) insight: Arc<Insight>,
     pub(super) listeners: Vec<Listener>,
@@ -36,6 +37,13 @@ pub(super) struct Plane {
     pub(super) access_log: Option<Dropped>,
     pub(super) state: Arc<ProcessState>,
     pub(super) table: RefCell<Table>,
+    /// By cluster.
+    pub(super) moulds: Vec<Mould>,
+    pub(super) nursery: Nursery,
+    /// By cluster: who knows its members, where the configuration does not.
+    pub(super) councils: Vec<Option<Rc<Council>>>,
+    /// How long who has left its cluster may keep its connections.
+    pub(super) drain_timeout: Duration,
     pub(super) pulse: RefCell<Pulse>,
     pub(super) started: Instant,
     /// What lets somebody change something over TCP.
@@ -57,11 +65,16 @@ impl Plane {
         super::events::millis(self.started.elapsed())
     }
 
+    /// The snapshot in force.
+    pub(super) fn topology(&self) -> Arc<Topology> {
+        self.publisher.current()
+    }
+
     /// Puts balancers in force that know the newest weights.
     pub(super) fn follow_weights(&self) {
         let clusters = self.table.borrow_mut().take_reweighed();
         if !clusters.is_empty() {
-            self.publisher.publish(self.publisher.current().reweighed(&clusters));
+            self.publisher.publish(self.topology().reweighed(&clusters));
         }
     }
 
@@ -76,6 +89,12 @@ impl Plane {
 pub(super) fn web(config: &Config) -> HashSet<String> {
     let clusters = config.clusters.iter().filter(|one| one.protocol == Protocol::Http);
     clusters.map(|cluster| cluster.name.clone()).collect()
+}
+
+/// What the backends of each cluster are made with.
+pub(super) fn moulds(config: &Config, topology: &Topology, workers: usize) -> Vec<Mould> {
+    let both = config.clusters.iter().zip(&topology.clusters);
+    both.map(|(written, cluster)| Mould::new(written, cluster.queue.clone(), workers)).collect()
 }
 
 /// The TLS of `config`: of listeners, in its order, and of the clusters of the snapshot.

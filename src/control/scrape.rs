@@ -37,7 +37,7 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
     listeners(&mut sheet, plane);
     certificates(&mut sheet, plane);
     clusters(&mut sheet, plane);
-    for watch in plane.table.borrow().watches() {
+    for watch in plane.table.borrow().watches().iter() {
         let is_http = plane.web.contains(&*watch.backend().cluster);
         backend(&mut sheet, watch, is_http);
     }
@@ -158,7 +158,7 @@ fn seconds(unix_time: i64) -> f64 {
 }
 
 fn clusters(sheet: &mut Sheet, plane: &Plane) {
-    for (i, cluster) in plane.topology.clusters.iter().enumerate() {
+    for (i, cluster) in plane.topology().clusters.iter().enumerate() {
         let name = ("cluster", &*cluster.name);
         let total = |pick: fn(&ClusterMetrics) -> &Counter| {
             sum(plane, |worker| worker.clusters.get(i).map(pick))

@@ -32,7 +32,8 @@ pub(super) struct Sessions {
 impl Sessions {
     /// `None` as long as no backend of its cluster has seen a session.
     pub(super) fn of(plane: &Plane, backend: &Backend) -> Option<Self> {
-        let mut clusters = plane.topology.clusters.iter();
+        let topology = plane.topology();
+        let mut clusters = topology.clusters.iter();
         let cluster = clusters.find(|cluster| cluster.name == backend.cluster)?;
         let members = || cluster.shards.iter().flat_map(|shard| &shard.members);
         let all = |count: fn(&Backend) -> u64| members().map(Arc::as_ref).map(count).sum::<u64>();

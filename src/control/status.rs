@@ -3,6 +3,7 @@
 
 use super::{
     events::{Event, millis},
+    numbered::Numbered,
     plane::Plane,
     sessions::Sessions,
     subscriptions::Subscriptions,
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     policy::{admin::Source, slot::SLOTS},
     telemetry::metrics::{BackendMetrics, ListenerMetrics},
-    topology::{Cluster, Layout, door::Reason},
+    topology::{Cluster, Layout, Topology, door::Reason},
 };
 use serde::Serialize;
 
@@ -145,7 +146,7 @@ struct ProbeStatus<'a> {
 
 /// The document.
 pub(super) fn page(plane: &Plane) -> Vec<u8> {
-    let table = plane.table.borrow();
+    let (table, topology) = (plane.table.borrow(), plane.topology());
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         state: plane.state.stage().as_str(),
@@ -160,7 +161,7 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
             })
             .collect(),
         listeners: listeners(plane),
-        clusters: all_clusters(plane, table.watches()),
+        clusters: all_clusters(plane, &topology, table.watches()),
         events: table.events().newest().collect(),
     };
     json(&status)
@@ -168,12 +169,13 @@ pub(super) fn page(plane: &Plane) -> Vec<u8> {
 
 /// Every cluster, as in the whole document.
 pub(super) fn clusters(plane: &Plane) -> Vec<u8> {
-    json(&all_clusters(plane, plane.table.borrow().watches()))
+    json(&all_clusters(plane, &plane.topology(), plane.table.borrow().watches()))
 }
 
 /// One cluster, as in the whole document; `None` when there is none of that name.
 pub(super) fn cluster_page(plane: &Plane, name: &str) -> Option<Vec<u8>> {
-    let found = plane.topology.clusters.iter().find(|cluster| &*cluster.name == name)?;
+    let topology = plane.topology();
+    let found = topology.clusters.iter().find(|cluster| &*cluster.name == name)?;
     Some(json(&cluster(plane, found, plane.table.borrow().watches())))
 }
 
@@ -194,8 +196,12 @@ fn json(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("strings and numbers are always JSON")
 }
 
-fn all_clusters<'a>(plane: &'a Plane, watches: &'a [Watch]) -> Vec<ClusterStatus<'a>> {
-    plane.topology.clusters.iter().map(|one| cluster(plane, one, watches)).collect()
+fn all_clusters<'a>(
+    plane: &Plane,
+    topology: &'a Topology,
+    watches: &'a Numbered<Watch>,
+) -> Vec<ClusterStatus<'a>> {
+    topology.clusters.iter().map(|one| cluster(plane, one, watches)).collect()
 }
 
 fn listeners(plane: &Plane) -> Vec<Listener<'_>> {
@@ -221,7 +227,11 @@ fn refused(listener: &ListenerMetrics) -> u64 {
     Reason::ALL.iter().map(|reason| reason.counter(listener).get()).sum()
 }
 
-fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> ClusterStatus<'a> {
+fn cluster<'a>(
+    plane: &Plane,
+    cluster: &'a Cluster,
+    watches: &'a Numbered<Watch>,
+) -> ClusterStatus<'a> {
     let mut requests = Requests::default();
     for counted in plane.workers.iter().filter_map(|worker| worker.clusters.get(cluster.id)) {
         for access in [&counted.reads, &counted.writes] {
@@ -240,10 +250,8 @@ fn cluster<'a>(plane: &Plane, cluster: &'a Cluster, watches: &'a [Watch]) -> Clu
     let shards = cluster.shards.iter().enumerate().map(|(index, shard)| {
         let slots = if has_slots { cluster.sharding.runs(index) } else { Vec::new() };
         let owned: u32 = slots.iter().map(|(first, last)| u32::from(last - first) + 1).sum();
-        let members = shard
-            .members
-            .iter()
-            .filter_map(|member| watches.iter().find(|watch| watch.backend().id == member.id));
+        let members =
+            shard.members.iter().filter_map(|member| watches.get(usize::try_from(member.id).ok()?));
         ShardStatus {
             name: &shard.name,
             slot_share: f64::from(owned) / f64::from(SLOTS),

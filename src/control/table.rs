@@ -3,6 +3,7 @@
 //! the time of an event.
 
 mod measure;
+mod members;
 mod operate;
 mod weights;
 
@@ -10,6 +11,7 @@ use super::{
     events::{Event, Events, wall_clock_ms},
     health::{SUSPECT_PROBES, SUSPECT_TIMEOUT},
     lag::Offsets,
+    numbered::Numbered,
     prober::Spec,
     watch::{PASSED, Probed, Watch, serves, totals},
 };
@@ -23,31 +25,57 @@ use crate::{
         reads::ReadFrom,
     },
     proto::redis::probe::{Code, ProbeError, Report},
-    topology::{Outcome, Report as Told, Topology},
+    topology::{Backend, Layout, Outcome, Report as Told, Topology},
 };
+pub(super) use members::{News, Part};
 pub(super) use operate::Wish;
-use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::sync::Notify;
 
-/// All backends by index, in the order of the configuration.
+/// All backends; the index of one is its id.
 pub(super) struct Table {
-    watches: Vec<Watch>,
-    groups: Vec<Group>,
+    watches: Numbered<Watch>,
+    groups: Numbered<Group>,
     /// By cluster.
-    specs: Vec<(Spec, Option<tls::Client>)>,
-    by_id: HashMap<u32, usize>,
+    terms: Vec<Terms>,
+    /// Who has which seat.
+    seats: Vec<Weak<Backend>>,
     events: Events,
     /// Clusters whose balancers are older than the weights of their backends.
     reweighed: Vec<usize>,
     on_change: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// How the backends of a cluster are watched.
+#[derive(Debug)]
+struct Terms {
+    spec: Spec,
+    tls: Option<tls::Client>,
+    check: Check,
+    slow_start: Duration,
+    reads: ReadFrom,
+    sampling: measure::Sampling,
+    /// Its members are asked for their roles.
+    has_roles: bool,
+    /// Nobody has said yet who its members are.
+    awaited: bool,
+}
+
 /// One shard's members: whom ejection bounds count, and who is its primary.
 #[derive(Debug)]
 struct Group {
+    name: Arc<str>,
     members: Vec<usize>,
     /// The configured or last known primary: while it says so itself, no other one gets writes.
     holder: usize,
+    /// Whoever knows the shard has said who the holder is: nobody else is asked, and it gets writes
+    /// only as long as it says the same of itself.
+    told: bool,
     reads: ReadFrom,
     /// Index of the cluster.
     cluster: usize,
@@ -80,6 +108,8 @@ pub(super) struct Evidence {
 pub(super) enum Ask {
     /// Probe this backend twice with a short timeout, and say how that ended.
     Suspect(usize),
+    /// Ask those who know the members of this cluster: a server is not what they said.
+    Rediscover(usize),
 }
 
 /// Why a state is about to change.
@@ -98,35 +128,34 @@ impl Table {
         on_change: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let mut table = Self {
-            watches: Vec::new(),
-            groups: Vec::new(),
-            specs: Vec::new(),
-            by_id: HashMap::new(),
+            watches: Numbered::default(),
+            groups: Numbered::default(),
+            terms: Vec::new(),
+            seats: Vec::new(),
             events: Events::default(),
             reweighed: Vec::new(),
             on_change,
         };
         for (written, cluster) in config.clusters.iter().zip(&topology.clusters) {
-            let slow_start = config.slow_start(cluster.id);
-            table.specs.push((Spec::of(written, cluster), cluster.tls.clone()));
+            table.terms.push(Terms {
+                spec: Spec::of(written, cluster),
+                tls: cluster.tls.clone(),
+                check: written.check,
+                slow_start: config.slow_start(cluster.id),
+                reads: cluster.reads,
+                sampling: measure::Sampling::of(written, cluster),
+                has_roles: matches!(cluster.layout, Layout::Shards),
+                awaited: false,
+            });
             for shard in &cluster.shards {
-                let first = table.watches.len();
+                let group = table.groups.push(table.group(cluster.id, &shard.name));
                 for member in &shard.members {
-                    table.by_id.insert(member.id, table.watches.len());
-                    let group = table.groups.len();
-                    let member = Arc::clone(member);
-                    let limited = written.reads.max_lag.is_some() && shard.members.len() > 1;
-                    let watch = Watch::new(member, written.check, slow_start, group, limited);
-                    table.watches.push(watch);
+                    let is_lone = shard.members.len() == 1;
+                    table.watch(group, Arc::clone(member), is_lone);
                 }
-                table.groups.push(Group {
-                    members: (first..table.watches.len()).collect(),
-                    holder: first,
-                    reads: cluster.reads,
-                    cluster: table.specs.len() - 1,
-                    offsets: Offsets::default(),
-                    sampling: measure::Sampling::of(written, cluster),
-                });
+                if let Some(group) = table.groups.get_mut(group) {
+                    group.holder = group.members.first().copied().unwrap_or(members::NOBODY);
+                }
             }
         }
         let wishes = config.clusters.iter().flat_map(crate::config::Cluster::each_member);
@@ -136,7 +165,7 @@ impl Table {
         table
     }
 
-    pub(super) fn watches(&self) -> &[Watch] {
+    pub(super) fn watches(&self) -> &Numbered<Watch> {
         &self.watches
     }
 
@@ -144,8 +173,12 @@ impl Table {
         &self.events
     }
 
-    /// Whether every backend was probed at least once, but for those that are not to be.
+    /// Whether every backend was probed at least once, but for those that are not to be. Not before
+    /// it is known who they are.
     pub(super) fn all_probed(&self) -> bool {
+        if self.terms.iter().any(|terms| terms.awaited) {
+            return false;
+        }
         let probed = |watch: &Watch| watch.probes().next().is_some();
         self.watches.iter().all(|watch| probed(watch) || watch.admin.admin() == Admin::Disabled)
     }
@@ -153,11 +186,11 @@ impl Table {
     pub(super) fn target(&self, index: usize) -> Option<Target> {
         let watch = self.watches.get(index)?;
         let group = self.groups.get(watch.group)?;
-        let (spec, tls) = self.specs.get(group.cluster)?.clone();
+        let terms = self.terms.get(group.cluster)?;
         Some(Target {
             address: watch.backend.address.clone(),
-            spec,
-            tls,
+            spec: terms.spec.clone(),
+            tls: terms.tls.clone(),
             check: watch.check,
             wake: Rc::clone(&watch.wake),
         })
@@ -212,22 +245,29 @@ impl Table {
         // Who is sampled is asked more often, but not while it may not be there.
         let sampled = group.sampling.every.filter(|_| watch.health.health() == Health::Healthy);
         let next = sampled.map_or(next, |every| next.min(every));
-        let holder = self.watches.get(group.holder)?;
+        let holder = self.watches.get(group.holder);
         let fits = matches!(watch.role(), Role::Primary | Role::Replica);
-        let settled = holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled;
+        let settled = holder.is_some_and(|holder| {
+            holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled
+        });
         let calm = watch.role() == Role::None || fits && settled;
         Some(if calm { next } else { next.min(fast_interval) })
     }
 
     /// Takes what a worker reported.
     pub(super) fn reported(&mut self, told: Told, now_ms: u64, draw: u64) -> Option<Ask> {
-        let index = *self.by_id.get(&told.backend)?;
+        let index = usize::try_from(told.backend).ok()?;
         match told.outcome {
             Outcome::LocalFailure => {
                 self.passive(index, outlier::Event::LocalFailure, now_ms, draw);
             }
             Outcome::Error => self.passive(index, outlier::Event::Error, now_ms, draw),
-            Outcome::RoleMismatch => self.watches.get(index)?.wake.notify_one(),
+            Outcome::RoleMismatch => {
+                let watch = self.watches.get(index)?;
+                watch.wake.notify_one();
+                let group = self.groups.get(watch.group)?;
+                return group.told.then_some(Ask::Rediscover(group.cluster));
+            }
             Outcome::Suspect => return self.suspect(index),
         }
         None
@@ -251,7 +291,7 @@ impl Table {
 
     /// What time alone brings.
     pub(super) fn tick(&mut self, now_ms: u64, draw: u64) {
-        for index in 0..self.watches.len() {
+        for index in self.watches.numbers() {
             self.passive(index, outlier::Event::Tick, now_ms, draw);
             self.take_back(index, now_ms);
             self.warm(index, now_ms);
@@ -340,9 +380,11 @@ impl Table {
     /// Publishes what the machines of a shard's members say now, and tells what changed.
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        group.follow(elect(group, &self.watches), &self.watches);
+        if !group.told {
+            group.follow(elect(group, &self.watches), &self.watches);
+        }
         // Whatever it is now, nobody else can be asked: it says itself what it does not do.
-        let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica;
+        let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica && !group.told;
         let (mut changed, mut reweighed) = (false, false);
         for index in &group.members {
             let Some(watch) = self.watches.get_mut(*index) else { continue };
@@ -422,7 +464,7 @@ impl fmt::Debug for Table {
 
 /// Who gets a shard's writes: the last known primary while it may still be that, else the first
 /// healthy one that says it is (redis.md, T44).
-fn elect(group: &Group, watches: &[Watch]) -> usize {
+fn elect(group: &Group, watches: &Numbered<Watch>) -> usize {
     let claims = |index: usize, roles: &[Role]| {
         watches.get(index).is_some_and(|watch| {
             watch.health.health() != Health::Unhealthy && roles.contains(&watch.role())
@@ -457,7 +499,7 @@ const fn better(from: State, to: State) -> bool {
         _ if matches!(from, State::Disabled) => true,
         State::Ready | State::Warming | State::HalfOpen | State::Drain | State::Disabled => true,
         State::Ejected => matches!(from, State::Unhealthy),
-        State::Unknown | State::Unhealthy => false,
+        State::Unknown | State::Unhealthy | State::Removed => false,
     }
 }
 

@@ -46,7 +46,7 @@ impl Warming {
                 self.was_out = false;
                 self.since_ms = (self.window_ms > 0).then_some(now_ms);
             }
-            State::Ready | State::Warming | State::Unknown | State::Drain => {}
+            State::Ready | State::Warming | State::Unknown | State::Drain | State::Removed => {}
         }
     }
 

@@ -64,6 +64,8 @@ pub enum Life {
     Steady,
     /// It was out or is new, and gets its share little by little: `slow_start`.
     Warming,
+    /// It is no member of its cluster any more: what is under way there is answered.
+    Removed,
 }
 
 /// The axes together; plain values, owned by the health machine of the backend.
@@ -91,6 +93,8 @@ pub enum State {
     Disabled,
     /// Ready, with a scaled weight.
     Warming,
+    /// No member of its cluster any more.
+    Removed,
 }
 
 /// What a pick may do with a backend. One byte, published in one atomic store.
@@ -164,6 +168,9 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
         | Role::Loading
         | Role::Syncing => 0,
     };
+    if matches!(axes.life, Life::Removed) {
+        return (State::Removed, Gate(0));
+    }
     match (axes.admin, axes.health, axes.passive) {
         (Admin::Disabled, _, _) => (State::Disabled, Gate(0)),
         (_, Health::Unhealthy, _) => (State::Unhealthy, Gate(EVICT)),
@@ -177,7 +184,7 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
         (Admin::Ready, Health::Healthy, Passive::Closed) => {
             let state = match axes.life {
                 Life::Warming => State::Warming,
-                Life::Steady => State::Ready,
+                Life::Steady | Life::Removed => State::Ready,
             };
             (state, Gate(OPEN | STICKY | role))
         }
@@ -208,7 +215,7 @@ impl Admin {
 }
 
 impl State {
-    /// Every state, in the order of metrics and tables.
+    /// Every state that a member of a cluster can be in, in the order of metrics and tables.
     pub const ALL: [Self; 8] = [
         Self::Unknown,
         Self::Ready,
@@ -231,6 +238,7 @@ impl State {
             Self::Drain => "drain",
             Self::Disabled => "disabled",
             Self::Warming => "warming",
+            Self::Removed => "removed",
         }
     }
 
@@ -244,6 +252,7 @@ impl State {
             5 => Self::Drain,
             6 => Self::Disabled,
             7 => Self::Warming,
+            8 => Self::Removed,
             _ => Self::Unknown,
         }
     }

@@ -21,6 +21,8 @@ use std::sync::{
 pub struct Backend {
     /// Process-wide and never reused.
     pub id: u32,
+    /// A place in tables of backends; another backend gets it when nobody has this one any more.
+    pub seat: u32,
     pub cluster: Arc<str>,
     pub shard: Arc<str>,
     /// `host:port`, as configured; the label of metrics and logs.
@@ -72,6 +74,7 @@ impl Backend {
     ) -> Self {
         Self {
             id,
+            seat: id,
             cluster,
             shard,
             name: address.to_string().into(),
@@ -152,6 +155,11 @@ impl Backend {
     /// Publishes what the operator wants of it. Control alone calls this.
     pub fn publish_admin(&self, admin: Admin) {
         self.admin.store(admin as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it has left its cluster: nothing new is sent there, and what is under way is answered.
+    pub fn is_removed(&self) -> bool {
+        self.state() == State::Removed
     }
 
     /// How often its connections were to be closed; a connection that began at another count is one

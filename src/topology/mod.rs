@@ -49,6 +49,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     pub layout: Layout,
     pub shards: Vec<Shard>,
+    /// Their names; the same list as long as they are the same ones in the same order.
+    pub order: Arc<[Arc<str>]>,
     /// Which of `shards` owns a key.
     pub sharding: Sharding,
     pub reads: ReadFrom,
@@ -64,6 +66,8 @@ pub struct Cluster {
     pub tls: Option<tls::Client>,
     /// Where requests wait when all backends are at their limit; `None` without one.
     pub queue: Option<Arc<Queue>>,
+    /// A server is asked which part it plays on each new connection, before it gets writes.
+    pub asks_role: bool,
     /// Connections that one client has for itself.
     pub dedicated: Dedicated,
     pub outage: Outage,
@@ -93,7 +97,8 @@ pub enum Layout {
 #[derive(Clone, Debug)]
 pub struct Shard {
     pub name: Arc<str>,
-    /// The configured primary first, then the replicas as configured; at most 64.
+    /// The primary as configured or discovered first, then the replicas; at most
+    /// [`Shard::MOST_MEMBERS`].
     pub members: Vec<Arc<Backend>>,
     /// Over `members[1..]`.
     pub replicas: Balancer,
@@ -105,6 +110,11 @@ pub struct Shard {
     pub fail_open: FailOpen,
     /// The cursor of `any` where it is one for all: the present one of `failover`.
     pub present: Present,
+}
+
+impl Shard {
+    /// As many as a mask of those that were tried has bits.
+    pub const MOST_MEMBERS: usize = 64;
 }
 
 /// What a pick from a group does when no member is ready.
@@ -179,6 +189,25 @@ impl std::fmt::Debug for Credentials {
             .field("user", &self.user)
             .field("password", &password)
             .finish()
+    }
+}
+
+impl Topology {
+    /// With `next` in the place of the cluster that has its id.
+    #[must_use]
+    pub fn with(&self, next: Cluster) -> Self {
+        let mut clusters = self.clusters.clone();
+        if let Some(place) = clusters.get_mut(next.id) {
+            *place = Arc::new(next);
+        }
+        Self { clusters }
+    }
+}
+
+impl Cluster {
+    /// [`Cluster::order`] of these shards.
+    pub fn order(shards: &[Shard]) -> Arc<[Arc<str>]> {
+        shards.iter().map(|shard| Arc::clone(&shard.name)).collect()
     }
 }
 

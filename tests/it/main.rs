@@ -55,6 +55,7 @@ mod redis_resp3;
 mod redis_rogue;
 mod redis_route;
 mod redis_scripts;
+mod redis_sentinel;
 mod redis_sessions;
 mod redis_sharding;
 mod redis_soak;

@@ -178,10 +178,12 @@ impl Control {
                 present: Default::default(),
             }
         });
+        let shards: Vec<Shard> = shards.collect();
         let cluster = Cluster {
             id: 0,
             name: "sim".into(),
-            shards: shards.collect(),
+            order: Cluster::order(&shards),
+            shards,
             layout: Default::default(),
             sharding: even(SHARDS),
             reads: self.from,
@@ -192,6 +194,7 @@ impl Control {
             credentials: self.credentials.clone(),
             tls: None,
             queue: None,
+            asks_role: false,
             dedicated: Default::default(),
             outage: Outage { wait: Duration::ZERO, queue: 1 },
             heirs: Arc::new(Semaphore::new(1)),

@@ -2,7 +2,7 @@
 //! see `shard`.
 
 use super::{
-    balance, dedicated, http, insight, limits, probe, reads, shard, sharding, sticky, tls,
+    balance, dedicated, http, insight, limits, probe, reads, sentinel, shard, sharding, sticky, tls,
 };
 use crate::{
     config::{
@@ -33,6 +33,11 @@ pub(super) fn cluster(
     let section = reader.open(node, &keys::CLUSTER, &path, &key.at)?;
     at_most_one_source(reader, &section);
     let mut shards = shard::shards(reader, &section);
+    let sentinel = sentinel::sentinel(reader, &section).map(|(sentinel, masters)| {
+        shards.extend(masters);
+        sentinel::hints(reader, &section, &sentinel);
+        sentinel
+    });
     let backends = backends(reader, &section);
     only_with_its_kind(reader, &section, protocol);
     let sharding = sharding::sharding(reader, &section, &mut shards);
@@ -50,6 +55,7 @@ pub(super) fn cluster(
         name: key.name.clone(),
         protocol: protocol.unwrap_or(by_kind),
         shards,
+        sentinel,
         sharding,
         backends,
         reads,
@@ -88,13 +94,14 @@ fn at_most_one_source(reader: &mut Reader<'_, '_>, section: &Section<'_>) {
     }
 }
 
-/// Which of `shards` and `backends` a cluster has; empty for none of them, or both.
+/// Which of `shards`, `sentinel` and `backends` a cluster has; empty for none of them, or several.
 pub(super) fn source(node: &file::Node) -> &'static str {
     let file::Value::Map(entries) = &node.value else { return "" };
     let has = |name| entries.iter().any(|(key, _)| key.name == name);
-    match (has("shards"), has("backends")) {
-        (true, false) => "shards",
-        (false, true) => "backends",
+    match (has("shards"), has("sentinel"), has("backends")) {
+        (true, false, false) => "shards",
+        (false, true, false) => "sentinel",
+        (false, false, true) => "backends",
         _ => "",
     }
 }
@@ -105,14 +112,16 @@ fn only_with_its_kind(
     cluster: &Section<'_>,
     protocol: Option<Protocol>,
 ) {
-    let (own, other) = match (cluster.has("shards"), cluster.has("backends")) {
+    let has_shards = cluster.has("shards") || cluster.has("sentinel");
+    let (own, other) = match (has_shards, cluster.has("backends")) {
+        (true, false) if cluster.has("sentinel") => ("sentinel", "backends"),
         (true, false) => ("shards", "backends"),
         (false, true) => ("backends", "shards"),
         _ => return,
     };
     let http = protocol == Some(Protocol::Http);
     let whose = |section: &str, key: &str| match (section, key) {
-        ("", "balance" | "failback" | "sticky" | "send_proxy") if own == "shards" => Some(other),
+        ("", "balance" | "failback" | "sticky" | "send_proxy") if has_shards => Some(other),
         ("", "sharding" | "reads" | "on_shard_down") if own == "backends" => Some(other),
         ("", "redis" | "coalesce" | "dedicated" | "failover_wait" | "failover_queue")
         | ("upstream", "user" | "password" | "password_file" | "mode")
@@ -124,7 +133,7 @@ fn only_with_its_kind(
             Some(other)
         }
         ("timeouts", "request") if own == "backends" && !http => Some("an http listener"),
-        ("timeouts", "idle") | ("check", "tcp" | "http") if own == "shards" && !http => Some(other),
+        ("timeouts", "idle") | ("check", "tcp" | "http") if has_shards && !http => Some(other),
         ("", "redis" | "coalesce" | "dedicated" | "failover_wait" | "failover_queue")
         | ("timeouts", "fan_out" | "script" | "stall" | "client_idle")
         | ("upstream", "user" | "password" | "password_file" | "mode")
@@ -201,7 +210,8 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
     }
 }
 
-fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
+/// Who we are to those that are asked.
+pub(super) fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
     let credentials =
         Credentials { user: reader.text(section, "user"), password: reader.password(section) };
     let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));

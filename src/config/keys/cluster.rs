@@ -3,8 +3,8 @@
 
 use super::{
     CHECK, CLUSTER_LIMITS, CLUSTER_REDIS, DAY, DEDICATED, HOUR, Kind, MAX_MEMBERS, MAX_SHARDS,
-    MINUTE, MS, MS_10, RETRY, SHARD_KEY, SHARDING, STICKY, Scope, between, choice, key, later, tls,
-    up_to, whole,
+    MINUTE, MS, MS_10, RETRY, SENTINEL, SHARD_KEY, SHARDING, STICKY, Scope, between, choice, key,
+    later, tls, up_to, whole,
 };
 use crate::config::words;
 use std::time::Duration;
@@ -17,6 +17,12 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             Kind::List(&Kind::Map(&SHARD), MAX_SHARDS),
             "",
             "The shards in order; sharding says which keys they own.",
+        ),
+        key(
+            "sentinel",
+            Kind::Map(&SENTINEL),
+            "",
+            "Instead of shards: Sentinels that say who is in which shard.",
         ),
         key(
             "backends",
@@ -91,7 +97,6 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             "4096",
             "Clients of the process that wait for a primary at a time; who comes later is refused.",
         ),
-        later("sentinel"),
         later("redis_cluster"),
         later("dns"),
         later("file"),

@@ -34,6 +34,12 @@ clusters:
     redis: { commands: { my.get: { access: read, keys: [1, -1, 2] } } }
 "#;
 
+const SENTINEL: &str = r#"
+listeners: [{ bind: 127.0.0.1:1, protocol: redis, cluster: a }]
+clusters:
+  a: { sentinel: { addresses: [a:1, "[::1]:2"], masters: [m, n], user: u, password: (set), tls: { insecure_skip_verify: true } }, sharding: { by: ketama }, upstream: { password: (set) }, redis: { keyless_shard: n } }
+"#;
+
 const TCP: &str = r#"
 listeners: [{ bind: 127.0.0.1:1, protocol: tcp, cluster: a, proxy_protocol: { trusted: [10.0.0.0/8, "::1"] } }, { bind: 127.0.0.1:2, protocol: tcp, cluster: b, limits: { max_connections: 7, per_client: { connections: 2, rate: 10/m, burst: 3, v4: 24 } } }, { bind: 127.0.0.1:4, protocol: tcp, cluster: e }]
 clusters:
@@ -114,7 +120,7 @@ clusters:
 
 #[test]
 fn what_is_printed_reads_back_as_the_same() {
-    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD] {
+    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD, SENTINEL] {
         let config = parsed(text);
         for defaults in [false, true] {
             let printed = config.to_yaml(defaults);
@@ -139,7 +145,7 @@ fn what_is_printed_reads_back_as_the_same() {
 
 #[test]
 fn every_key_is_visible_with_defaults_and_none_without() {
-    let all = [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD]
+    let all = [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD, SENTINEL]
         .map(|text| parsed(text).to_yaml(true))
         .concat();
     let mut scopes = vec![&keys::ROOT];

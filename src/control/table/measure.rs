@@ -7,6 +7,7 @@ use crate::{
     config,
     control::{
         lag::{Lag, Offsets},
+        numbered::Numbered,
         watch::Watch,
     },
     policy::{
@@ -22,7 +23,7 @@ use std::{
 };
 
 /// What a cluster's reads ask of the probes of its shards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sampling {
     /// Probes come at least so often; `None`: as configured.
     pub(super) every: Option<Duration>,
@@ -46,6 +47,11 @@ impl Sampling {
             ahead_ms,
             rules,
         }
+    }
+
+    /// Whether `reads.max_lag` bounds how far a replica may be behind.
+    pub(super) fn is_limited(&self) -> bool {
+        self.max_lag.is_some()
     }
 
     fn publishes(&self) -> bool {
@@ -98,7 +104,7 @@ impl Table {
 
 impl Group {
     /// Its writes go to another member from now on: what was known of the old stream says nothing.
-    pub(super) fn follow(&mut self, holder: usize, watches: &[Watch]) {
+    pub(super) fn follow(&mut self, holder: usize, watches: &Numbered<Watch>) {
         if std::mem::replace(&mut self.holder, holder) == holder {
             return;
         }

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 mod late;
 
 /// A shard of one primary and `replicas` replicas, and how often workers were told of a change.
-struct Story {
-    table: Table,
+pub(super) struct Story {
+    pub(super) table: Table,
     changes: Arc<AtomicUsize>,
-    now_ms: u64,
+    pub(super) now_ms: u64,
 }
 
-fn config(replicas: u16, from: ReadFrom) -> Config {
+pub(super) fn config(replicas: u16, from: ReadFrom) -> Config {
     let member = |port: u16| Member::new(Address::Tcp { host: "10.0.0.1".to_owned(), port });
     Config {
         workers: None,
@@ -38,7 +38,7 @@ fn config(replicas: u16, from: ReadFrom) -> Config {
                 name: "s0".to_owned(),
                 identity: "s0".to_owned(),
                 weight: 1,
-                primary: member(1),
+                primary: Some(member(1)),
                 replicas: (2..2 + replicas).map(member).collect(),
             }],
             reads: Reads { from, ..Reads::default() },
@@ -49,7 +49,7 @@ fn config(replicas: u16, from: ReadFrom) -> Config {
 
 impl Story {
     /// All members probed once and well: 0 is the primary.
-    fn ready(replicas: u16) -> Self {
+    pub(super) fn ready(replicas: u16) -> Self {
         let mut story = Self::new(replicas, ReadFrom::PreferReplica);
         for index in 0..=usize::from(replicas) {
             story.pass(index, if index == 0 { Role::Primary } else { Role::Replica });
@@ -57,7 +57,7 @@ impl Story {
         story
     }
 
-    fn new(replicas: u16, from: ReadFrom) -> Self {
+    pub(super) fn new(replicas: u16, from: ReadFrom) -> Self {
         Self::of(&config(replicas, from))
     }
 
@@ -71,11 +71,11 @@ impl Story {
         Self { table: Table::new(config, &topology, on_change), changes, now_ms: 1_000 }
     }
 
-    fn pass(&mut self, index: usize, role: Role) {
+    pub(super) fn pass(&mut self, index: usize, role: Role) {
         self.probe(index, Ok(Report::of(role)));
     }
 
-    fn fail(&mut self, index: usize) {
+    pub(super) fn fail(&mut self, index: usize) {
         self.probe(index, Err(failure()));
     }
 
@@ -101,19 +101,19 @@ impl Story {
         self.table.tick(self.now_ms, 7);
     }
 
-    fn backend(&self, index: usize) -> &Backend {
-        self.table.watches()[index].backend()
+    pub(super) fn backend(&self, index: usize) -> &Backend {
+        self.table.watches().get(index).unwrap().backend()
     }
 
-    fn states(&self) -> Vec<State> {
+    pub(super) fn states(&self) -> Vec<State> {
         self.table.watches().iter().map(|watch| watch.backend().state()).collect()
     }
 
-    fn gate(&self, index: usize) -> Gate {
+    pub(super) fn gate(&self, index: usize) -> Gate {
         self.backend(index).gate()
     }
 
-    fn newest(&self) -> String {
+    pub(super) fn newest(&self) -> String {
         let event = self.table.events().newest().last().unwrap();
         format!("{}: {} -> {}: {}", event.backend, event.from, event.to, event.cause)
     }
@@ -160,7 +160,7 @@ fn three_failures_take_a_backend_out_and_two_passes_bring_it_back_with_one_event
     story.pass(2, Role::Replica);
     assert_eq!(story.newest(), "10.0.0.1:3: unhealthy -> ready: probe");
     assert_eq!(story.table.events().total() - before, 2);
-    assert_eq!(story.table.watches()[2].checks().failed, 5);
+    assert_eq!(story.table.watches().get(2).unwrap().checks().failed, 5);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_hung_replica_is_ejected_once_and_comes_back_through_half_open() {
     story.wait(100);
     assert_eq!(story.states()[1], Ready);
     assert_eq!(story.newest(), "10.0.0.1:2: half_open -> ready: trial_passed");
-    let ejections: Vec<_> = story.table.watches()[1].ejections().collect();
+    let ejections: Vec<_> = story.table.watches().get(1).unwrap().ejections().collect();
     assert_eq!(ejections, [("hung", 1)]);
 }
 
@@ -424,7 +424,7 @@ fn connections_are_killed_when_asked_for_and_the_workers_are_told() {
 fn the_first_round_does_not_wait_for_those_that_the_configuration_disables() {
     let mut config = config(1, ReadFrom::PreferReplica);
     config.clusters[0].shards[0].replicas[0].admin = Admin::Disabled;
-    config.clusters[0].shards[0].primary.admin = Admin::Drain;
+    config.clusters[0].shards[0].primary.as_mut().unwrap().admin = Admin::Drain;
     let topology = crate::control::build::build(&config, 1, &[]);
     let members = topology.clusters[0].shards[0].members.clone();
     let mut table = Table::new(&config, &topology, Arc::new(|| {}));

@@ -53,7 +53,7 @@ impl Table {
 
     /// What a request usually takes in a cluster, for balancers that go by it.
     pub(super) fn tell_what_is_usual(&self) {
-        for cluster in 0..self.specs.len() {
+        for cluster in 0..self.terms.len() {
             let groups = || self.groups.iter().filter(move |group| group.cluster == cluster);
             let members = || groups().flat_map(|group| &group.members);
             let timed = || {

@@ -129,6 +129,9 @@ impl Hub {
                 site.decay();
             }
         }
+        // Of a backend that has left its cluster, when nobody uses it any more.
+        let is_needed = |site: &Rc<Site>| !site.backend.is_removed() || Rc::strong_count(site) > 1;
+        self.sites.borrow_mut().retain(|_, site| is_needed(site));
         if let Some(page) = &self.access_log {
             page.flush();
         }

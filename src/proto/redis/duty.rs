@@ -14,9 +14,9 @@ use super::{
 use crate::{
     policy::{
         access::Access,
-        gate::{Admin, Role},
+        gate::{Admin, Role, State},
     },
-    topology::{Layout, pick},
+    topology::{Backend, Layout, pick},
 };
 use std::{rc::Rc, time::Duration};
 
@@ -59,7 +59,7 @@ pub fn gates_changed(hub: &Rc<Hub>) {
     for upstream in hub.upstreams() {
         if upstream.is_killed() {
             failure::evict(hub, &upstream);
-            upstream.end(Phase::Evicted, "disabled by the operator");
+            upstream.end(Phase::Evicted, why_killed(&upstream.backend));
         } else if upstream.is_relay()
             && !upstream.backend.gate().primary()
             && upstream.backend.role() == Role::Replica
@@ -78,10 +78,27 @@ pub fn gates_changed(hub: &Rc<Hub>) {
 /// core.md: a drained backend keeps the connections in use; one on which nothing is under way goes.
 fn close_drained(hub: &Hub) {
     for upstream in hub.upstreams() {
-        if upstream.backend.admin() == Admin::Drain && upstream.is_quiet() && !upstream.is_leased()
-        {
-            upstream.end(Phase::Evicted, "drained");
+        let backend = &upstream.backend;
+        let why = match backend.is_removed() {
+            true => State::Removed.as_str(),
+            false if backend.admin() == Admin::Drain => "drained",
+            false => continue,
+        };
+        if upstream.is_quiet() && !upstream.is_leased() {
+            upstream.end(Phase::Evicted, why);
+            if backend.is_removed() {
+                hub.forget(backend);
+            }
         }
+    }
+}
+
+/// Why all connections to a backend were to be closed.
+pub(super) fn why_killed(backend: &Backend) -> &'static str {
+    match backend.state() {
+        State::Disabled => "disabled by the operator",
+        State::Removed => State::Removed.as_str(),
+        _ => "no primary any more",
     }
 }
 

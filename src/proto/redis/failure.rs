@@ -48,7 +48,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released) || error.busy.is_some();
-    if !idle_close && !error.ours && !wanted {
+    if error.phase == Phase::Role {
+        hub.reporter.report(&upstream.backend, Outcome::RoleMismatch);
+    } else if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
     }
@@ -65,7 +67,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     // Of what was released nobody wants to hear any more.
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
     let relay = upstream.relayed_to();
-    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake);
+    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake | Phase::Role);
     for mut entry in heard {
         if let Some(client) = relay.as_ref().filter(|_| begun) {
             // It hears what it would of the server: nothing any more.
@@ -349,16 +351,16 @@ pub(super) fn retry(
     let mut topology = hub.topology();
     let Some((cluster, shard, member)) =
         topology.snapshot().clusters.get(upstream.cluster).and_then(|c| {
-            c.shards.iter().find_map(|shard| {
-                let member = shard.members.iter().position(|b| b.id == upstream.backend.id)?;
-                Some((c, shard, member))
-            })
+            let shard = c.shards.iter().find(|shard| shard.name == upstream.backend.shard)?;
+            // It may have left: then any other one will do.
+            let member = shard.members.iter().position(|b| b.id == upstream.backend.id);
+            Some((c, shard, member.map_or(0, |member| 1 << member)))
         })
     else {
         return Err(entry);
     };
     let mut tried = entry.tried.as_deref().copied().unwrap_or_default();
-    tried.members |= 1 << member;
+    tried.members |= member;
     tried.attempts += 1;
     let attempts = tried.attempts;
     entry.tried = Some(Box::new(Tried { ..tried }));
@@ -388,7 +390,7 @@ pub(super) fn retry(
     // The same one again must still be fit: it may have lost its role since the first try.
     let again = attempts == 1 && !is_open(hub, upstream);
     let target = another(tried.members)
-        .or_else(|| if again { another(tried.members & !(1 << member)) } else { None });
+        .or_else(|| if again { another(tried.members & !member) } else { None });
     let Some(target) = target else { return Err(entry) };
     if entry.block.is_some() && !hub.is_proven(target.id) {
         return Err(entry);

@@ -49,7 +49,7 @@ pub struct Hub {
     pub memory: Memory,
     spawn: Spawn,
     topology: RefCell<Reader>,
-    /// The shared ones, by backend id, then [`Class::index`].
+    /// The shared ones, by the backend's seat, then [`Class::index`].
     upstreams: RefCell<Vec<Vec<Option<Rc<Upstream>>>>>,
     /// Shared too, of the classes that are seldom wanted, by backend id.
     rare: RefCell<HashMap<(u32, Class), Rc<Upstream>>>,
@@ -283,6 +283,12 @@ impl Hub {
         self.proven.borrow_mut().insert(backend);
     }
 
+    /// Forgets all about a backend that has left its cluster.
+    pub(super) fn forget(&self, backend: &Backend) {
+        self.doubt(backend.id);
+        self.rested.forget(backend.id);
+    }
+
     /// It refuses them, or has begun to.
     pub(super) fn doubt(&self, backend: u32) {
         self.proven.borrow_mut().remove(&backend);
@@ -300,9 +306,9 @@ impl Hub {
         if !class.is_usual() {
             return with(&self.rare_upstream(cluster, backend, class));
         }
-        let (id, place) = (backend.id as usize, class.index());
+        let (seat, place) = (backend.seat as usize, class.index());
         let table = self.upstreams.borrow();
-        if let Some(Some(open)) = table.get(id).and_then(|classes| classes.get(place)) {
+        if let Some(Some(open)) = table.get(seat).and_then(|classes| classes.get(place)) {
             return with(open);
         }
         drop(table);
@@ -316,13 +322,13 @@ impl Hub {
         backend: &Arc<Backend>,
         class: Class,
     ) -> Rc<Upstream> {
-        let (id, place) = (backend.id as usize, class.index());
+        let (seat, place) = (backend.seat as usize, class.index());
         let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
         let mut table = self.upstreams.borrow_mut();
-        if table.len() <= id {
-            table.resize_with(id + 1, Vec::new);
+        if table.len() <= seat {
+            table.resize_with(seat + 1, Vec::new);
         }
-        if let Some(classes) = table.get_mut(id) {
+        if let Some(classes) = table.get_mut(seat) {
             if classes.len() <= place {
                 classes.resize_with(place + 1, || None);
             }

@@ -113,7 +113,9 @@ impl Drop for Lease {
         if upstream.has_ended() {
             return;
         }
-        let others_may = !self.for_life.get() && !self.is_spoilt.get() && !self.is_altered.get();
+        let stays = !upstream.backend.is_removed();
+        let others_may =
+            stays && !self.for_life.get() && !self.is_spoilt.get() && !self.is_altered.get();
         if !others_may || upstream.is_spoilt() || !upstream.is_quiet() {
             return upstream.end(Phase::Released, "its client left");
         }
@@ -151,7 +153,8 @@ impl Rested {
         let resting = pools.get(&(backend, class))?;
         loop {
             let upstream = resting.pool.take(hub.now_us(), u64::MAX)?.0.take()?;
-            if !upstream.has_ended() && !upstream.is_killed() && !upstream.is_doomed() {
+            let is_gone = upstream.is_killed() || upstream.backend.is_removed();
+            if !upstream.has_ended() && !is_gone && !upstream.is_doomed() {
                 return Some(upstream);
             }
         }
@@ -163,6 +166,14 @@ impl Rested {
         let resting = pools.entry(key).or_default();
         resting.min = rules.min;
         resting.pool.give(Idle(Some(upstream)), hub.now_us(), micros(rules.idle));
+    }
+
+    /// Closes those to a backend.
+    pub(super) fn forget(&self, backend: u32) {
+        let mut pools = self.pools.borrow_mut();
+        let gone: Vec<_> = pools.extract_if(|(id, _), _| *id == backend).collect();
+        drop(pools);
+        drop(gone);
     }
 
     /// Closes those that nobody has wanted for a while.

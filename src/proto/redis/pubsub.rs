@@ -377,9 +377,20 @@ pub(super) fn tick(hub: &Rc<Hub>, now_us: u64) {
     touched.into_iter().for_each(|client| client.flush(hub));
 }
 
-/// A gate or a role has changed.
-pub(super) fn gates_changed(hub: &Hub) {
-    hub.pubsub.inner.borrow().taps.values().for_each(|tap| tap.look());
+/// A gate, a role or the snapshot has changed.
+pub(super) fn gates_changed(hub: &Rc<Hub>) {
+    let snapshot = Arc::clone(hub.topology().snapshot());
+    let mut touched = Vec::new();
+    {
+        let mut inner = hub.pubsub.inner.borrow_mut();
+        for cluster in &snapshot.clusters {
+            inner.resettle(hub, cluster, &mut touched);
+        }
+        for tap in inner.taps.values() {
+            tap.look(snapshot.clusters.get(tap.cluster).map(Arc::as_ref));
+        }
+    }
+    touched.into_iter().for_each(|client| client.flush(hub));
 }
 
 /// When a request that comes now is given up.

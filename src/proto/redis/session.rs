@@ -16,6 +16,7 @@ use super::{
     lease::Lease,
     multi::{Rules, Transaction},
     pin::Pinned,
+    places::Places,
     pubsub,
     reading::Reading,
     redirect::Search,
@@ -112,6 +113,8 @@ pub(super) struct State {
     pub written: Written,
     /// READWRITE: its reads go to the primary.
     pub at_primary: bool,
+    /// What the places of shards mean that it remembers.
+    pub places: Places,
     /// The shard of its newest request, where order is strict.
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
@@ -170,6 +173,7 @@ pub async fn serve(
             gathered: Vec::new(),
             written: Written::default(),
             at_primary: false,
+            places: Places::default(),
             last_shard: None,
             own: Own::default(),
             search: Vec::new(),
@@ -327,6 +331,7 @@ impl Session {
             client.kill(End::Shutdown);
             return false;
         };
+        self.state.find_shards(cluster);
         let tables = route::tables(hub, &self.settings.routes);
         let mut scene = Scene {
             hub,

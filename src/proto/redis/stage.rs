@@ -200,10 +200,14 @@ impl Stage {
 
     /// The shard as it is now.
     pub(super) fn shard(&self) -> Shard {
-        let weights = vec![1; self.backends.len()];
+        self.shard_of("s0", self.backends.clone())
+    }
+
+    fn shard_of(&self, name: &str, members: Vec<Arc<Backend>>) -> Shard {
+        let weights = vec![1; members.len()];
         Shard {
-            name: "s0".into(),
-            members: self.backends.clone(),
+            name: name.into(),
+            members,
             replicas: Balancer::new(Strategy::RoundRobin, &weights[1..]),
             any: Balancer::new(Strategy::RoundRobin, &weights),
             pinned: None,
@@ -214,10 +218,26 @@ impl Stage {
 
     /// A snapshot with this policy for reads.
     pub(super) fn publish(&self, from: ReadFrom) {
+        self.publish_shards(from, vec![self.shard()]);
+    }
+
+    /// A snapshot of these shards instead, the first of which owns every key, and the workers are
+    /// told.
+    pub(super) fn reshape(&self, from: ReadFrom, shards: &[(&str, &[usize])]) {
+        let shards = shards.iter().map(|(name, members)| {
+            let members = members.iter().map(|at| Arc::clone(&self.backends[*at])).collect();
+            self.shard_of(name, members)
+        });
+        self.publish_shards(from, shards.collect());
+        duty::gates_changed(&self.hub);
+    }
+
+    fn publish_shards(&self, from: ReadFrom, shards: Vec<Shard>) {
         let cluster = Cluster {
             id: 0,
             name: "main".into(),
-            shards: vec![self.shard()],
+            order: Cluster::order(&shards),
+            shards,
             layout: Default::default(),
             sharding: Sharding::One,
             reads: from,
@@ -228,6 +248,7 @@ impl Stage {
             credentials: Credentials::default(),
             tls: None,
             queue: None,
+            asks_role: false,
             dedicated: self.dedicated,
             outage: self.outage,
             heirs: Arc::new(Semaphore::new(self.outage.queue as usize)),

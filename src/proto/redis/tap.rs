@@ -9,7 +9,7 @@ use super::{
     audience::Subject,
     class::Class,
     client::Client,
-    handshake,
+    duty, handshake,
     hub::Hub,
     intake::Intake,
     message::{Parsed, Said, parse},
@@ -24,7 +24,7 @@ use crate::{
         stream::Stream,
     },
     policy::{access::Access, gate::Role, reads::ReadFrom},
-    topology::{Backend, Shard},
+    topology::{Backend, Cluster, Shard},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -131,11 +131,15 @@ impl Tap {
     }
 
     /// Ends the connection when its server is not the one to hear from any more.
-    pub(super) fn look(&self) {
+    pub(super) fn look(&self, cluster: Option<&Cluster>) {
         let mut inner = self.inner.borrow_mut();
         let Some((backend, kills)) = &inner.backend else { return };
+        let shard = cluster.and_then(|cluster| cluster.shards.get(self.shard));
+        let is_here = |shard: &Shard| shard.members.iter().any(|one| one.id == backend.id);
         let reason = if backend.kills() != *kills {
-            "disabled by the operator"
+            duty::why_killed(backend)
+        } else if !shard.is_some_and(is_here) {
+            "no member of its shard any more"
         } else if backend.role() != Role::Primary && !backend.gate().primary() {
             "no primary any more"
         } else if backend.gate().evict() {

@@ -65,6 +65,7 @@ pub(super) fn cluster() -> Cluster {
     Cluster {
         id: 0,
         name: "c".into(),
+        order: ["s0".into()].into(),
         shards: vec![Shard {
             name: "s0".into(),
             members: vec![Arc::new(backend)],
@@ -84,6 +85,7 @@ pub(super) fn cluster() -> Cluster {
         credentials: Credentials::default(),
         tls: None,
         queue: None,
+        asks_role: false,
         dedicated: Default::default(),
         outage: Default::default(),
         heirs: Arc::new(tokio::sync::Semaphore::new(2)),

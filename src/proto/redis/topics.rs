@@ -13,7 +13,7 @@ use super::{
 };
 use crate::topology::Cluster;
 use foldhash::{HashMap, HashMapExt, HashSet};
-use std::{cell::Cell, ops::Range, rc::Rc};
+use std::{cell::Cell, ops::Range, rc::Rc, sync::Arc};
 
 /// A channel's or pattern's name.
 pub(super) type Name = Rc<[u8]>;
@@ -28,6 +28,8 @@ pub(super) struct Topics {
     /// By the client's id.
     pub(super) listeners: HashMap<u64, Listener>,
     pub(super) last_topic: u64,
+    /// By cluster: [`Cluster::order`] as it was when each topic was last put where it is heard.
+    orders: Vec<Option<Arc<[Arc<str>]>>>,
 }
 
 /// A channel or pattern that somebody listens to, or is about to.
@@ -94,6 +96,7 @@ impl Topics {
             taps: HashMap::new(),
             listeners: HashMap::new(),
             last_topic: 0,
+            orders: vec![None; clusters],
         }
     }
 
@@ -147,6 +150,49 @@ impl Topics {
         topics.insert(Rc::clone(&name), topic);
         hub.metrics.clusters.get(cluster.id).iter().for_each(|m| m.topics.add(1));
         name
+    }
+
+    /// The cluster may have other shards than before: each topic is heard where it is said now.
+    pub(super) fn resettle(
+        &mut self,
+        hub: &Rc<Hub>,
+        cluster: &Cluster,
+        touched: &mut Vec<Rc<Client>>,
+    ) {
+        let order = self.orders.get_mut(cluster.id);
+        let before = order.and_then(|order| order.replace(Arc::clone(&cluster.order)));
+        if before.is_some_and(|before| Arc::ptr_eq(&before, &cluster.order)) {
+            return;
+        }
+        let (taps, id) = (&mut self.taps, cluster.id);
+        let mut ready = Vec::new();
+        let topics = self.topics.get_mut(id).into_iter().flatten();
+        for (subject, topics) in Subject::ALL.into_iter().zip(topics) {
+            for (name, topic) in topics {
+                let now = shards_of(cluster, subject, name);
+                for gone in topic.sides.extract_if(.., |side| !now.contains(&side.shard)) {
+                    if let Some(tap) = taps.get(&(id, gone.shard)) {
+                        tap.topics.set(tap.topics.get().saturating_sub(1));
+                        tap.unsubscribe(subject, name, None);
+                    }
+                    let place = (hub.worker(), gone.shard);
+                    hub.pubsub.audience.hears(id, subject, name, place, false);
+                }
+                for shard in now {
+                    if topic.sides.iter().any(|side| side.shard == shard) {
+                        continue;
+                    }
+                    topic.sides.push(Side { shard, confirmed: false });
+                    let tap = taps.entry((id, shard)).or_insert_with(|| Tap::start(hub, id, shard));
+                    tap.topics.set(tap.topics.get() + 1);
+                    tap.subscribe(subject, name, topic.id);
+                }
+                if topic.is_confirmed() {
+                    ready.append(&mut topic.waiting);
+                }
+            }
+        }
+        ready.iter().for_each(|ticket| self.stamp(hub, id, ticket, touched));
     }
 
     /// At how many servers somebody must be told that a topic is not wanted.

@@ -21,7 +21,7 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub(super) struct Upload {
     feed: Feed,
-    shard: usize,
+    pub(super) shard: usize,
     access: Access,
     /// The command's place in the table.
     command: u16,

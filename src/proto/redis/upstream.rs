@@ -159,12 +159,13 @@ impl Upstream {
             told: Told::default(),
             backend,
         });
+        let asks_role = cluster.asks_role;
         let credentials = hub.identities.credentials(class, &cluster.credentials);
         let tls = cluster.tls.clone();
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
         hub.clone().start(async move {
             let guard = EndGuard { hub: &hub, upstream: &this };
-            let error = match this.connect(credentials.as_ref(), tls.as_ref()).await {
+            let error = match this.connect(credentials.as_ref(), tls.as_ref(), asks_role).await {
                 Ok(stream) => {
                     let cell = hub.cell(&this.backend);
                     cell.iter().for_each(|c| {
@@ -449,6 +450,7 @@ impl Upstream {
         &self,
         credentials: Option<&Credentials>,
         tls: Option<&tls::Client>,
+        asks_role: bool,
     ) -> Result<Stream, UpstreamError> {
         let Some(credentials) = credentials else {
             return Err(self.error(Phase::Released, "its user has left"));
@@ -467,6 +469,10 @@ impl Upstream {
                 ..self.error(Phase::Handshake, error)
             }
         })?;
+        if asks_role && self.backend.gate().primary() {
+            let asked = handshake::is_primary(&mut stream, timeout).await;
+            asked.map_err(|error| self.error(Phase::Role, error))?;
+        }
         self.connected.set(Some(Instant::now()));
         Ok(stream)
     }

@@ -45,6 +45,14 @@ impl Written {
     }
 }
 
+impl Written {
+    /// Each shard stands where `place` says now.
+    pub(super) fn renumber(&mut self, place: impl Fn(usize) -> usize) {
+        self.known = 0;
+        self.shards.iter_mut().for_each(|(shard, _)| *shard = place(*shard));
+    }
+}
+
 impl Scene<'_> {
     /// WAIT and WAITAOF: the least that any shard says that the session has written to.
     pub(super) fn wait(&mut self, command: &Command, args: Args<'_>) -> Flow {

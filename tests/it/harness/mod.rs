@@ -15,6 +15,7 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod resp;
+pub(crate) mod sentinel;
 pub(crate) mod sluice;
 pub(crate) mod web;
 

@@ -24,7 +24,7 @@ impl Story {
     }
 
     fn known(&self, index: usize) -> Known {
-        let ahead = self.table.groups[0].sampling.ahead_ms;
+        let ahead = self.table.groups.get(0).unwrap().sampling.ahead_ms;
         let known = self.backend(index).sampled.known();
         Known {
             safe_ms: known.safe_ms.saturating_sub(ahead),
