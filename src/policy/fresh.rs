@@ -47,12 +47,6 @@ impl Word {
         let time = if at_ms > known { at_ms } else { known };
         Self(count.wrapping_sub(BEGUN) | if time < TIME { time } else { TIME })
     }
-
-    /// Something was written at `at_ms`.
-    #[must_use]
-    pub const fn written(self, at_ms: u64) -> Self {
-        self.begun().ended(at_ms)
-    }
 }
 
 /// When a write counts as done of which no answer came at `now_ms`: the server may have it still,
@@ -170,7 +164,7 @@ mod tests {
         let both = word.begun().ended(7);
         assert!(both.0 > TIME, "one of two is left");
         assert_eq!(both.ended(5).0, 7, "the later of both counts");
-        assert_eq!(Word(9).written(8).0, 9);
+        assert_eq!(Word(9).begun().ended(8).0, 9);
     }
 
     #[test]
@@ -188,7 +182,7 @@ mod tests {
         let floor = floor.answered(50);
         assert_eq!((floor.newer_than(here), floor.newer_than(there)), (0, 50));
         assert_eq!(floor.newer_than((1, 11)), 50, "the same server over another connection");
-        let wrote = floor.with(floor.word.written(70));
+        let wrote = floor.with(floor.word.begun().ended(70));
         assert_eq!((wrote.newer_than(here), wrote.newer_than(there)), (70, 70));
     }
 

@@ -77,6 +77,7 @@ fn check(consistency: &str, judge: Judge, time: Duration) -> Counts {
     let start = Instant::now();
     let counts = thread::scope(|scope| {
         let (sluice, model, done) = (&sluice, &model, &done);
+        let _done = Done(done);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| scope.spawn(move || one(client, sluice, model, judge, done)))
             .collect();
@@ -95,6 +96,15 @@ fn check(consistency: &str, judge: Judge, time: Duration) -> Counts {
     assert!(counts.judged > 1_000 && counts.written > 200, "too little was tried: {counts:?}");
     assert!(calm > 300, "replicas are hardly read at all: {calm} of 1000");
     counts
+}
+
+/// Ends the clients also when something fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// How many of 1000 reads go to replicas while nothing is written.
