@@ -18,7 +18,7 @@ pub(super) mod tls;
 mod users;
 
 pub(super) use access_log::ACCESS_LOG;
-pub(super) use cluster::{CLUSTER, MEMBER, READS, SHARD, SOURCES, TIMEOUTS, UPSTREAM};
+pub(super) use cluster::{CLUSTER, MEMBER, OVERRIDE, READS, SHARD, SOURCES, TIMEOUTS, UPSTREAM};
 pub(super) use dedicated::DEDICATED;
 pub(super) use http::{LISTENER_HTTP, MATCH, RETRY, ROUTE, SHARD_KEY};
 pub(super) use limits::{CLUSTER_LIMITS, LISTENER_LIMITS, PER_CLIENT};

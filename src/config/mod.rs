@@ -10,6 +10,7 @@ mod insight;
 mod keys;
 mod nearest;
 mod print;
+mod reads;
 mod schema;
 mod section;
 mod sharding;
@@ -22,6 +23,7 @@ pub(crate) use nearest::nearest;
 
 pub use finding::{Finding, Findings, Level, Position};
 pub use insight::RedisCluster;
+pub use reads::Reads;
 pub use schema::schema;
 pub use sharding::{Sharding, ShardingBy};
 pub use units::{Period, Size, UnitError};
@@ -38,7 +40,6 @@ use crate::{
         balance::{Failback, Strategy},
         gate,
         health::worst_case,
-        reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
     telemetry::access_log,
@@ -412,12 +413,6 @@ pub struct Member {
     pub admin: gate::Admin,
     /// 0 to 63; default 0. Used when no backend of a lower tier is ready.
     pub tier: u8,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Reads {
-    pub from: ReadFrom,
-    pub balance: Strategy,
 }
 
 /// The probes' schedule.

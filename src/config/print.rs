@@ -3,6 +3,7 @@
 
 mod http;
 mod limits;
+mod reads;
 mod sharding;
 mod tls;
 mod users;
@@ -294,11 +295,7 @@ fn sticky(written: &Sticky, defaults: bool) -> Entries {
 fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let sharding = sharding::sharding(cluster, defaults);
     let by = cluster.sharding.by;
-    let mut reads = Entries::new(&keys::READS, defaults);
-    reads
-        .text("from", word(words::READ_FROM, &cluster.reads.from))
-        .text("balance", word(words::STRATEGY, &cluster.reads.balance))
-        .text("consistency", "eventual");
+    let reads = reads::reads(cluster, defaults);
     let timeouts = &cluster.timeouts;
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
     times.period("connect", timeouts.connect).period("request", timeouts.request);

@@ -10,11 +10,11 @@ use crate::{
         maglev::stable_id,
     },
     topology::{
-        Backend, Cluster, FailOpen, Layout, Present, Queue, Room, Shard, Topology,
-        admission::BackendLimits,
+        Backend, Cluster, Consistency, FailOpen, Freshness, Layout, Present, Queue, ReadRules,
+        Room, Shard, Topology, admission::BackendLimits,
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 
 /// The snapshot that `config` describes. Backend ids count up from 0 in the order of the file, and
@@ -35,8 +35,10 @@ fn cluster(
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
     let name: Arc<str> = written.name.as_str().into();
+    let read_rules = read_rules(&written.reads);
     let balance = written.backends.as_ref().map_or(written.reads.balance, |group| group.balance);
     let queue = queue(written);
+    let has_read_rules = read_rules.is_some();
     let mut member = |shard: &Arc<str>, member: &config::Member| {
         let id = ids.next().expect("fewer than 2^32 backends");
         let (cluster, shard) = (Arc::clone(&name), Arc::clone(shard));
@@ -46,6 +48,7 @@ fn cluster(
             .with_leases(written.dedicated.max_per_backend);
         backend.is_timed = balance == Strategy::PeakEwma;
         backend.tier = member.tier;
+        backend.has_read_rules = has_read_rules;
         backend.publish_admin(member.admin);
         if member.admin != Admin::Ready {
             let (state, gate) = derive(Axes { admin: member.admin, ..Axes::default() });
@@ -74,6 +77,7 @@ fn cluster(
         name: Arc::clone(&name),
         shards,
         reads: written.reads.from,
+        read_rules,
         keyless: written.keyless,
         shebang_reads: written.shebang_reads,
         timeouts: written.timeouts,
@@ -84,6 +88,18 @@ fn cluster(
         outage: written.outage,
         heirs: Arc::new(Semaphore::new(written.outage.queue as usize)),
     }
+}
+
+/// `None` where `reads.from` says it all.
+fn read_rules(written: &config::Reads) -> Option<Arc<ReadRules>> {
+    let promised = written.consistency != Consistency::Eventual && written.leaves_primary();
+    let rules = ReadRules {
+        overrides: written.overrides.clone(),
+        scripts_declare_keys: written.scripts_declare_keys,
+        freshness: promised
+            .then(|| Freshness::new(written.consistency, written.window, Instant::now())),
+    };
+    (promised || !rules.overrides.is_empty()).then(|| Arc::new(rules))
 }
 
 /// Where requests wait: not with Redis, which refuses at once.

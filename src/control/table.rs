@@ -2,6 +2,7 @@
 //! the machines of policy, and publishes what follows. It does no I/O and reads no clock but for
 //! the time of an event.
 
+mod measure;
 mod operate;
 mod weights;
 
@@ -21,10 +22,7 @@ use crate::{
         outlier::{self, Cause, may_eject},
         reads::ReadFrom,
     },
-    proto::redis::{
-        probe::{Code, ProbeError, Report},
-        wait::stream_number,
-    },
+    proto::redis::probe::{Code, ProbeError, Report},
     topology::{Outcome, Report as Told, Topology},
 };
 pub(super) use operate::Wish;
@@ -54,6 +52,7 @@ struct Group {
     /// Index of the cluster.
     cluster: usize,
     offsets: Offsets,
+    sampling: measure::Sampling,
 }
 
 /// What a task needs to probe a backend.
@@ -116,7 +115,9 @@ impl Table {
                     table.by_id.insert(member.id, table.watches.len());
                     let group = table.groups.len();
                     let member = Arc::clone(member);
-                    table.watches.push(Watch::new(member, written.check, slow_start, group));
+                    let limited = written.reads.max_lag.is_some() && shard.members.len() > 1;
+                    let watch = Watch::new(member, written.check, slow_start, group, limited);
+                    table.watches.push(watch);
                 }
                 table.groups.push(Group {
                     members: (first..table.watches.len()).collect(),
@@ -124,6 +125,7 @@ impl Table {
                     reads: cluster.reads,
                     cluster: table.specs.len() - 1,
                     offsets: Offsets::default(),
+                    sampling: measure::Sampling::of(written, cluster),
                 });
             }
         }
@@ -190,7 +192,9 @@ impl Table {
         }
         let trigger = Trigger { index, cause: "probe", detail, refill: false };
         self.settle(group, Some(trigger), now_ms);
-        self.measure_lag(index, sent_ms, now_ms);
+        if passed {
+            self.measure(index, sent_ms, now_ms);
+        }
         if speaks {
             self.passive(index, outlier::Event::Probe { passed }, now_ms, draw);
         }
@@ -203,8 +207,12 @@ impl Table {
     fn interval(&self, index: usize) -> Option<Duration> {
         let watch = self.watches.get(index)?;
         let Check { interval, fast_interval, down_interval, .. } = watch.check;
+        let group = self.groups.get(watch.group)?;
         let next = watch.health.next_interval(interval, fast_interval, down_interval);
-        let holder = self.watches.get(self.groups.get(watch.group)?.holder)?;
+        // Who is sampled is asked more often, but not while it may not be there.
+        let sampled = group.sampling.every.filter(|_| watch.health.health() == Health::Healthy);
+        let next = sampled.map_or(next, |every| next.min(every));
+        let holder = self.watches.get(group.holder)?;
         let fits = matches!(watch.role(), Role::Primary | Role::Replica);
         let settled = holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled;
         let calm = watch.role() == Role::None || fits && settled;
@@ -329,35 +337,10 @@ impl Table {
         may_eject(group.members.len(), out, ready.count())
     }
 
-    fn measure_lag(&mut self, index: usize, sent_ms: u64, now_ms: u64) {
-        let Some(watch) = self.watches.get_mut(index) else { return };
-        let Some(group) = self.groups.get_mut(watch.group) else { return };
-        let report = watch.report.as_ref();
-        let offset = report.and_then(|report| report.offset);
-        let id = report.and_then(|report| report.replication_id.as_deref());
-        match (watch.role(), offset) {
-            (Role::Primary, Some(offset)) if group.holder == index => {
-                group.offsets.record(id, offset, sent_ms);
-                watch.lag = None;
-            }
-            (Role::Replica | Role::ReplicaLinkDown, Some(offset)) => {
-                watch.lag = group.offsets.lag(id, offset, now_ms);
-            }
-            _ => watch.lag = None,
-        }
-        watch.backend.publish_lag(watch.lag.map(|lag| lag.bytes));
-        if let Some(id) = id {
-            watch.backend.publish_stream(stream_number(id));
-        }
-        if let Some(version) = watch.redis_version() {
-            watch.backend.publish_version(version);
-        }
-    }
-
     /// Publishes what the machines of a shard's members say now, and tells what changed.
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        group.holder = elect(group, &self.watches);
+        group.follow(elect(group, &self.watches), &self.watches);
         // Whatever it is now, nobody else can be asked: it says itself what it does not do.
         let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica;
         let (mut changed, mut reweighed) = (false, false);
@@ -408,7 +391,11 @@ impl Table {
                 let good =
                     role == Role::Primary || (role == Role::Replica && old_role != Role::Primary);
                 let words = [old_role.as_str(), role.as_str(), "role"];
-                let detail = "as its newest probe says".to_owned();
+                let late = [old_role, role].contains(&Role::ReplicaLagging);
+                let detail = match late {
+                    true => measure::told(watch),
+                    false => "as its newest probe says".to_owned(),
+                };
                 self.events.push(event(watch, words, detail, good));
             }
             if disputed && !watch.disputed {

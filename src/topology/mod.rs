@@ -6,6 +6,7 @@ mod backend;
 mod chooser;
 mod dedicated;
 pub mod door;
+mod fresh;
 mod http_check;
 mod kill;
 mod lease;
@@ -18,6 +19,7 @@ pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
 pub use dedicated::{Dedicated, Leases, Standing};
+pub use fresh::{Consistency, Freshness, Override, ReadRules, Sampled, Written};
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
@@ -50,6 +52,8 @@ pub struct Cluster {
     /// Which of `shards` owns a key.
     pub sharding: Sharding,
     pub reads: ReadFrom,
+    /// What else there is to say of reads; `None`: nothing.
+    pub read_rules: Option<Arc<ReadRules>>,
     /// The shard that takes requests without a key.
     pub keyless: usize,
     /// Scripts that say `#!lua flags=no-writes` are reads.

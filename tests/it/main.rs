@@ -41,6 +41,7 @@ mod redis_dedicated;
 mod redis_failover;
 mod redis_faults;
 mod redis_forms;
+mod redis_freshness;
 mod redis_hostile;
 mod redis_insight;
 mod redis_late;

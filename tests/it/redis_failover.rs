@@ -1,7 +1,7 @@
 //! A shard whose primary changes, without anybody who tells: by an operator's command and by a kill,
 //! under load. What was acknowledged is there, and clients hear of it as little as can be.
 
-use crate::harness::{Cluster, PATIENCE, Redis, Sluice, Value, during, eventually, figure};
+use crate::harness::{Cluster, PATIENCE, Redis, Sluice, Value, during, eventually};
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -64,7 +64,7 @@ fn write_while(sluice: &Sluice, act: impl FnOnce()) -> Vec<Told> {
         thread::sleep(Duration::from_secs(1));
     });
     let longest = told.iter().map(|told| told.longest).max();
-    figure(format!("the longest time without a write: {longest:?}, with {CHECK}"));
+    crate::harness::figure(format!("the longest time without a write: {longest:?}, with {CHECK}"));
     told
 }
 

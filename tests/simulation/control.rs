@@ -185,6 +185,7 @@ impl Control {
             layout: Default::default(),
             sharding: even(SHARDS),
             reads: self.from,
+            read_rules: None,
             keyless: 0,
             shebang_reads: false,
             timeouts: self.timeouts,

@@ -1,17 +1,19 @@
 //! `clusters.<name>`: how a group of backends is read, probed and waited for. Not its members:
 //! see `shard`.
 
-use super::{balance, dedicated, http, insight, limits, probe, shard, sharding, sticky, tls};
+use super::{
+    balance, dedicated, http, insight, limits, probe, reads, shard, sharding, sticky, tls,
+};
 use crate::{
     config::{
-        Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
+        Backends, Check, Cluster, CustomCommand, Protocol, Shard, default_stall,
         file::{self, join},
         keys,
         nearest::nearest,
         section::{Reader, Section},
         values, words,
     },
-    policy::{access::Access, reads::ReadFrom},
+    policy::access::Access,
     topology::{Credentials, Outage, Timeouts},
 };
 use std::collections::HashSet;
@@ -35,7 +37,7 @@ pub(super) fn cluster(
     only_with_its_kind(reader, &section, protocol);
     let sharding = sharding::sharding(reader, &section, &mut shards);
     reader.value(&section, "on_shard_down", values::choice);
-    let reads = reads(reader, &section, &shards);
+    let reads = reads::reads(reader, &section, &shards, protocol);
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
     let mode = reader.choice(&of_upstream, "mode", words::UPSTREAM_MODE);
@@ -167,31 +169,6 @@ fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backen
     let version = |text: &str, kind: &keys::Kind| values::meaning(text, kind, words::SEND_PROXY);
     let send_proxy = reader.value(cluster, "send_proxy", version);
     cluster.has("backends").then_some(Backends { members, balance, failback, sticky, send_proxy })
-}
-
-fn reads(reader: &mut Reader<'_, '_>, cluster: &Section<'_>, shards: &[Shard]) -> Reads {
-    let section = reader.section(cluster, "reads");
-    let reads = Reads {
-        from: reader.choice(&section, "from", words::READ_FROM),
-        balance: reader.choice(&section, "balance", words::STRATEGY),
-    };
-    reader.value(&section, "consistency", values::choice);
-    let Some(field) = cluster.field("shards") else { return reads };
-    // Who writes `from: primary` knows.
-    if !section.has("from") && shards.iter().any(|shard| !shard.replicas.is_empty()) {
-        let message = "replicas stay unused; set reads.from: prefer_replica";
-        reader.notes.hint(&field.key_at, &field.path, message);
-    }
-    if reads.from == ReadFrom::Replica
-        && let Some(shard) = shards.iter().find(|shard| shard.replicas.is_empty())
-    {
-        let message = format!(
-            "shard '{}' has no replica, so with reads.from: replica its reads fail; prefer_replica falls back to the primary",
-            shard.name
-        );
-        reader.notes.hint(&field.key_at, &field.path, message);
-    }
-    reads
 }
 
 fn check(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Check {

@@ -10,6 +10,7 @@ mod insight;
 mod limits;
 mod listener;
 mod probe;
+mod reads;
 mod routes;
 mod shard;
 pub(super) mod sharding;

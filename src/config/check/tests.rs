@@ -197,14 +197,6 @@ fn keys_that_are_missing_unknown_or_for_later() {
             cluster("dedicated: { max_per_backend: 0 }"),
             "clusters.c.dedicated.max_per_backend: 0 is out of range; it is 1 to 1000000",
         ),
-        (
-            cluster("reads: { overrides: [] }"),
-            "clusters.c.reads.overrides: `overrides` is not supported yet",
-        ),
-        (
-            cluster("reads: { consistency: session }"),
-            "clusters.c.reads.consistency: `session` is not supported yet",
-        ),
         (cluster("mirror: {}"), "clusters.c.mirror: `mirror` is not supported yet"),
         (shards("{ replicas: [] }"), "clusters.c.shards[0]: `primary` is missing"),
         (shards(""), "clusters.c.shards: it is empty"),
@@ -461,6 +453,7 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
 }
 
 mod balance;
+mod reads;
 mod redis;
 mod sharding;
 mod sticky;

@@ -9,6 +9,8 @@ use crate::{
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+mod late;
+
 /// A shard of one primary and `replicas` replicas, and how often workers were told of a change.
 struct Story {
     table: Table,

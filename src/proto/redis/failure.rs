@@ -8,7 +8,7 @@ use super::{
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
-    parked, reply, scripts,
+    parked, reading, reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -66,7 +66,7 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
     let relay = upstream.relayed_to();
     let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake);
-    for entry in heard {
+    for mut entry in heard {
         if let Some(client) = relay.as_ref().filter(|_| begun) {
             // It hears what it would of the server: nothing any more.
             if matches!(entry.owner, Owner::Client(_)) {
@@ -75,6 +75,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
             continue;
         }
         let sent = entry.offset < written;
+        if let (false, Some(mark)) = (sent, &mut entry.mark) {
+            mark.unsent();
+        }
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
     upstream.inner().discharge(hub);
@@ -100,6 +103,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
                 block: entry.block.take(),
+                mark: entry.mark.take(),
                 ..*entry
             })
             .collect()
@@ -368,15 +372,18 @@ pub(super) fn retry(
     else {
         return Err(entry);
     };
-    let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
+    let from = entry.from.unwrap_or(cluster.reads);
+    let from = if entry.at_primary { ReadFrom::Primary } else { from };
     let is_ordered = entry.access == Access::Write || from == ReadFrom::Primary;
     if is_ordered && entry.owner.clients().iter().any(|client| client.is_on_detour()) {
         // An earlier one of its client's waits for a primary: this one would overtake it.
         return Err(entry);
     }
+    let barred = reading::barred(hub, cluster, shard, upstream.class, &entry);
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
     let mut another = |tried| {
+        let tried = tried | barred;
         let index = pick::select(shard, entry.access, from, &mut picker, tried, || hub.draw())?;
         shard.members.get(index)
     };

@@ -454,6 +454,7 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::ClusterKeySlot
         | Local::Slowlog
         | Local::Sluice
+        | Local::Prefer { .. }
         | Local::Accept => Queued::Here,
     }
 }

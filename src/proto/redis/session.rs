@@ -17,6 +17,7 @@ use super::{
     multi::{Rules, Transaction},
     pin::Pinned,
     pubsub,
+    reading::Reading,
     redirect::Search,
     relay::Own,
     reply,
@@ -109,6 +110,8 @@ pub(super) struct State {
     pub gathered: Vec<Lease>,
     /// Where it has written.
     pub written: Written,
+    /// READWRITE: its reads go to the primary.
+    pub at_primary: bool,
     /// The shard of its newest request, where order is strict.
     pub last_shard: Option<usize>,
     /// Connections of its own for as long as it lives.
@@ -141,7 +144,7 @@ pub async fn serve(
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     client.card_mut().born_us = hub.now_us();
     hub.register(&client);
-    client.charge(&hub, 0, hub.now_us());
+    client.flush_batch(&hub, 0, hub.now_us());
     let key = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
@@ -166,6 +169,7 @@ pub async fn serve(
             heir: None,
             gathered: Vec::new(),
             written: Written::default(),
+            at_primary: false,
             last_shard: None,
             own: Own::default(),
             search: Vec::new(),
@@ -337,6 +341,7 @@ impl Session {
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
+            reading: Reading::default(),
             coalesce: flight::coalesces(hub, &self.settings, cluster),
             command: u16::MAX,
             big: None,
@@ -429,11 +434,11 @@ impl Session {
             // The session is to be told when nothing is under way.
             client.has_room();
         }
-        client.flush(hub);
         self.compact();
         let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
-        self.guard.client.card().unread.set(self.input.len() - self.start);
-        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
+        let Guard { hub, client } = &self.guard;
+        client.card().unread.set(self.input.len() - self.start);
+        client.flush_batch(hub, self.input.capacity() + queued, now_us);
         is_stale && flow == Flow::Continue
     }
 

@@ -77,6 +77,7 @@ pub(super) fn cluster() -> Cluster {
         layout: Default::default(),
         sharding: Sharding::One,
         reads: ReadFrom::Primary,
+        read_rules: None,
         keyless: 0,
         shebang_reads: false,
         timeouts: Timeouts::default(),

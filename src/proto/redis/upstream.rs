@@ -17,6 +17,7 @@ use super::{
     hub::Hub,
     insight::slow::{Delays, Watch},
     lease::micros,
+    mark,
     outbox::Outbox,
     raw::Raw,
     scripts::Told,
@@ -28,7 +29,7 @@ use crate::{
         stream::Stream,
         tls,
     },
-    policy::{access::Access, suspicion::Recent},
+    policy::{access::Access, fresh::Line, suspicion::Recent},
     topology::{Backend, Cluster, Credentials, Standing, Timeouts},
 };
 use std::{
@@ -38,6 +39,7 @@ use std::{
     sync::Arc,
     task::Waker,
 };
+use tokio::time::Instant;
 
 /// One connection; its task runs until it ends.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub struct Upstream {
     /// Its replies can no longer be counted.
     pub(super) raw: Raw,
     pub(super) opened_us: u64,
+    /// When it was there; `None`: not yet.
+    connected: Cell<Option<Instant>>,
     /// How others know it.
     pub(super) standing: Arc<Standing>,
     pub(super) asked_number: Cell<bool>,
@@ -149,6 +153,7 @@ impl Upstream {
             relay: RefCell::new(None),
             raw: Raw::default(),
             opened_us: now_us,
+            connected: Cell::new(None),
             standing: Arc::default(),
             asked_number: Cell::new(false),
             told: Told::default(),
@@ -250,6 +255,16 @@ impl Upstream {
         self.spoilt.set(true);
     }
 
+    /// When it was there; `None`: not yet, or it is over.
+    pub(super) fn connected(&self) -> Option<Instant> {
+        self.connected.get().filter(|_| !self.has_ended())
+    }
+
+    /// What tells it from every other connection of its worker.
+    pub(super) fn line(&self) -> Line {
+        (self.backend.id, self.opened_us)
+    }
+
     /// Whether it was asked to end.
     pub(super) fn is_doomed(&self) -> bool {
         self.doomed.borrow().is_some()
@@ -293,6 +308,9 @@ impl Upstream {
         mut entry: Entry,
         append: impl FnOnce(&mut Outbox) -> (u64, usize),
     ) {
+        if self.backend.has_read_rules {
+            mark::attach(self, &mut entry);
+        }
         let mut inner = self.inner.borrow_mut();
         let (offset, len) = append(&mut inner.outbox);
         entry.offset = offset;
@@ -449,6 +467,7 @@ impl Upstream {
                 ..self.error(Phase::Handshake, error)
             }
         })?;
+        self.connected.set(Some(Instant::now()));
         Ok(stream)
     }
 }
@@ -494,32 +513,4 @@ pub(super) const MOST_FED: usize = 512 * 1024;
 mod clock;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_fails_what_is_on_its_connection_and_nothing_else() {
-        let stage = Stage::new(1, ReadFrom::Primary);
-        let (mut reader, mut writer) = (stage.client(), stage.client());
-        reader.say("GET a\r\n");
-        writer.say("SET b 1\r\n");
-        stage.settle().await;
-        let upstream = stage.hub.upstreams().pop().expect("the only connection");
-        let bug = catch_unwind(AssertUnwindSafe(|| {
-            let _guard = EndGuard { hub: &stage.hub, upstream: &upstream };
-            panic!("a bug");
-        }));
-        assert!(bug.is_err());
-        stage.settle().await;
-        assert_eq!(stage.hub.metrics.panics.get(), 1);
-        assert_eq!(writer.heard(), "-ERR sluice: connection to shard s0 lost, result unknown\r\n");
-        let _broken = stage.accept(0);
-        let mut fresh = stage.accept(0);
-        assert_eq!(fresh.heard().matches("GET").count(), 1);
-        fresh.say("+value\r\n");
-        stage.settle().await;
-        assert_eq!(reader.heard(), "+value\r\n");
-    }
-}
+mod tests;
