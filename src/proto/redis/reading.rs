@@ -3,9 +3,10 @@
 //! the promise's arithmetic: that is [`crate::policy::fresh`].
 
 use super::{
+    allow::named,
     args::Args,
     class::Class,
-    dispatch::{Scene, named},
+    dispatch::Scene,
     entry::Entry,
     hub::Hub,
     keys::{self, Keys},
