@@ -127,6 +127,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
 pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
+    let mut ends = upstream.is_in_multi();
     let mut inner = upstream.inner();
     let mut fifo = std::mem::take(&mut inner.fifo);
     for entry in &mut fifo {
@@ -149,6 +150,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 Settled::Failed,
             );
         }
+        ends |= entry.block.as_ref().is_some_and(|block| block.is_to_follow());
         match std::mem::replace(&mut entry.owner, Owner::Tombstone) {
             Owner::Client(client) => {
                 expired.push((client, (entry.seq, entry.part, entry.access)));
@@ -175,8 +177,8 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     drop(inner);
     if !expired.is_empty() {
         upstream.backend.observe(hub.worker(), now_us, 0, true);
-        if upstream.is_in_multi() {
-            // What its client was told has failed is not to be executed.
+        if ends {
+            // What its client was told has failed is not to be executed, nor what comes next queued.
             upstream.end(Phase::Evicted, "a transaction was not queued in time");
         }
     }
