@@ -13,6 +13,7 @@ mod print;
 mod reads;
 mod schema;
 mod section;
+mod sentinel;
 mod sharding;
 mod units;
 mod values;
@@ -25,6 +26,7 @@ pub use finding::{Finding, Findings, Level, Position};
 pub use insight::RedisCluster;
 pub use reads::Reads;
 pub use schema::schema;
+pub use sentinel::Sentinel;
 pub use sharding::{Sharding, ShardingBy};
 pub use units::{Period, Size, UnitError};
 
@@ -368,17 +370,6 @@ pub struct Shard {
     pub replicas: Vec<Member>,
 }
 
-/// Where to ask who the members of the shards are. Each shard's name is that of a master there.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sentinel {
-    /// At least one.
-    pub addresses: Vec<Address>,
-    /// Who we are to the Sentinels themselves.
-    pub credentials: Credentials,
-    /// `None`: in clear.
-    pub tls: Option<ClientFiles>,
-}
-
 /// Backends without roles, all alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backends {
@@ -539,13 +530,6 @@ impl Cluster {
         let shards = self.shards.iter();
         let of_shards = shards.flat_map(Shard::members);
         of_shards.chain(self.backends.iter().flat_map(|backends| &backends.members))
-    }
-}
-
-impl Shard {
-    /// The primary first.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.primary.iter().chain(&self.replicas)
     }
 }
 
