@@ -12,7 +12,7 @@ use std::{
 type Check = fn(&[u8]);
 
 /// By the name of the fuzz target, which calls the same function.
-const PARSERS: [(&str, Check); 20] = [
+const PARSERS: [(&str, Check); 21] = [
     ("address", |data| with_text(data, sluice::net::addr::fuzz)),
     ("cluster_slots", fuzzing::cluster_slots),
     ("config", |data| with_text(data, sluice::config::fuzz)),
@@ -32,6 +32,7 @@ const PARSERS: [(&str, Check); 20] = [
     ("proxy_protocol", sluice::net::proxy_protocol::fuzz),
     ("replies", fuzzing::replies),
     ("requests", fuzzing::requests),
+    ("sentinel", fuzzing::sentinel),
     ("sticky", sluice::policy::sticky::fuzz),
 ];
 
@@ -76,7 +77,7 @@ macro_rules! parsers {
 parsers!(
     address cluster_slots config cookie cursor gather handshake http_client http_head http_keep_alive
     http_routes inline keys learn messages probe proxy_protocol replies
-    requests sticky
+    requests sentinel sticky
 );
 
 #[test]

@@ -139,7 +139,7 @@ check_configurations() {
     cargo build --locked --bin sluice && make_certificates || return
     for file in tests/acceptance/*.yaml; do
         case ${file##*/} in
-            http-*.yaml | redis-cluster.yaml | redis-minimal.yaml | redis-shards.yaml | tcp-client-ip.yaml | twemproxy-compatible.yaml) check_file "$file" accepted ;;
+            http-*.yaml | redis-cluster.yaml | redis-consistency.yaml | redis-minimal.yaml | redis-sentinel.yaml | redis-shards.yaml | tcp-client-ip.yaml | twemproxy-compatible.yaml) check_file "$file" accepted ;;
             *) check_file "$file" unsupported ;;
         esac
     done

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sluice beside the Redis proxies that are installed: what a request costs each of them.
 
-usage: compare.py [--rounds 3] [--n 200000] [--scenarios a,b] [--only sluice,twemproxy] [--json FILE]
+usage: compare.py [--rounds 3] [--n 200000] [--scenarios a,b] [--only sluice,twemproxy] [--replicas] [--json FILE]
 
 Two redis-servers are started, then in every round each proxy in turn, alone, under the same
 redis-benchmark loads. The figure to look at is the CPU time (user and system, from /proc/PID/stat)
@@ -105,7 +105,7 @@ def write(folder, name, text):
     return str(path)
 
 
-def peers(folder, shards):
+def peers(folder, shards, replicas):
     """Every proxy that can be run here, as {name: function of a port giving its command}."""
     found, absent = {}, []
 
@@ -115,16 +115,22 @@ def peers(folder, shards):
         else:
             absent.append(name)
 
-    def sluice(workers):
+    def sluice(workers, reads=None):
         def command(binary, port):
-            lines = "".join(f"      - {{ primary: 127.0.0.1:{shard} }}\n" for shard in shards)
+            copies = replicas if reads else [None] * len(shards)
+            lines = "".join(
+                f"      - {{ primary: 127.0.0.1:{shard}"
+                + (f", replicas: [127.0.0.1:{copy}]" if copy else "") + " }\n"
+                for shard, copy in zip(shards, copies)
+            )
+            lines += f"    reads: {{ {reads} }}\n" if reads else ""
             admin = free_ports(1)[0]
             text = (
                 f"workers: {workers}\nadmin: {{ bind: 127.0.0.1:{admin} }}\nlisteners:\n"
                 f"  - {{ name: bench, bind: 127.0.0.1:{port}, protocol: redis, cluster: bench }}\n"
                 f"clusters:\n  bench:\n    shards:\n{lines}"
             )
-            return [binary, "run", "-c", write(folder, f"sluice{workers}.yaml", text)]
+            return [binary, "run", "-c", write(folder, f"sluice{port}.yaml", text)]
 
         return command
 
@@ -194,6 +200,10 @@ def peers(folder, shards):
     ours = os.environ.get("SLUICE", str(ROOT / "target/release/sluice"))
     offer("sluice", ours, sluice(1))
     offer("sluice, 2 workers", ours, sluice(2))
+    if replicas:
+        offer("sluice, replicas", ours, sluice(1, "from: prefer_replica"))
+        promised = "from: prefer_replica, consistency: key, max_lag: 1s"
+        offer("sluice, replicas, consistency: key", ours, sluice(1, promised))
     offer(BASELINE, shutil.which("nutcracker", path=search_path()), twemproxy)
     offer("haproxy, tcp", shutil.which("haproxy", path=search_path()), haproxy)
     offer("predixy", os.environ.get("PREDIXY") or shutil.which("predixy"), predixy)
@@ -270,6 +280,7 @@ def main():
     parser.add_argument("--n", type=int, default=200_000, help="requests of a load; pipelined ones send four times as many")
     parser.add_argument("--scenarios", default=",".join(USUAL), help="of: " + ", ".join(SCENARIOS))
     parser.add_argument("--only", default="", help="parts of the names of the proxies to run")
+    parser.add_argument("--replicas", action="store_true", help="also Sluice reading replicas, with and without a promise")
     parser.add_argument("--json", metavar="FILE", help="every single figure, too")
     options = parser.parse_args()
     scenarios = [name.strip() for name in options.scenarios.split(",") if name.strip()]
@@ -278,13 +289,16 @@ def main():
 
     runs = {name: {} for name in scenarios}
     with tempfile.TemporaryDirectory(prefix="compare-") as folder, contextlib.ExitStack() as running:
-        shards = free_ports(2)
-        for port in shards:
+        ports = free_ports(4)
+        shards, replicas = ports[:2], ports[2:] if options.replicas else []
+        for port in shards + replicas:
             arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", "15000"]
+            if port in replicas:
+                arguments += ["--replicaof", "127.0.0.1", str(shards[replicas.index(port)])]
             server = Process(folder, f"redis-{port}", ["redis-server", *arguments], port)
             running.callback(server.stop)
             server.wait_until_it_answers()
-        found, absent = peers(folder, shards)
+        found, absent = peers(folder, shards, replicas)
         if wanted := [part for part in options.only.split(",") if part]:
             found = {name: make for name, make in found.items() if any(part in name for part in wanted)}
         if not found:

@@ -45,7 +45,16 @@ fn moved(old: &Cluster, new: &Cluster, keys: &Keys) -> String {
 
 /// Whether what was in the old shard is where the new one looks: its primary was a member.
 fn holds(old: &Shard, new: &Shard) -> bool {
-    std::iter::once(&old.primary).chain(&old.replicas).any(|one| one.address == new.primary.address)
+    match &new.primary {
+        Some(new) => old.members().any(|one| one.address == new.address),
+        // Sentinel says where it is.
+        None => old.primary.is_none() && old.name == new.name,
+    }
+}
+
+/// Of its primary, as far as the file says it.
+fn address(shard: &Shard) -> String {
+    shard.primary.as_ref().map_or_else(|| "by Sentinel".to_owned(), |one| one.address.to_string())
 }
 
 fn tell(old: &Cluster, new: &Cluster, counts: &Movement, what: &str) -> String {
@@ -64,7 +73,7 @@ fn tell(old: &Cluster, new: &Cluster, counts: &Movement, what: &str) -> String {
             text,
             "  {} {}: {} of them, {had}",
             shard.name,
-            shard.primary.address,
+            address(shard),
             percent(has, *counted)
         );
     }
@@ -74,7 +83,7 @@ fn tell(old: &Cluster, new: &Cluster, counts: &Movement, what: &str) -> String {
             text,
             "  {} {}: gone, had {}",
             shard.name,
-            shard.primary.address,
+            address(shard),
             percent(*had, *counted)
         );
     }

@@ -10,9 +10,11 @@ mod insight;
 mod keys;
 mod nearest;
 mod print;
+mod reads;
 mod schema;
 mod section;
 mod seeds;
+mod sentinel;
 mod sharding;
 mod units;
 mod values;
@@ -23,8 +25,10 @@ pub(crate) use nearest::nearest;
 
 pub use finding::{Finding, Findings, Level, Position};
 pub use insight::RedisCluster;
+pub use reads::Reads;
 pub use schema::schema;
 pub use seeds::Seeds;
+pub use sentinel::Sentinel;
 pub use sharding::{Sharding, ShardingBy};
 pub use units::{Period, Size, UnitError};
 
@@ -40,7 +44,6 @@ use crate::{
         balance::{Failback, Strategy},
         gate,
         health::worst_case,
-        reads::ReadFrom,
         sticky::{Attributes, Mode},
     },
     telemetry::access_log,
@@ -326,6 +329,8 @@ pub struct Cluster {
     /// Empty if and only if there are `backends` or `redis_cluster`.
     pub shards: Vec<Shard>,
     pub redis_cluster: Option<Seeds>,
+    /// Who says who is in which shard; `None`: `shards` does.
+    pub sentinel: Option<Sentinel>,
     /// Which of `shards` owns a key.
     pub sharding: Sharding,
     pub backends: Option<Backends>,
@@ -363,7 +368,8 @@ pub struct Shard {
     pub identity: String,
     /// 1 to 1,000; default 1.
     pub weight: u32,
-    pub primary: Member,
+    /// `None`: Sentinel says who it is.
+    pub primary: Option<Member>,
     pub replicas: Vec<Member>,
 }
 
@@ -415,12 +421,6 @@ pub struct Member {
     pub admin: gate::Admin,
     /// 0 to 63; default 0. Used when no backend of a lower tier is ready.
     pub tier: u8,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Reads {
-    pub from: ReadFrom,
-    pub balance: Strategy,
 }
 
 /// The probes' schedule.
@@ -531,7 +531,7 @@ impl Cluster {
     /// Its backends in the order of the file: shard by shard, the primary first.
     pub fn each_member(&self) -> impl Iterator<Item = &Member> {
         let shards = self.shards.iter();
-        let of_shards = shards.flat_map(|one| std::iter::once(&one.primary).chain(&one.replicas));
+        let of_shards = shards.flat_map(Shard::members);
         of_shards.chain(self.backends.iter().flat_map(|backends| &backends.members))
     }
 }

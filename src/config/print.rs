@@ -3,7 +3,9 @@
 
 mod http;
 mod limits;
+mod reads;
 mod seeds;
+mod sentinel;
 mod sharding;
 mod tls;
 mod users;
@@ -245,7 +247,7 @@ fn without_roles(cluster: &Cluster, backends: &Backends, defaults: bool) -> Out 
     if speaks_http {
         http::upstream(&mut upstream, cluster);
     }
-    tls::upstream(&mut upstream, cluster);
+    tls::client(&mut upstream, cluster.tls.as_ref());
     entries.map("upstream", upstream);
     if speaks_http {
         http::cluster(&mut entries, cluster);
@@ -295,18 +297,14 @@ fn sticky(written: &Sticky, defaults: bool) -> Entries {
 fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
     let sharding = sharding::sharding(cluster, defaults);
     let by = cluster.sharding.by;
-    let mut reads = Entries::new(&keys::READS, defaults);
-    reads
-        .text("from", word(words::READ_FROM, &cluster.reads.from))
-        .text("balance", word(words::STRATEGY, &cluster.reads.balance))
-        .text("consistency", "eventual");
+    let reads = reads::reads(cluster, defaults);
     let timeouts = &cluster.timeouts;
     let mut times = Entries::new(&keys::TIMEOUTS, defaults);
     times.period("connect", timeouts.connect).period("request", timeouts.request);
     let mut upstream = Entries::new(&keys::UPSTREAM, defaults);
     if cluster.protocol == Protocol::Http {
         http::upstream(&mut upstream, cluster);
-        tls::upstream(&mut upstream, cluster);
+        tls::client(&mut upstream, cluster.tls.as_ref());
         times.period("queue", timeouts.queue);
         let shards = cluster.shards.iter().enumerate();
         let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
@@ -332,7 +330,7 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .optional("user", cluster.upstream.user.as_deref())
         .optional("password", cluster.upstream.password.as_ref().map(|_| SET))
         .text("mode", word(words::UPSTREAM_MODE, &cluster.dedicated.always));
-    tls::upstream(&mut upstream, cluster);
+    tls::client(&mut upstream, cluster.tls.as_ref());
     let mut redis = Entries::new(&keys::CLUSTER_REDIS, defaults);
     let commands = cluster.commands.iter().map(|one| (one.name.clone(), command(one)));
     let commands: Vec<_> = commands.collect();
@@ -350,13 +348,19 @@ fn with_shards(cluster: &Cluster, defaults: bool) -> Out {
         .optional("keyless_shard", keyless.map(|shard| &*shard.name))
         .text("script_shebang_reads", cluster.shebang_reads);
     let mut entries = Entries::new(&keys::CLUSTER, defaults);
-    if let Some(written) = &cluster.redis_cluster {
-        entries.map("redis_cluster", seeds::seeds(written, defaults)).map("reads", reads);
+    if let Some(written) = &cluster.sentinel {
+        entries.map("sentinel", sentinel::sentinel(written, &cluster.shards, defaults));
+    } else if let Some(written) = &cluster.redis_cluster {
+        entries.map("redis_cluster", seeds::seeds(written, defaults));
     } else {
         let shards = cluster.shards.iter().enumerate();
         let shards = shards.map(|(index, one)| shard(index, one, by, defaults)).collect();
-        entries.push("shards", Out::List(shards)).map("sharding", sharding).map("reads", reads);
+        entries.push("shards", Out::List(shards));
     }
+    if cluster.redis_cluster.is_none() {
+        entries.map("sharding", sharding);
+    }
+    entries.map("reads", reads);
     coming_and_going(&mut entries, cluster);
     entries
         .map("check", check(&cluster.check, defaults))
@@ -399,7 +403,9 @@ fn shard(index: usize, shard: &Shard, by: ShardingBy, defaults: bool) -> Out {
     if is_weighed && (defaults || shard.weight != 1) {
         entries.text("weight", shard.weight);
     }
-    entries.push("primary", member(&shard.primary, defaults));
+    if let Some(primary) = &shard.primary {
+        entries.push("primary", member(primary, defaults));
+    }
     if defaults || !shard.replicas.is_empty() {
         let replicas = shard.replicas.iter().map(|one| member(one, defaults)).collect();
         entries.push("replicas", Out::List(replicas));

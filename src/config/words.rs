@@ -12,7 +12,7 @@ use crate::{
         reads::ReadFrom,
         sticky::{Mode, SameSite, Secure},
     },
-    topology::{FailOpen, Spoof},
+    topology::{Consistency, FailOpen, Spoof},
 };
 
 /// Words and what they stand for.
@@ -40,6 +40,14 @@ pub(super) const READ_FROM: Words<ReadFrom> = &[
     ("any", ReadFrom::Any),
 ];
 pub(super) const READ_FROM_WORDS: &[&str] = &names::<4, _>(READ_FROM);
+
+pub(super) const CONSISTENCY: Words<Consistency> = &[
+    ("eventual", Consistency::Eventual),
+    ("session", Consistency::Session),
+    ("key", Consistency::Key),
+    ("window", Consistency::Window),
+];
+pub(super) const CONSISTENCY_WORDS: &[&str] = &names::<4, _>(CONSISTENCY);
 
 pub(super) const STRATEGY: Words<Strategy> = &[
     ("p2c", Strategy::P2c),

@@ -11,11 +11,11 @@ use crate::{
         shard::{Sharding, SlotTable},
     },
     topology::{
-        Backend, Cluster, FailOpen, Follows, Layout, Present, Queue, Room, Shard, Topology,
-        admission::BackendLimits,
+        Backend, Cluster, Consistency, FailOpen, Follows, Freshness, Layout, Present, Queue,
+        ReadRules, Room, Shard, Topology, admission::BackendLimits,
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 
 /// The snapshot that `config` describes. Backend ids count up from 0 in the order of the file, and
@@ -35,6 +35,7 @@ fn cluster(
     workers: usize,
     ids: &mut impl Iterator<Item = u32>,
 ) -> Cluster {
+    let read_rules = read_rules(&written.reads);
     let queue = queue(written);
     let mould = Mould::new(written, queue.clone(), workers);
     let mut member = |shard: &Arc<str>, member: &config::Member| {
@@ -66,8 +67,7 @@ fn cluster(
         None => {
             let shards = written.shards.iter().map(|part| {
                 let name: Arc<str> = part.name.as_str().into();
-                let members = std::iter::once(&part.primary).chain(&part.replicas);
-                let members = members.map(|one| Arc::new(member(&name, one))).collect();
+                let members = part.members().map(|one| Arc::new(member(&name, one))).collect();
                 mould.shard(name, members)
             });
             let shards: Vec<Shard> = shards.collect();
@@ -90,12 +90,14 @@ fn cluster(
         order: Cluster::order(&shards),
         shards,
         reads: written.reads.from,
+        read_rules,
         keyless: written.keyless,
         shebang_reads: written.shebang_reads,
         timeouts: written.timeouts,
         credentials: written.upstream.clone(),
         tls: None,
         queue,
+        asks_role: written.sentinel.is_some(),
         dedicated: written.dedicated,
         follows: written.redis_cluster.as_ref().map(|seeds| {
             let Seeds { accept_unknown, spoof, ref announce, .. } = *seeds;
@@ -104,6 +106,25 @@ fn cluster(
         outage: written.outage,
         heirs: Arc::new(Semaphore::new(written.outage.queue as usize)),
     }
+}
+
+/// Whether `reads.from` does not say it all.
+fn has_read_rules(written: &config::Reads) -> bool {
+    promises(written) || !written.overrides.is_empty()
+}
+
+fn promises(written: &config::Reads) -> bool {
+    written.consistency != Consistency::Eventual && written.leaves_primary()
+}
+
+fn read_rules(written: &config::Reads) -> Option<Arc<ReadRules>> {
+    let rules = ReadRules {
+        overrides: written.overrides.clone(),
+        scripts_declare_keys: written.scripts_declare_keys,
+        freshness: promises(written)
+            .then(|| Freshness::new(written.consistency, written.window, Instant::now())),
+    };
+    has_read_rules(written).then(|| Arc::new(rules))
 }
 
 /// What the backends and shards of one cluster are made with, whenever that is.
@@ -135,6 +156,7 @@ impl Mould {
             .with_leases(self.written.dedicated.max_per_backend);
         backend.is_timed = self.strategy() == Strategy::PeakEwma;
         backend.tier = member.tier;
+        backend.has_read_rules = has_read_rules(&self.written.reads);
         backend
     }
 

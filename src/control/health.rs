@@ -63,8 +63,15 @@ pub(super) async fn listen(plane: Rc<Plane>, mut reports: mpsc::Receiver<Report>
         let ask = plane.table.borrow_mut().reported(report, plane.now_ms(), dice.next());
         plane.look_again(report);
         plane.follow_weights();
-        if let Some(Ask::Suspect(index)) = ask {
-            run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
+        match ask {
+            None => {}
+            Some(Ask::Suspect(index)) => {
+                run_task(suspect(Rc::clone(&plane), index, Dice::new(dice.next())));
+            }
+            Some(Ask::Rediscover(cluster)) => {
+                let council = plane.councils.get(cluster).and_then(Option::as_ref);
+                council.iter().for_each(|council| council.ask_again());
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How far a replica is behind its primary, in bytes and in seconds, from the offsets that probes
-//! brought. Not whether that is too far.
+//! brought, and since when it has everything. Not whether that is too far: that is
+//! [`crate::policy::fresh`].
 
 use std::collections::VecDeque;
 
@@ -29,9 +30,42 @@ impl Offsets {
             self.samples.clear();
         }
         if self.samples.len() == KEPT {
-            self.samples.pop_front();
+            self.thin_out();
         }
         self.samples.push_back((sent_ms, offset));
+    }
+
+    /// Leaves gaps between old samples that grow with their age: so they reach far back, and a
+    /// replica is never taken for newer than it is.
+    fn thin_out(&mut self) {
+        let Some(newest_ms) = self.newest_ms() else { return };
+        let mut kept: VecDeque<(u64, u64)> = VecDeque::with_capacity(KEPT);
+        for (place, (at, offset)) in self.samples.iter().enumerate() {
+            let next = self.samples.get(place + 1).map_or(u64::MAX, |(next, _)| *next);
+            let before = kept.back().map_or(0, |(before, _)| *before);
+            let gap = next.saturating_sub(before);
+            if kept.is_empty() || gap > newest_ms.saturating_sub(next) / GAPS {
+                kept.push_back((*at, *offset));
+            }
+        }
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        self.samples = kept;
+    }
+
+    /// When the newest sample was asked for.
+    pub(super) fn newest_ms(&self) -> Option<u64> {
+        self.samples.back().map(|(at, _)| *at)
+    }
+
+    /// When the newest sample was asked for that a replica at `offset` has reached.
+    pub(super) fn reached_ms(&self, id: Option<&str>, offset: u64) -> Option<u64> {
+        if id.is_none() || self.id.as_deref() != id {
+            return None;
+        }
+        let reached = self.samples.iter().rev().find(|(_, sample)| *sample <= offset);
+        reached.map(|(at, _)| *at)
     }
 
     /// How far a replica at `offset` is behind; `None` while nothing comparable is known.
@@ -50,8 +84,9 @@ impl Offsets {
     }
 }
 
-/// Two minutes at the default interval of 2s.
-const KEPT: usize = 64;
+const KEPT: usize = 512;
+/// A lag is told with an error of one part of so many at most, and half that usually.
+const GAPS: u64 = 32;
 
 #[cfg(test)]
 mod tests {
@@ -72,12 +107,37 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_has_all_that_was_there_when_the_sample_was_asked_for_that_it_has_reached() {
+        let mut offsets = Offsets::default();
+        offsets.record(Some("a"), 100, 1_000);
+        offsets.record(Some("a"), 200, 2_000);
+        assert_eq!(offsets.reached_ms(Some("a"), 99), None);
+        assert_eq!(offsets.reached_ms(Some("a"), 199), Some(1_000));
+        assert_eq!(offsets.reached_ms(Some("a"), 900), Some(2_000));
+        assert_eq!(offsets.reached_ms(Some("b"), 900), None, "another stream");
+        assert_eq!(offsets.reached_ms(None, 900), None);
+        assert_eq!(offsets.newest_ms(), Some(2_000));
+    }
+
+    #[test]
     fn a_new_stream_forgets_the_old_one() {
         let mut offsets = Offsets::default();
         offsets.record(Some("a"), 900, 0);
         offsets.record(Some("b"), 10, 1);
         assert_eq!(offsets.lag(Some("b"), 10, 2), Some(Lag { bytes: 0, ms: Some(0) }));
-        (0..200).for_each(|n| offsets.record(Some("b"), n, n));
-        assert_eq!(offsets.samples.len(), KEPT);
+        assert_eq!(offsets.reached_ms(Some("a"), 900), None);
+    }
+
+    #[test]
+    fn old_samples_are_thinned_out_and_reach_far_back() {
+        let mut offsets = Offsets::default();
+        (0..100_000).for_each(|n| offsets.record(Some("a"), n, n));
+        assert!(offsets.samples.len() <= KEPT);
+        let lag = |offset| offsets.lag(Some("a"), offset, 99_999).and_then(|lag| lag.ms);
+        assert_eq!(lag(99_990), Some(9), "the newest are all there");
+        let late = lag(95_000).unwrap();
+        assert!((4_999..5_200).contains(&late), "{late}: never less than it is");
+        let late = lag(50_000).unwrap();
+        assert!((49_999..52_000).contains(&late), "{late}");
     }
 }

@@ -36,6 +36,7 @@ use crate::{
     telemetry::{access_log::Dropped, metrics::WorkerMetrics},
     topology::{Publisher, Report},
 };
+use discover::Council;
 use plane::Plane;
 use process::ProcessState;
 use std::{
@@ -66,6 +67,8 @@ pub struct Inputs {
     pub insight: Arc<Insight>,
     /// The TLS of each listener, in the order of the configuration.
     pub tls: Vec<Option<tls::Server>>,
+    /// The TLS of each cluster's Sentinels, in the order of the configuration.
+    pub sentinel_tls: Vec<Option<tls::Client>>,
     /// The workers' reports on backends.
     pub reports: mpsc::Receiver<Report>,
     /// Every worker's counters.
@@ -125,6 +128,7 @@ async fn run(inputs: Inputs) {
         insight,
         publisher,
         tls,
+        sentinel_tls,
         reports,
         workers,
         access_log,
@@ -146,6 +150,7 @@ async fn run(inputs: Inputs) {
         pulse: RefCell::new(pulse::Pulse::new(workers.len(), 0)),
         moulds: plane::moulds(&config, &topology, workers.len()),
         nursery: membership::Nursery::default(),
+        councils: councils(&config, &sentinel_tls),
         drain_timeout: config.shutdown.drain_timeout,
         insight,
         publisher,
@@ -161,6 +166,7 @@ async fn run(inputs: Inputs) {
         let dice = Dice::new(dice.next());
         run_task(discover::redis_cluster::follow(Rc::clone(&plane), order, dice));
     }
+    plane.councils.iter().flatten().for_each(|council| council.start(&plane));
     admin::open(admin, &plane, &shutdown);
     let grace = config.clusters.iter().map(|cluster| cluster.check.startup_grace).max();
     run_task(certificates::follow(Rc::clone(&plane)));
@@ -171,6 +177,15 @@ async fn run(inputs: Inputs) {
         () = health::listen(Rc::clone(&plane), reports, Dice::new(dice.next())) => shutdown.cancelled().await,
         () = health::tick(plane, dice) => {}
     }
+}
+
+/// By cluster: who knows its members.
+fn councils(config: &Config, tls: &[Option<tls::Client>]) -> Vec<Option<Rc<Council>>> {
+    let each = config.clusters.iter().enumerate().map(|(id, written)| {
+        let tls = tls.get(id).and_then(Option::as_ref);
+        Some(Council::new(id, written, written.sentinel.as_ref()?, tls))
+    });
+    each.collect()
 }
 
 /// One task per backend. A backend must never go unprobed because of a fault of ours, so a task

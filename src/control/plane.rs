@@ -4,7 +4,7 @@
 use super::{
     build::Mould,
     certificates::{Owner, Side, Tls},
-    discover::redis_cluster::Order,
+    discover::{Council, redis_cluster::Order},
     membership::Nursery,
     process::ProcessState,
     pulse::Pulse,
@@ -48,6 +48,8 @@ pub(super) struct Plane {
     pub(super) nursery: Nursery,
     /// By cluster: who asks its servers again for its members.
     pub(super) wakes: HashMap<usize, Rc<Notify>>,
+    /// By cluster: who knows its members, where the configuration does not.
+    pub(super) councils: Vec<Option<Rc<Council>>>,
     /// How long who has left its cluster may keep its connections.
     pub(super) drain_timeout: Duration,
     pub(super) pulse: RefCell<Pulse>,

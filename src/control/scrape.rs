@@ -165,13 +165,15 @@ fn clusters(sheet: &mut Sheet, plane: &Plane) {
         };
         sheet.count(names::REDIS_LOCAL, &[name], total(|c| &c.local));
         sheet.count(names::REDIS_SPLIT, &[name], total(|c| &c.split));
-        let kinds: [(&str, fn(&ClusterMetrics) -> &Counter); 3] = [
-            ("moved", |c| &c.redirects_moved),
-            ("ask", |c| &c.redirects_ask),
-            ("wait", |c| &c.redirects_wait),
-        ];
-        for (kind, pick) in kinds.into_iter().filter(|_| cluster.follows.is_some()) {
-            sheet.count(names::REDIS_REDIRECTS, &[name, ("kind", kind)], total(pick));
+        if cluster.follows.is_some() {
+            let kinds = [
+                ("moved", total(|c| &c.redirects_moved)),
+                ("ask", total(|c| &c.redirects_ask)),
+                ("wait", total(|c| &c.redirects_wait)),
+            ];
+            for (kind, count) in kinds {
+                sheet.count(names::REDIS_REDIRECTS, &[name, ("kind", kind)], count);
+            }
         }
         sheet.count(names::REDIS_STRAY, &[name], total(|c| &c.stray_replies));
         sheet.count(names::REDIS_COALESCED, &[name], total(|c| &c.coalesced));

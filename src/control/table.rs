@@ -2,6 +2,7 @@
 //! the machines of policy, and publishes what follows. It does no I/O and reads no clock but for
 //! the time of an event.
 
+mod measure;
 mod members;
 mod operate;
 mod weights;
@@ -24,10 +25,7 @@ use crate::{
         reads::ReadFrom,
         shard::SlotTable,
     },
-    proto::redis::{
-        probe::{Code, ProbeError, Report},
-        wait::stream_number,
-    },
+    proto::redis::probe::{Code, ProbeError, Report},
     topology::{Backend, Layout, Outcome, Report as Told, Topology},
 };
 pub(super) use members::{News, Part};
@@ -62,6 +60,7 @@ struct Terms {
     check: Check,
     slow_start: Duration,
     reads: ReadFrom,
+    sampling: measure::Sampling,
     /// Its members are asked for their roles.
     has_roles: bool,
     /// Nobody has said yet who its members are.
@@ -86,6 +85,7 @@ struct Group {
     offsets: Offsets,
     /// When all of it was probed last because a request was sent elsewhere.
     looked_ms: u64,
+    sampling: measure::Sampling,
 }
 
 /// What a task needs to probe a backend.
@@ -113,6 +113,8 @@ pub(super) struct Evidence {
 pub(super) enum Ask {
     /// Probe this backend twice with a short timeout, and say how that ended.
     Suspect(usize),
+    /// Ask those who know the members of this cluster: a server is not what they said.
+    Rediscover(usize),
 }
 
 /// Why a state is about to change.
@@ -146,6 +148,7 @@ impl Table {
                 check: written.check,
                 slow_start: config.slow_start(cluster.id),
                 reads: cluster.reads,
+                sampling: measure::Sampling::of(written, cluster),
                 has_roles: matches!(cluster.layout, Layout::Shards),
                 awaited: false,
                 slots: cluster.sharding.live().map(Arc::clone),
@@ -153,7 +156,8 @@ impl Table {
             for shard in &cluster.shards {
                 let group = table.groups.push(table.group(cluster.id, &shard.name));
                 for member in &shard.members {
-                    table.watch(group, Arc::clone(member));
+                    let is_lone = shard.members.len() == 1;
+                    table.watch(group, Arc::clone(member), is_lone);
                 }
                 if let Some(group) = table.groups.get_mut(group) {
                     group.holder = group.members.first().copied().unwrap_or(members::NOBODY);
@@ -227,7 +231,9 @@ impl Table {
         }
         let trigger = Trigger { index, cause: "probe", detail, refill: false };
         self.settle(group, Some(trigger), now_ms);
-        self.measure_lag(index, sent_ms, now_ms);
+        if passed {
+            self.measure(index, sent_ms, now_ms);
+        }
         if speaks {
             self.passive(index, outlier::Event::Probe { passed }, now_ms, draw);
         }
@@ -240,8 +246,12 @@ impl Table {
     fn interval(&self, index: usize) -> Option<Duration> {
         let watch = self.watches.get(index)?;
         let Check { interval, fast_interval, down_interval, .. } = watch.check;
+        let group = self.groups.get(watch.group)?;
         let next = watch.health.next_interval(interval, fast_interval, down_interval);
-        let holder = self.watches.get(self.groups.get(watch.group)?.holder);
+        // Who is sampled is asked more often, but not while it may not be there.
+        let sampled = group.sampling.every.filter(|_| watch.health.health() == Health::Healthy);
+        let next = sampled.map_or(next, |every| next.min(every));
+        let holder = self.watches.get(group.holder);
         let fits = matches!(watch.role(), Role::Primary | Role::Replica);
         let settled = holder.is_some_and(|holder| {
             holder.backend.gate().primary() || holder.admin.admin() == Admin::Disabled
@@ -265,7 +275,12 @@ impl Table {
             }
             Outcome::Error => self.passive(index, outlier::Event::Error, now_ms, draw),
             Outcome::Moved => self.look_at_shard(index, now_ms),
-            Outcome::RoleMismatch => self.watches.get(index)?.wake.notify_one(),
+            Outcome::RoleMismatch => {
+                let watch = self.watches.get(index)?;
+                watch.wake.notify_one();
+                let group = self.groups.get(watch.group)?;
+                return group.told.then_some(Ask::Rediscover(group.cluster));
+            }
             Outcome::Suspect => return self.suspect(index),
         }
         None
@@ -387,38 +402,13 @@ impl Table {
         may_eject(group.members.len(), out, ready.count())
     }
 
-    fn measure_lag(&mut self, index: usize, sent_ms: u64, now_ms: u64) {
-        let Some(watch) = self.watches.get_mut(index) else { return };
-        let Some(group) = self.groups.get_mut(watch.group) else { return };
-        let report = watch.report.as_ref();
-        let offset = report.and_then(|report| report.offset);
-        let id = report.and_then(|report| report.replication_id.as_deref());
-        match (watch.role(), offset) {
-            (Role::Primary, Some(offset)) if group.holder == index => {
-                group.offsets.record(id, offset, sent_ms);
-                watch.lag = None;
-            }
-            (Role::Replica | Role::ReplicaLinkDown, Some(offset)) => {
-                watch.lag = group.offsets.lag(id, offset, now_ms);
-            }
-            _ => watch.lag = None,
-        }
-        watch.backend.publish_lag(watch.lag.map(|lag| lag.bytes));
-        if let Some(id) = id {
-            watch.backend.publish_stream(stream_number(id));
-        }
-        if let Some(version) = watch.redis_version() {
-            watch.backend.publish_version(version);
-        }
-    }
-
     /// Publishes what the machines of a shard's members say now, and tells what changed.
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
         let slots = self.terms.get(group.cluster).and_then(|terms| terms.slots.as_ref());
         // The nodes of a Redis Cluster agree among themselves, and each says so before we are told.
         if !group.told || slots.is_some() {
-            group.holder = elect(group, &self.watches);
+            group.follow(elect(group, &self.watches), &self.watches);
         }
         // Whatever it is now, nobody else can be asked: it says itself what it does not do.
         let alone = group.members.len() == 1 && group.reads != ReadFrom::Replica && !group.told;
@@ -472,7 +462,11 @@ impl Table {
                 let good =
                     role == Role::Primary || (role == Role::Replica && old_role != Role::Primary);
                 let words = [old_role.as_str(), role.as_str(), "role"];
-                let detail = "as its newest probe says".to_owned();
+                let late = [old_role, role].contains(&Role::ReplicaLagging);
+                let detail = match late {
+                    true => measure::told(watch),
+                    false => "as its newest probe says".to_owned(),
+                };
                 self.events.push(event(watch, words, detail, good));
             }
             if disputed && !watch.disputed {

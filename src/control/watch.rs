@@ -6,6 +6,7 @@ use crate::{
     config::Check,
     policy::{
         admin,
+        fresh::Behind,
         gate::{Gate, Init, Role, State},
         health::{self, Phase, Probes},
         outlier,
@@ -39,6 +40,12 @@ pub(super) struct Watch {
     pub(super) tripped_ms: u64,
     pub(super) report: Option<Report>,
     pub(super) lag: Option<Lag>,
+    /// Whether it is too far behind to be read.
+    pub(super) behind: Behind,
+    /// When the newest probe was sent that it has answered.
+    pub(super) asked_ms: u64,
+    /// Whether `reads.max_lag` bounds how far it may be behind.
+    limited: bool,
     /// Asks its task to probe at once.
     pub(super) wake: Rc<Notify>,
     /// Two probes on suspicion are under way.
@@ -78,6 +85,7 @@ impl Watch {
         check: Check,
         slow_start: Duration,
         group: usize,
+        limited: bool,
     ) -> Self {
         let fixed = backend.role();
         let probes = Probes { rise: check.rise, fall: check.fall };
@@ -95,6 +103,9 @@ impl Watch {
             tripped_ms: 0,
             report: None,
             lag: None,
+            behind: Behind::default(),
+            asked_ms: 0,
+            limited,
             wake: Rc::new(Notify::new()),
             suspected: false,
             disputed: false,
@@ -145,7 +156,10 @@ impl Watch {
     /// Its role as it says itself, or as configured where nobody is asked.
     pub(super) fn role(&self) -> Role {
         match self.fixed {
-            Role::Unknown => self.report.as_ref().map_or(Role::Unknown, |report| report.role),
+            Role::Unknown => {
+                let told = self.report.as_ref().map_or(Role::Unknown, |report| report.role);
+                self.as_late(told, self.limited)
+            }
             fixed => fixed,
         }
     }

@@ -28,6 +28,18 @@ pub struct Wire {
     counts: Counts,
     /// The newest write has to wait.
     blocked: Cell<bool>,
+    last: Cell<Last>,
+}
+
+/// Whether the end of the connection is to leave with the bytes before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Last {
+    #[default]
+    No,
+    /// With what is written next.
+    Next,
+    /// Bytes wait for it.
+    Waits,
 }
 
 /// Bytes that have passed since they were last taken, and how those that were read end.
@@ -73,6 +85,20 @@ impl Wire {
         self.stream.borrow_mut().as_mut().is_some_and(Stream::has_unread)
     }
 
+    /// What is written next is the last: it may wait for the end, until [`Self::push`].
+    pub fn end_with_next_write(&self) {
+        self.last.set(Last::Next);
+    }
+
+    /// Lets go what waits for the end, with it when this is the end.
+    pub fn push(&self, ends: bool) {
+        if self.last.take() == Last::Waits
+            && let Some(stream) = &*self.stream.borrow()
+        {
+            stream.push(ends);
+        }
+    }
+
     /// Does something with the stream, and counts nothing.
     fn with<T>(
         &self,
@@ -116,7 +142,12 @@ impl Counts {
 impl Early {
     pub fn new(stream: Stream, early: Bytes) -> Self {
         let stream = RefCell::new(Some(stream));
-        let wire = Wire { stream, counts: Counts::default(), blocked: Cell::new(false) };
+        let wire = Wire {
+            stream,
+            counts: Counts::default(),
+            blocked: Cell::new(false),
+            last: Cell::default(),
+        };
         Self { early, wire: Rc::new(wire) }
     }
 
@@ -168,6 +199,10 @@ impl AsyncWrite for Early {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.wire.last.get() != Last::No {
+            self.wire.last.set(Last::Waits);
+            return self.wire.write(|stream| stream.get_mut().poll_write_last(cx, slices));
+        }
         self.wire.write(|stream| stream.poll_write_vectored(cx, slices))
     }
 

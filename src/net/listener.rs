@@ -11,6 +11,7 @@ use rustix::{
 };
 use socket2::{Domain, Socket, Type};
 use std::{
+    future::poll_fn,
     io::{self, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr},
     os::unix::fs::FileTypeExt,
@@ -108,7 +109,7 @@ impl Acceptor {
     /// # Errors
     /// When the event loop is gone.
     pub async fn ready(&self) -> io::Result<()> {
-        self.fd.readable().await.map(|mut ready| ready.retain_ready())
+        poll_fn(|cx| self.fd.poll_read_ready(cx)).await.map(|mut ready| ready.retain_ready())
     }
 
     /// The connection that waits, if it still does: one that is already gone is passed over.
@@ -116,16 +117,9 @@ impl Acceptor {
     /// a wait of 10 to 100ms; the kernel's backlog waits meanwhile.
     pub async fn accept(&mut self, mut on_error: impl FnMut(&io::Error)) -> Option<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let result = match self.fd.readable().await {
-            Ok(mut ready) => {
-                match ready.try_io(|fd| Ok(acceptfrom_with(&fd.get_ref().socket, flags)?)) {
-                    Ok(result) => result,
-                    Err(_would_block) => return None,
-                }
-            }
-            Err(error) => Err(error),
-        };
-        match result {
+        let accept = |listener: &Listener| Ok(acceptfrom_with(&listener.socket, flags)?);
+        let ready = self.ready().await;
+        match ready.and_then(|()| self.fd.try_io(Interest::READABLE, accept)) {
             Ok((socket, peer)) => {
                 self.backoff = BACKOFF_MIN;
                 Some(match self.fd.get_ref().bind {
@@ -135,6 +129,7 @@ impl Acceptor {
             }
             // Gone while it waited (accept(2) asks to treat these like EAGAIN).
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => {
                 on_error(&error);
                 tokio::time::sleep(self.backoff).await;

@@ -7,7 +7,7 @@ use super::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::{RecvFlags, recv, sockopt},
+    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt},
 };
 use std::{
     io::{self, IoSlice},
@@ -270,6 +270,40 @@ impl Stream {
         }
     }
 
+    /// As [`AsyncWrite::poll_write_vectored`], of what is nothing but the end to follow: with TCP a packet
+    /// that is not full waits for [`Self::push`], so that both leave in one.
+    pub fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut room = [0; GATHERED];
+        let (Self::Tcp(socket), Some(bytes)) = (&mut *self, gather(slices, &mut room)) else {
+            return Pin::new(self).poll_write_vectored(cx, slices);
+        };
+        loop {
+            ready!(socket.poll_write_ready(cx))?;
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            match socket.try_io(Interest::WRITABLE, || Ok(send(&*socket, bytes, flags)?)) {
+                // It was not ready after all, and is waited for anew.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
+    /// Lets what [`Self::poll_write_last`] has left behind go, with the end of what we send when `ends`.
+    pub fn push(&self, ends: bool) {
+        if let Self::Tcp(socket) = self {
+            // Whoever has broken the connection is told so by what comes next.
+            let _ = match ends {
+                true => shutdown(socket, Shutdown::Write),
+                // tcp(7): sends what waits.
+                false => sockopt::set_tcp_nodelay(socket, true),
+            };
+        }
+    }
+
     /// Whether it is encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
@@ -332,20 +366,8 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        if let [only] = slices {
-            return self.poll_write(cx, only);
-        }
-        if total <= GATHERED {
-            // writev(2) has more to look at than send(2): more than such a copy costs.
-            let mut gathered = [0; GATHERED];
-            let mut free = &mut gathered[..];
-            for slice in slices {
-                let (taken, rest) = free.split_at_mut(slice.len());
-                taken.copy_from_slice(slice);
-                free = rest;
-            }
-            return self.poll_write(cx, gathered.get(..total).unwrap_or_default());
+        if let Some(bytes) = gather(slices, &mut [0; GATHERED]) {
+            return self.poll_write(cx, bytes);
         }
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
@@ -374,6 +396,21 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// Several pieces as one: writev(2) has more to look at than send(2), more than the copy of little costs.
+fn gather<'a>(slices: &'a [IoSlice<'_>], room: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
+    if let [only] = slices {
+        return Some(only);
+    }
+    let total: usize = slices.iter().map(|slice| slice.len()).sum();
+    let mut free = room.get_mut(..total)?;
+    for slice in slices {
+        let (taken, rest) = free.split_at_mut(slice.len());
+        taken.copy_from_slice(slice);
+        free = rest;
+    }
+    room.get(..total)
+}
+
 /// How many bytes there are to read, as far as one goes; 0: the other side sends no more.
 fn peek(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(recv(fd, &mut [0], RecvFlags::PEEK)?.0)
@@ -392,6 +429,7 @@ const USER_TIMEOUT_MS: u32 = 30_000;
 mod tests {
     use super::*;
     use crate::net::{addr::Bind, listener::Listener};
+    use tokio::io::AsyncReadExt;
 
     fn options(stream: &Stream) -> (bool, bool, Duration, Duration, u32, u32) {
         let Stream::Tcp(socket) = stream else { panic!("a TCP socket") };
@@ -418,6 +456,30 @@ mod tests {
         assert_eq!(options(&dialled), wanted(30_000));
         // A client may pause for as long as it likes: a full receive buffer counts as silence.
         assert_eq!(options(&accepted.register().unwrap()), wanted(0));
+    }
+
+    /// A close with bytes of the other side unread is a reset: what waits for the end must leave before.
+    #[tokio::test]
+    async fn the_last_bytes_leave_with_the_end_or_when_they_are_pushed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (ends, pieces) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+            let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (mut theirs, mut ours) =
+                (theirs.unwrap(), Stream::from_tcp(ours.unwrap().0).unwrap());
+            let slices = vec![IoSlice::new(b"last"); pieces];
+            let written = std::future::poll_fn(|cx| ours.poll_write_last(cx, &slices)).await;
+            assert_eq!(written.unwrap(), 4 * pieces);
+            let mut read = vec![0; 4 * pieces];
+            let early = theirs.read_exact(&mut read);
+            let early = tokio::time::timeout(Duration::from_millis(30), early).await;
+            assert!(early.is_err(), "it left without the end");
+            ours.push(ends);
+            theirs.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, b"last".repeat(pieces));
+            let end = tokio::time::timeout(Duration::from_millis(30), theirs.read(&mut [0])).await;
+            assert_eq!(end.is_ok_and(|read| matches!(read, Ok(0))), ends);
+        }
     }
 
     #[tokio::test]

@@ -41,6 +41,8 @@ pub enum Role {
     ReplicaLinkDown,
     Loading,
     Syncing,
+    /// A replica that is further behind its primary than reads allow.
+    ReplicaLagging,
     /// It plays none: all members of its cluster are alike.
     None,
 }
@@ -160,7 +162,11 @@ pub const fn derive(axes: Axes) -> (State, Gate) {
         Role::Primary => PRIMARY,
         Role::Replica => REPLICA,
         Role::None => ALIKE,
-        Role::Unknown | Role::ReplicaLinkDown | Role::Loading | Role::Syncing => 0,
+        Role::Unknown
+        | Role::ReplicaLinkDown
+        | Role::ReplicaLagging
+        | Role::Loading
+        | Role::Syncing => 0,
     };
     if matches!(axes.life, Life::Removed) {
         return (State::Removed, Gate(0));
@@ -254,13 +260,14 @@ impl State {
 
 impl Role {
     /// Every role, in the order of metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unknown,
         Self::Primary,
         Self::Replica,
         Self::ReplicaLinkDown,
         Self::Loading,
         Self::Syncing,
+        Self::ReplicaLagging,
         Self::None,
     ];
 
@@ -273,6 +280,7 @@ impl Role {
             Self::ReplicaLinkDown => "replica_link_down",
             Self::Loading => "loading",
             Self::Syncing => "syncing",
+            Self::ReplicaLagging => "replica_lagging",
             Self::None => "none",
         }
     }
@@ -285,7 +293,8 @@ impl Role {
             3 => Self::ReplicaLinkDown,
             4 => Self::Loading,
             5 => Self::Syncing,
-            6 => Self::None,
+            6 => Self::ReplicaLagging,
+            7 => Self::None,
             _ => Self::Unknown,
         }
     }

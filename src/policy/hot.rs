@@ -9,6 +9,9 @@ pub struct TopKeys {
     /// The hashes of `rows`, apart: they are what is searched.
     hashes: Vec<u64>,
     rows: Vec<Row>,
+    /// No row has less than this, and none before `cursor` has as little.
+    floor: u64,
+    cursor: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +42,13 @@ const DECAY: u64 = 16;
 impl TopKeys {
     /// A table of so many keys: any key with more than 1/`capacity` of the whole weight is in it.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), hashes: Vec::new(), rows: Vec::new() }
+        Self {
+            capacity: capacity.max(1),
+            hashes: Vec::new(),
+            rows: Vec::new(),
+            floor: 0,
+            cursor: 0,
+        }
     }
 
     /// One key was asked for, with this weight. `hash` is of the whole key.
@@ -56,13 +65,26 @@ impl TopKeys {
             self.rows.push(Row { count: weight, error: 0, shown });
             return;
         }
-        let least = (0..).zip(&self.rows).min_by_key(|(_, row)| row.count).map(|(at, _)| at);
-        if let Some(at) = least
+        if let Some(at) = self.lightest()
             && let (Some(old), Some(row)) = (self.hashes.get_mut(at), self.rows.get_mut(at))
         {
             *old = hash;
             *row = Row { count: row.count.saturating_add(weight), error: row.count, shown };
         }
+    }
+
+    /// The row with the least count. Between two decays counts only grow: whoever was passed need not be
+    /// looked at again before all were.
+    fn lightest(&mut self) -> Option<usize> {
+        let rest = self.rows.get(self.cursor..).unwrap_or_default();
+        match rest.iter().position(|row| row.count == self.floor) {
+            Some(on) => self.cursor += on,
+            None => {
+                let least = (0..).zip(&self.rows).min_by_key(|(_, row)| row.count);
+                (self.cursor, self.floor) = least.map(|(at, row)| (at, row.count))?;
+            }
+        }
+        Some(self.cursor)
     }
 
     /// Takes a sixteenth off every count. Called once a second, a key's count settles at about
@@ -81,6 +103,7 @@ impl TopKeys {
             keeps
         });
         self.rows = kept;
+        (self.floor, self.cursor) = (0, 0);
     }
 
     /// What a key that is not in the table may weigh.
@@ -167,6 +190,21 @@ mod tests {
             for (key, real) in truth {
                 let heavy = real > total / 8;
                 prop_assert!(!heavy || top.iter().any(|one| one.hash == key), "{key} of {real}");
+            }
+        }
+
+        #[test]
+        fn the_lightest_goes(stream in proptest::collection::vec((0u64..40, 0u64..4, 0u32..50), 0..600)) {
+            let mut table = TopKeys::new(8);
+            for (key, weight, fades) in stream {
+                table.add(key, &key.to_be_bytes(), weight);
+                if fades == 0 {
+                    table.decay();
+                }
+                let least = table.rows.iter().map(|row| row.count).min();
+                let mut full = table.clone();
+                let lightest = full.lightest().and_then(|at| full.rows.get(at));
+                prop_assert_eq!(lightest.map(|row| row.count), least);
             }
         }
 

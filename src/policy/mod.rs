@@ -6,6 +6,7 @@ pub mod admin;
 pub mod balance;
 pub mod cookie;
 pub mod dice;
+pub mod fresh;
 pub mod gate;
 pub mod hash;
 pub mod health;

@@ -87,7 +87,7 @@ impl Spread {
 
 impl Sharding {
     /// The index of the shard that owns a key; beyond all of them when nobody does.
-    #[inline]
+    #[inline(always)]
     pub fn owner(&self, key: &[u8]) -> usize {
         match self {
             Self::One => 0,

@@ -71,6 +71,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let clients = limits::clients(&config, descriptors, workers);
     let logging = Logging::start(config.access_log.as_ref())?;
     let (served, asked) = (served_tls(&config)?, asked_tls(&config)?);
+    let sentinel_tls = sentinel_tls(&config)?;
     let listeners = bind_all(&config)?;
     let admin = control::admin::bind(&config.admin)
         .map_err(|source| RunError::Start { what: "admin address", source })?;
@@ -135,6 +136,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         insight,
         publisher,
         tls: served,
+        sentinel_tls,
         reports,
         workers: metrics,
         access_log: logging.dropped(),
@@ -191,6 +193,19 @@ fn asked_tls(config: &Config) -> Result<Vec<Option<tls::Client>>, RunError> {
         let Some(files) = cluster.tls.clone() else { return Ok(None) };
         tls::Client::load(files).map(Some).map_err(|source| {
             let what = format!("cluster {}", cluster.name);
+            RunError::Tls { what, source }
+        })
+    };
+    config.clusters.iter().map(load).collect()
+}
+
+/// What each cluster asks of and shows to its Sentinels.
+fn sentinel_tls(config: &Config) -> Result<Vec<Option<tls::Client>>, RunError> {
+    let load = |cluster: &crate::config::Cluster| {
+        let files = cluster.sentinel.as_ref().and_then(|sentinel| sentinel.tls.clone());
+        let Some(files) = files else { return Ok(None) };
+        tls::Client::load(files).map(Some).map_err(|source| {
+            let what = format!("the Sentinels of cluster {}", cluster.name);
             RunError::Tls { what, source }
         })
     };

@@ -1,7 +1,7 @@
 //! One server process at one address, with its live atomics. Not its place among others: see
 //! [`super::Shard`].
 
-use super::{Dedicated, Leases, Room};
+use super::{Dedicated, Leases, Room, Sampled};
 use crate::{
     net::addr::Address,
     policy::{
@@ -30,6 +30,10 @@ pub struct Backend {
     pub address: Address,
     /// Its balancer asks how slow it is, so that workers tell [`Self::observe`].
     pub is_timed: bool,
+    /// Its cluster has [`super::ReadRules`]: what is asked of it is remembered.
+    pub has_read_rules: bool,
+    /// How new it is.
+    pub sampled: Sampled,
     /// As configured; the balancers have it in their rules.
     pub tier: u8,
     weight: AtomicU32,
@@ -76,6 +80,8 @@ impl Backend {
             name: address.to_string().into(),
             address,
             is_timed: false,
+            has_read_rules: false,
+            sampled: Sampled::default(),
             tier: 0,
             weight: AtomicU32::new(weight),
             effective_weight: AtomicU32::new(weight.saturating_mul(FULL_TENTHS)),

@@ -6,6 +6,7 @@ mod backend;
 mod chooser;
 mod dedicated;
 pub mod door;
+mod fresh;
 mod http_check;
 mod kill;
 mod lease;
@@ -19,6 +20,7 @@ pub use admission::{Queue, Room};
 pub use backend::Backend;
 pub use chooser::Chooser;
 pub use dedicated::{Dedicated, Leases, Standing};
+pub use fresh::{Consistency, Freshness, Override, ReadRules, Sampled, Written};
 pub use http_check::HttpCheck;
 pub use kill::{Killable, Kills};
 pub use lease::{Connected, Lease};
@@ -54,6 +56,8 @@ pub struct Cluster {
     /// Which of `shards` owns a key.
     pub sharding: Sharding,
     pub reads: ReadFrom,
+    /// What else there is to say of reads; `None`: nothing.
+    pub read_rules: Option<Arc<ReadRules>>,
     /// The shard that takes requests without a key.
     pub keyless: usize,
     /// Scripts that say `#!lua flags=no-writes` are reads.
@@ -64,6 +68,8 @@ pub struct Cluster {
     pub tls: Option<tls::Client>,
     /// Where requests wait when all backends are at their limit; `None` without one.
     pub queue: Option<Arc<Queue>>,
+    /// A server is asked which part it plays on each new connection, before it gets writes.
+    pub asks_role: bool,
     /// Connections that one client has for itself.
     pub dedicated: Dedicated,
     /// It is a Redis Cluster: its servers say who owns what, and may say it anew at any time.

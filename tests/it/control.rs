@@ -83,6 +83,7 @@ impl Control {
             config,
             insight: Arc::default(),
             publisher,
+            sentinel_tls: Vec::new(),
             tls: Vec::new(),
             reports,
             workers: vec![Arc::clone(&worker)],

@@ -64,7 +64,7 @@ fn write_while(sluice: &Sluice, act: impl FnOnce()) -> Vec<Told> {
         thread::sleep(Duration::from_secs(1));
     });
     let longest = told.iter().map(|told| told.longest).max();
-    eprintln!("the longest time without a write: {longest:?}, with {CHECK}");
+    crate::harness::figure(format!("the longest time without a write: {longest:?}, with {CHECK}"));
     told
 }
 

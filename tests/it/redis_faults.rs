@@ -90,6 +90,7 @@ fn a_hung_primary_is_found_within_the_worst_case() {
         .sluice()
         .check("{ interval: 300ms, fast_interval: 100ms, down_interval: 100ms, timeout: 200ms, fall: 3 }")
         .cluster("reads: { from: prefer_replica }")
+        .cluster("failover_wait: 0")
         .start();
     let primary = &cluster.shards[0].primary;
     sluice.expect_log(primary.address());
@@ -120,7 +121,7 @@ fn a_hung_primary_is_found_within_the_worst_case() {
 #[test]
 fn a_dead_shard_fails_its_own_keys_and_no_other() {
     let mut cluster = Cluster::start(2, 1);
-    let sluice = cluster.sluice().start();
+    let sluice = cluster.sluice().cluster("failover_wait: 0").start();
     cluster.shards[1].primary.kill();
     let dead = cluster.shards[1].primary.address();
     cluster.shards[1].replicas.iter().for_each(|replica| sluice.expect_log(replica.address()));

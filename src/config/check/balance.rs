@@ -52,7 +52,7 @@ pub(super) fn slow_start(
 
 /// As written, else by what the members are.
 pub(super) fn fail_open(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> FailOpen {
-    let has_roles = cluster.has("shards");
+    let has_roles = cluster.has("shards") || cluster.has("sentinel");
     let word = |text: &str, kind: &Kind| values::meaning(text, kind, words::FAIL_OPEN);
     match (reader.value(cluster, "fail_open", word), cluster.field("fail_open")) {
         (Some(FailOpen::AllDown), Some(field)) if has_roles => {

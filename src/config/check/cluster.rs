@@ -2,18 +2,19 @@
 //! see `shard`.
 
 use super::{
-    balance, dedicated, http, insight, limits, probe, redis_cluster, shard, sharding, sticky, tls,
+    balance, dedicated, http, insight, limits, probe, reads, redis_cluster, sentinel, shard,
+    sharding, sticky, tls,
 };
 use crate::{
     config::{
-        Backends, Check, Cluster, CustomCommand, Protocol, Reads, Shard, default_stall,
+        Backends, Check, Cluster, CustomCommand, Protocol, Shard, default_stall,
         file::{self, join},
         keys,
         nearest::nearest,
         section::{Reader, Section},
         values, words,
     },
-    policy::{access::Access, reads::ReadFrom},
+    policy::access::Access,
     topology::{Credentials, Outage, Timeouts},
 };
 use std::collections::HashSet;
@@ -33,12 +34,20 @@ pub(super) fn cluster(
     let section = reader.open(node, &keys::CLUSTER, &path, &key.at)?;
     at_most_one_source(reader, &section);
     let mut shards = shard::shards(reader, &section);
+    let sentinel = sentinel::sentinel(reader, &section).map(|(sentinel, masters)| {
+        shards.extend(masters);
+        sentinel::hints(reader, &section, &sentinel);
+        sentinel
+    });
     let backends = backends(reader, &section);
     let redis_cluster = redis_cluster::seeds(reader, &section);
     only_with_its_kind(reader, &section, protocol);
     let sharding = sharding::sharding(reader, &section, &mut shards);
     reader.value(&section, "on_shard_down", values::choice);
-    let reads = reads(reader, &section, &shards);
+    let reads = reads::reads(reader, &section, &shards, protocol);
+    if section.has("redis_cluster") {
+        redis_cluster::promises_nothing(reader, &section, &reads);
+    }
     let strategy = backends.as_ref().map_or(reads.balance, |backends| backends.balance);
     let of_upstream = reader.section(&section, "upstream");
     let mode = reader.choice(&of_upstream, "mode", words::UPSTREAM_MODE);
@@ -57,6 +66,7 @@ pub(super) fn cluster(
         name: key.name.clone(),
         protocol: protocol.unwrap_or(by_kind),
         shards,
+        sentinel,
         sharding,
         backends,
         redis_cluster,
@@ -96,11 +106,12 @@ fn at_most_one_source(reader: &mut Reader<'_, '_>, section: &Section<'_>) {
     }
 }
 
-/// Which of `shards`, `backends` and `redis_cluster` a cluster has; empty for none of them, or several.
+/// Which of `shards`, `sentinel`, `redis_cluster` and `backends` a cluster has; empty for none of them, or several.
 pub(super) fn source(node: &file::Node) -> &'static str {
     let file::Value::Map(entries) = &node.value else { return "" };
     let has = |name: &str| entries.iter().any(|(key, _)| key.name == name);
-    let mut written = ["shards", "backends", "redis_cluster"].into_iter().filter(|name| has(name));
+    let all = ["shards", "sentinel", "redis_cluster", "backends"];
+    let mut written = all.into_iter().filter(|name| has(name));
     match (written.next(), written.next()) {
         (Some(only), None) => only,
         _ => "",
@@ -113,7 +124,9 @@ fn only_with_its_kind(
     cluster: &Section<'_>,
     protocol: Option<Protocol>,
 ) {
-    let (own, other) = match (cluster.has("shards"), cluster.has("backends")) {
+    let has_shards = cluster.has("shards") || cluster.has("sentinel");
+    let (own, other) = match (has_shards, cluster.has("backends")) {
+        (true, false) if cluster.has("sentinel") => ("sentinel", "backends"),
         (true, false) => ("shards", "backends"),
         (false, true) => ("backends", "shards"),
         (false, false) if cluster.has("redis_cluster") => ("redis_cluster", "backends"),
@@ -182,31 +195,6 @@ fn backends(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Option<Backen
     cluster.has("backends").then_some(Backends { members, balance, failback, sticky, send_proxy })
 }
 
-fn reads(reader: &mut Reader<'_, '_>, cluster: &Section<'_>, shards: &[Shard]) -> Reads {
-    let section = reader.section(cluster, "reads");
-    let reads = Reads {
-        from: reader.choice(&section, "from", words::READ_FROM),
-        balance: reader.choice(&section, "balance", words::STRATEGY),
-    };
-    reader.value(&section, "consistency", values::choice);
-    let Some(field) = cluster.field("shards") else { return reads };
-    // Who writes `from: primary` knows.
-    if !section.has("from") && shards.iter().any(|shard| !shard.replicas.is_empty()) {
-        let message = "replicas stay unused; set reads.from: prefer_replica";
-        reader.notes.hint(&field.key_at, &field.path, message);
-    }
-    if reads.from == ReadFrom::Replica
-        && let Some(shard) = shards.iter().find(|shard| shard.replicas.is_empty())
-    {
-        let message = format!(
-            "shard '{}' has no replica, so with reads.from: replica its reads fail; prefer_replica falls back to the primary",
-            shard.name
-        );
-        reader.notes.hint(&field.key_at, &field.path, message);
-    }
-    reads
-}
-
 fn check(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Check {
     // It has no keys yet: the reading refuses what is in it.
     let _ = reader.section(section, "tcp");
@@ -237,7 +225,8 @@ fn timeouts(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Timeouts {
     }
 }
 
-fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
+/// Who we are to those that are asked.
+pub(super) fn upstream(reader: &mut Reader<'_, '_>, section: &Section<'_>) -> Credentials {
     let credentials =
         Credentials { user: reader.text(section, "user"), password: reader.password(section) };
     let has_password = ["password", "password_file"].iter().any(|key| section.has_or_meant(key));

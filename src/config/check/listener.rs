@@ -133,10 +133,11 @@ fn listener(
 /// A protocol with roles needs a cluster that has them, one without needs one without.
 fn fits(reader: &mut Reader<'_, '_>, section: &Section<'_>, protocol: Protocol, source: &str) {
     let needed = match protocol {
-        Protocol::Redis if source == "redis_cluster" => source,
+        Protocol::Redis if matches!(source, "sentinel" | "redis_cluster") => source,
         Protocol::Redis => "shards",
         Protocol::Http if source == "redis_cluster" => "backends",
         Protocol::Tcp => "backends",
+        Protocol::Http if source == "sentinel" => "shards",
         Protocol::Http => source,
     };
     let word = protocol.as_str();

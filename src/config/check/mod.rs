@@ -10,8 +10,10 @@ mod insight;
 mod limits;
 mod listener;
 mod probe;
+mod reads;
 mod redis_cluster;
 mod routes;
+mod sentinel;
 mod shard;
 pub(super) mod sharding;
 mod sticky;
@@ -150,9 +152,8 @@ fn protocols(
 
 /// The member of a cluster that is the listener itself.
 fn asked_back<'c>(listener: &Listener, cluster: &'c Cluster) -> Option<&'c Address> {
-    let members = cluster.shards.iter().flat_map(|shard| {
-        std::iter::once(&shard.primary).chain(&shard.replicas).map(|member| &member.address)
-    });
+    let members =
+        cluster.shards.iter().flat_map(crate::config::Shard::members).map(|member| &member.address);
     members.into_iter().find(|address| match (&listener.bind, address) {
         (Bind::Unix(bind), Address::Unix(path)) => bind == path,
         (Bind::Tcp(bind), Address::Tcp { host, port }) => {

@@ -3,12 +3,12 @@
 use super::shard;
 use crate::{
     config::{
-        Seeds,
+        Reads, Seeds,
         section::{Reader, Section},
         words,
     },
     net::addr::Address,
-    topology::Spoof,
+    topology::{Consistency, Spoof},
 };
 
 /// `None` when the cluster is of another kind.
@@ -37,6 +37,18 @@ pub(super) fn seeds(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Optio
     }
     let accept_unknown = reader.switch(&section, "accept_unknown");
     cluster.has("redis_cluster").then_some(Seeds { seeds, accept_unknown, spoof, announce })
+}
+
+/// A slot that moves brings writes to a shard that has not seen them, so its replicas would seem newer
+/// than they are.
+pub(super) fn promises_nothing(reader: &mut Reader<'_, '_>, cluster: &Section<'_>, reads: &Reads) {
+    let section = reader.section(cluster, "reads");
+    if let (true, Some(field)) =
+        (reads.consistency != Consistency::Eventual, section.field("consistency"))
+    {
+        let message = "it is not supported yet with redis_cluster, whose slots move: take eventual, or `from: primary`";
+        reader.notes.error(&field.node.at, &field.path, message);
+    }
 }
 
 /// Each once.

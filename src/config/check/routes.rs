@@ -44,7 +44,7 @@ pub(super) fn fit(
             tell(Some(index), "another route has that key_prefix");
         }
         let source = clusters.values().find(|known| known.index == route.cluster);
-        if source.is_some_and(|known| !["", "shards"].contains(&known.source)) {
+        if source.is_some_and(|known| !["", "shards", "sentinel"].contains(&known.source)) {
             tell(Some(index), "a redis listener needs a cluster with `shards`");
         }
     }

@@ -53,7 +53,8 @@ pub(super) fn shards(reader: &mut Reader<'_, '_>, cluster: &Section<'_>) -> Vec<
             false => identity(&primary.address),
         };
         let weight = reader.integer(&section, "weight").unwrap_or(1);
-        shards.push(Shard { name, identity, weight, primary, replicas: members.collect() });
+        let (primary, replicas) = (Some(primary), members.collect());
+        shards.push(Shard { name, identity, weight, primary, replicas });
     }
     shards
 }
@@ -138,11 +139,11 @@ fn member(
 ) -> Option<(Span, String, Member)> {
     if !matches!(node.value, Value::Map(_)) {
         let kind = &Kind::AddressOr(&keys::MEMBER);
-        let address = reader.parse(node, &path, kind, address)?;
+        let address = reader.parse(node, &path, kind, |text, _| address(text))?;
         return Some((node.at.clone(), path, Member::new(address)));
     }
     let section = reader.open(node, &keys::MEMBER, &path, &first(node))?;
-    let address = reader.value(&section, "address", address);
+    let address = reader.value(&section, "address", |text, _| address(text));
     let weight = reader.integer(&section, "weight").unwrap_or(1);
     let admin = reader.choice(&section, "admin", words::ADMIN);
     let tier = reader.integer(&section, "tier").unwrap_or_default();
@@ -156,11 +157,12 @@ pub(super) fn plain(
     node: &Node,
     path: String,
 ) -> Option<(Span, String, Address)> {
-    let address = reader.parse(node, &path, &Kind::Address, address)?;
+    let address = reader.parse(node, &path, &Kind::Address, |text, _| address(text))?;
     Some((node.at.clone(), path, address))
 }
 
-fn address(text: &str, _: &Kind) -> Result<Address, Wrong> {
+/// Somewhere that can be connected to.
+pub(super) fn address(text: &str) -> Result<Address, Wrong> {
     match text.parse() {
         Ok(Address::Tcp { port: 0, .. }) => {
             Err(format!("'{text}' cannot be connected to: port 0 is no port").into())

@@ -197,14 +197,6 @@ fn keys_that_are_missing_unknown_or_for_later() {
             cluster("dedicated: { max_per_backend: 0 }"),
             "clusters.c.dedicated.max_per_backend: 0 is out of range; it is 1 to 1000000",
         ),
-        (
-            cluster("reads: { overrides: [] }"),
-            "clusters.c.reads.overrides: `overrides` is not supported yet",
-        ),
-        (
-            cluster("reads: { consistency: session }"),
-            "clusters.c.reads.consistency: `session` is not supported yet",
-        ),
         (cluster("mirror: {}"), "clusters.c.mirror: `mirror` is not supported yet"),
         (shards("{ replicas: [] }"), "clusters.c.shards[0]: `primary` is missing"),
         (shards(""), "clusters.c.shards: it is empty"),
@@ -461,7 +453,10 @@ fn backends_have_no_roles_and_a_listener_gets_what_it_needs() {
 }
 
 mod balance;
+mod reads;
 mod redis;
+mod redis_cluster;
+mod sentinel;
 mod sharding;
 mod sticky;
 
@@ -537,7 +532,8 @@ fn variables_are_values_never_structure() {
     let config = good(&cluster("upstream: { password: \"${PASSWORD}\" }"));
     assert_eq!(config.clusters[0].upstream.password.as_deref(), Some("from: {environment}"));
     let config = good(&shards("{ primary: \"${HOST}:${PORT:-6379}\" }"));
-    assert_eq!(config.clusters[0].shards[0].primary.address.to_string(), "10.0.0.9:6379");
+    let primary = config.clusters[0].each_member().next().unwrap();
+    assert_eq!(primary.address.to_string(), "10.0.0.9:6379");
     assert_eq!(good(&root("workers: \"${N:-3}\"")).workers.map(usize::from), Some(3));
     each(&[
         (
@@ -582,7 +578,7 @@ clusters:
     assert_eq!((c.timeouts.request, c.timeouts.stall), (Duration::ZERO, super::keys::DAY));
     assert_eq!(d.timeouts.stall, Duration::from_secs(300));
     assert_eq!((d.reads.from, d.reads.balance), (ReadFrom::Any, Strategy::LeastConnections));
-    assert_eq!(d.shards[0].primary.weight, 2);
+    assert_eq!(d.shards[0].primary.as_ref().unwrap().weight, 2);
     let [get, noop] = d.commands.as_slice() else { panic!("two commands") };
     assert_eq!((&*get.name, get.access, get.keys), ("MY.GET", Access::Read, Some((1, -1, 2))));
     assert_eq!((&*noop.name, noop.access, noop.keys), ("NOOP", Access::Write, None));

@@ -62,7 +62,7 @@ fn user(
         false => reader.value(section, "cluster", cluster_of),
     };
     if let (Some(cluster), Some(field)) = (cluster, section.field("cluster"))
-        && !["", "shards"].contains(&cluster.source)
+        && !["", "shards", "sentinel"].contains(&cluster.source)
     {
         let message = format!(
             "a redis user needs a cluster with `shards`, this one has `{}`",

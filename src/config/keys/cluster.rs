@@ -3,8 +3,8 @@
 
 use super::{
     CHECK, CLUSTER_LIMITS, CLUSTER_REDIS, DAY, DEDICATED, HOUR, Kind, MAX_MEMBERS, MAX_SHARDS,
-    MINUTE, MS, MS_10, REDIS_CLUSTER, RETRY, SHARD_KEY, SHARDING, STICKY, Scope, between, choice,
-    key, later, tls, up_to, whole,
+    MINUTE, MS, MS_10, REDIS_CLUSTER, RETRY, SENTINEL, SHARD_KEY, SHARDING, STICKY, Scope, between,
+    choice, key, later, tls, up_to, whole,
 };
 use crate::config::words;
 use std::time::Duration;
@@ -17,6 +17,12 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             Kind::List(&Kind::Map(&SHARD), MAX_SHARDS),
             "",
             "The shards in order; sharding says which keys they own.",
+        ),
+        key(
+            "sentinel",
+            Kind::Map(&SENTINEL),
+            "",
+            "Instead of shards: Sentinels that say who is in which shard.",
         ),
         key(
             "backends",
@@ -91,7 +97,6 @@ pub(in crate::config) static CLUSTER: Scope = Scope {
             "4096",
             "Clients of the process that wait for a primary at a time; who comes later is refused.",
         ),
-        later("sentinel"),
         key(
             "redis_cluster",
             Kind::Map(&REDIS_CLUSTER),
@@ -186,13 +191,46 @@ pub(in crate::config) static READS: Scope = Scope {
         ),
         key(
             "consistency",
-            Kind::Choice { now: &["eventual"], later: &["session", "key", "window"] },
+            choice(words::CONSISTENCY_WORDS),
             "eventual",
-            "What a read of a replica promises; eventual: nothing.",
+            "What a read of a replica promises; eventual: nothing; session: a connection reads what it wrote, and never goes back in time; key: everybody reads what anybody wrote through this process; window: nothing older than `window` is missing.",
         ),
-        later("max_lag"),
-        later("overrides"),
-        later("scripts_declare_keys"),
+        key(
+            "window",
+            between(Duration::from_millis(500), HOUR),
+            "",
+            "Of consistency: window: how long a write may be missing.",
+        ),
+        key(
+            "max_lag",
+            between(Duration::from_millis(100), DAY),
+            "",
+            "A replica that is further behind its primary is not read until it is within half of it; when not given, it is read however late it is.",
+        ),
+        key(
+            "overrides",
+            Kind::List(&Kind::Map(&OVERRIDE), MAX_OVERRIDES),
+            "",
+            "Reads that go elsewhere; the first that fits decides.",
+        ),
+        key(
+            "scripts_declare_keys",
+            Kind::Switch,
+            "true",
+            "Of consistency: key: scripts and functions name every key that they touch; false: each of them counts as a write to its whole shard.",
+        ),
+    ],
+};
+
+/// The most overrides: each is compared with each read.
+const MAX_OVERRIDES: usize = 64;
+
+pub(in crate::config) static OVERRIDE: Scope = Scope {
+    required: &[&["from"]],
+    keys: &[
+        key("prefix", Kind::Text, "", "Reads of keys that begin so."),
+        key("command", Kind::Command, "", "Reads by this command, such as HGETALL."),
+        key("from", choice(words::READ_FROM_WORDS), "", "Where they go, as reads.from."),
     ],
 };
 

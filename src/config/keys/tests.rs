@@ -23,7 +23,7 @@ fn the_tables_are_sound() {
     let mut found = Vec::new();
     static WHOLE: Kind = Kind::Map(&ROOT);
     scopes(&WHOLE, &mut found);
-    assert_eq!(found.len(), 40);
+    assert_eq!(found.len(), 42);
     for key in found.iter().flat_map(|scope| scope.keys) {
         assert_eq!(key.doc.is_empty(), matches!(key.kind, Kind::Later), "{}", key.name);
     }

@@ -25,13 +25,25 @@ clusters:
     shards:
       - { name: one, primary: { address: "[::1]:1", weight: 3 }, replicas: [b:2, { address: c:3, weight: 2 }] }
       - { primary: d:4 }
-    reads: { from: any, balance: random }
+    reads: { from: any, balance: random, consistency: key, max_lag: 2s, scripts_declare_keys: false, overrides: [{ prefix: "cart:", from: primary }, { command: HGETALL, from: replica }] }
     check: { interval: 10ms, fast_interval: 20ms, down_interval: 30ms, timeout: 40ms, rise: 5, fall: 6, startup_grace: 0 }
     timeouts: { connect: 2s, request: 3s, fan_out: 4s, stall: 5s, client_idle: 6s }
     limits: { max_in_flight: 5, max_connections: 1000 }
     upstream: { user: "u ser", password: "(set)", mode: dedicated }
     dedicated: { max_per_backend: 7, wait_timeout: 2s, max_lease_idle: 3s, idle: 4s, lifetime: 5m, min: 6 }
     redis: { commands: { my.get: { access: read, keys: [1, -1, 2] } } }
+"#;
+
+const SENTINEL: &str = r#"
+listeners: [{ bind: 127.0.0.1:1, protocol: redis, cluster: a }]
+clusters:
+  a: { sentinel: { addresses: [a:1, "[::1]:2"], masters: [m, n], user: u, password: (set), tls: { insecure_skip_verify: true } }, sharding: { by: ketama }, upstream: { password: (set) }, redis: { keyless_shard: n } }
+"#;
+
+const NODES: &str = r#"
+listeners: [{ bind: 127.0.0.1:1, protocol: redis, cluster: a }]
+clusters:
+  a: { redis_cluster: { seeds: [a:1, "[::1]:2"], accept_unknown: false, spoof: list, announce: [c:3] }, reads: { from: any } }
 "#;
 
 const TCP: &str = r#"
@@ -89,7 +101,7 @@ listeners:
           upstream: { user: u, password: (set) }
   - { bind: 127.0.0.1:2, protocol: redis, cluster: a, redis: { auth: passthrough } }
 clusters:
-  a: { shards: [{ primary: a:1 }, { name: x, primary: a:2 }], timeouts: { script: 9s }, redis: { keyless_shard: x, script_shebang_reads: true } }
+  a: { shards: [{ primary: a:1 }, { name: x, primary: a:2 }], reads: { from: any, consistency: window, window: 2s }, timeouts: { script: 9s }, redis: { keyless_shard: x, script_shebang_reads: true } }
   b: { shards: [{ primary: b:1 }] }
 "#;
 
@@ -114,7 +126,7 @@ clusters:
 
 #[test]
 fn what_is_printed_reads_back_as_the_same() {
-    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD] {
+    for text in [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD, SENTINEL, NODES] {
         let config = parsed(text);
         for defaults in [false, true] {
             let printed = config.to_yaml(defaults);
@@ -139,8 +151,9 @@ fn what_is_printed_reads_back_as_the_same() {
 
 #[test]
 fn every_key_is_visible_with_defaults_and_none_without() {
-    let all =
-        [SMALL, TCP, HTTP, TLS, USERS, SPREAD].map(|text| parsed(text).to_yaml(true)).concat();
+    let all = [SMALL, LARGE, TCP, HTTP, TLS, USERS, SPREAD, SENTINEL, NODES]
+        .map(|text| parsed(text).to_yaml(true))
+        .concat();
     let mut scopes = vec![&keys::ROOT];
     while let Some(scope) = scopes.pop() {
         for key in scope.now() {

@@ -1,10 +1,7 @@
 //! What TLS adds to the printed configuration. Not what is in the files that it names.
 
 use super::{Entries, Out, keys, word, words};
-use crate::{
-    config::Cluster,
-    net::tls::{ClientFiles, ServerFiles},
-};
+use crate::net::tls::{ClientFiles, ServerFiles};
 use std::path::Path;
 
 /// `tls` of a listener.
@@ -22,10 +19,9 @@ pub(super) fn listener(files: &ServerFiles, defaults: bool) -> Entries {
     entries
 }
 
-/// `tls` of a cluster's `upstream`, which may be empty and yet say something.
-pub(super) fn upstream(upstream: &mut Entries, cluster: &Cluster) {
-    let Some(ClientFiles { ca, server_name, certificate, insecure_skip_verify }) = &cluster.tls
-    else {
+/// `tls` of those that are asked, which may be empty and yet say something.
+pub(super) fn client(upstream: &mut Entries, files: Option<&ClientFiles>) {
+    let Some(ClientFiles { ca, server_name, certificate, insecure_skip_verify }) = files else {
         return;
     };
     let pair = certificate.as_ref();

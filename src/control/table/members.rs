@@ -109,11 +109,17 @@ impl Table {
             cluster,
             offsets: Offsets::default(),
             looked_ms: 0,
+            sampling: self
+                .terms
+                .get(cluster)
+                .map(|terms| terms.sampling.clone())
+                .unwrap_or_default(),
         }
     }
 
-    /// Watches a backend, as one more of its shard.
-    pub(super) fn watch(&mut self, group: usize, backend: Arc<Backend>) -> usize {
+    /// Watches a backend, as one more of its shard. `is_lone`: there is no other, so that nobody can
+    /// say how far it is behind.
+    pub(super) fn watch(&mut self, group: usize, backend: Arc<Backend>, is_lone: bool) -> usize {
         let cluster = self.groups.get(group).map_or(NOBODY, |group| group.cluster);
         let seat = usize::try_from(backend.seat).unwrap_or(usize::MAX);
         if self.seats.len() <= seat {
@@ -122,9 +128,11 @@ impl Table {
         if let Some(taken) = self.seats.get_mut(seat) {
             *taken = Arc::downgrade(&backend);
         }
-        let terms = self.terms.get(cluster).map(|terms| (terms.check, terms.slow_start));
+        let terms = self.terms.get(cluster);
+        let limited = !is_lone && terms.is_some_and(|terms| terms.sampling.is_limited());
+        let terms = terms.map(|terms| (terms.check, terms.slow_start));
         let (check, slow_start) = terms.unwrap_or_default();
-        let index = self.watches.push(Watch::new(backend, check, slow_start, group));
+        let index = self.watches.push(Watch::new(backend, check, slow_start, group, limited));
         if let Some(group) = self.groups.get_mut(group) {
             group.members.push(index);
         }
@@ -191,7 +199,7 @@ impl Table {
         let role =
             if cluster.is_some_and(|terms| terms.has_roles) { Role::Unknown } else { Role::None };
         backend.publish(State::Unknown, Gate::default(), role, 0);
-        let index = self.watch(group, Arc::new(backend));
+        let index = self.watch(group, Arc::new(backend), false);
         if let Some(watch) = self.watches.get_mut(index) {
             watch.returning = true;
             let words = ["new", State::Unknown.as_str(), news.cause];
@@ -227,10 +235,11 @@ impl Table {
     fn appoint(&mut self, number: usize, index: usize, news: News<'_>, done: &mut Reshaped) {
         let Some(group) = self.groups.get_mut(number) else { return };
         group.told = true;
-        let before = std::mem::replace(&mut group.holder, index);
+        let before = group.holder;
         if before == index {
             return;
         }
+        group.follow(index, &self.watches);
         if let Some(old) = self.watches.get_mut(before) {
             // That it may still say so itself for a while is no news.
             old.disputed = true;

@@ -9,6 +9,8 @@ use crate::{
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+mod late;
+
 /// A shard of one primary and `replicas` replicas, and how often workers were told of a change.
 pub(super) struct Story {
     pub(super) table: Table,
@@ -36,7 +38,7 @@ pub(super) fn config(replicas: u16, from: ReadFrom) -> Config {
                 name: "s0".to_owned(),
                 identity: "s0".to_owned(),
                 weight: 1,
-                primary: member(1),
+                primary: Some(member(1)),
                 replicas: (2..2 + replicas).map(member).collect(),
             }],
             reads: Reads { from, ..Reads::default() },
@@ -422,7 +424,7 @@ fn connections_are_killed_when_asked_for_and_the_workers_are_told() {
 fn the_first_round_does_not_wait_for_those_that_the_configuration_disables() {
     let mut config = config(1, ReadFrom::PreferReplica);
     config.clusters[0].shards[0].replicas[0].admin = Admin::Disabled;
-    config.clusters[0].shards[0].primary.admin = Admin::Drain;
+    config.clusters[0].shards[0].primary.as_mut().unwrap().admin = Admin::Drain;
     let topology = crate::control::build::build(&config, 1, &[]);
     let members = topology.clusters[0].shards[0].members.clone();
     let mut table = Table::new(&config, &topology, Arc::new(|| {}));

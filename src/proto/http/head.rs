@@ -171,6 +171,8 @@ pub(super) struct Hop {
     pub(super) upgrade: Option<HeaderValue>,
     /// The client takes trailers.
     trailers: bool,
+    /// The connection ends after this.
+    pub(super) closes: bool,
 }
 
 /// Takes off what is for one connection alone: RFC 9110, 7.6.1, and what is named in Connection.
@@ -186,7 +188,9 @@ fn strip(headers: &mut HeaderMap, marks: Marks) -> Hop {
         let plain = |named: &[u8]| {
             named.eq_ignore_ascii_case(b"keep-alive") || named.eq_ignore_ascii_case(b"close")
         };
-        if !(values.next().is_none_or(plain) && values.next().is_none()) {
+        let first = values.next();
+        hop.closes = first.is_some_and(|named| named.eq_ignore_ascii_case(b"close"));
+        if !(first.is_none_or(plain) && values.next().is_none()) {
             for name in names(headers) {
                 upgrades |= name == UPGRADE;
                 if name != UPGRADE && !KEPT.contains(&name) {
@@ -249,7 +253,9 @@ pub(super) fn to_backend(
 ) -> (Hop, Bytes) {
     let from = head.version;
     let headers = &mut head.headers;
-    let hop = strip(headers, marks);
+    let mut hop = strip(headers, marks);
+    hop.closes |= from == Version::HTTP_10 && !marks.any(Marks::CONNECTION);
+    hop.closes &= from < Version::HTTP_2;
     if !additions.length_known {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }

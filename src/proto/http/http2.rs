@@ -26,7 +26,6 @@ use std::{
 /// Serves it until it ends.
 pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
     let (hub, settings, watch) = (&session.hub, &session.settings, &session.watch);
-    let wire = io.wire();
     let toll = Toll::new(io, Rc::clone(hub));
     let empty = toll.empty();
     let streams = Streams(Rc::new(Live {
@@ -51,7 +50,7 @@ pub(super) async fn serve(session: &Rc<Session>, io: Early) -> End {
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(cx);
-        session.count(&wire);
+        session.count();
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(Some(ended));
         }

@@ -44,6 +44,7 @@ pub(super) struct Session {
     pub(super) hub: Rc<Hub>,
     pub(super) settings: Rc<Settings>,
     pub(super) client: Client,
+    pub(super) wire: Rc<Wire>,
     /// What it waits for; over HTTP/2 between requests, for each stream has its own.
     pub(super) watch: Rc<Watch>,
     /// The other side, once the client has been told that it is connected to it.
@@ -80,10 +81,10 @@ impl Session {
 
     /// Counts what has passed on its connection since this was last called.
     /// Says how much was read and written.
-    pub(super) fn count(&self, wire: &Wire) -> (u64, u64) {
+    pub(super) fn count(&self) -> (u64, u64) {
         match self.listener() {
-            Some(listener) => wire.settle(&listener.bytes_in, &listener.bytes_out),
-            None => wire.settle(&Counter::default(), &Counter::default()),
+            Some(listener) => self.wire.settle(&listener.bytes_in, &listener.bytes_out),
+            None => self.wire.settle(&Counter::default(), &Counter::default()),
         }
     }
 
@@ -165,7 +166,7 @@ impl Session {
         let body_idle = settings.limits.body_idle;
         let parcel = Parcel::new((head, lines), incoming, &hub, again, body_idle, expects);
         let errand = Errand { hub, settings, choice, parcel, stale: false };
-        Ok((errand, Promise { upgrade: hop.upgrade, stickiness }))
+        Ok((errand, Promise { upgrade: hop.upgrade, closes: hop.closes, stickiness }))
     }
 
     /// Answers in place of a backend.
@@ -217,7 +218,11 @@ impl Session {
             head.headers.extend(upgraded.map(|protocol| (UPGRADE, protocol)));
             return Response::from_parts(head, Download::Text(Bytes::new()));
         }
-        Response::from_parts(head, Download::new(source, trip))
+        let body = Download::new(source, trip);
+        if promise.closes && matches!(body, Download::Text(_)) {
+            self.wire.end_with_next_write();
+        }
+        Response::from_parts(head, body)
     }
 }
 
@@ -234,6 +239,8 @@ pub(super) struct Prepared {
 pub(super) struct Promise {
     /// The protocol that the client was allowed to ask for.
     upgrade: Option<HeaderValue>,
+    /// The connection ends after this reply.
+    closes: bool,
     stickiness: Option<Stickiness>,
 }
 

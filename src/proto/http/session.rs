@@ -116,14 +116,16 @@ pub async fn serve(
         Fault::Protocol.count(&hub, &settings, "what it began with is not HTTP");
         return End::NotHttp;
     }
+    let secure = client.is_tls();
+    let io = Early::new(client, early);
     let session = Rc::new(Session {
-        client: Client::new(&settings, origin.address, client.is_tls()),
+        client: Client::new(&settings, origin.address, secure),
+        wire: io.wire(),
         watch: Rc::clone(&watch),
         tunnel: RefCell::new(None),
         settings,
         hub,
     });
-    let io = Early::new(client, early);
     let end = if http2 {
         // In a box: it is larger than all that HTTP/1.1 needs.
         Box::pin(http2::serve(&session, io)).await
@@ -224,7 +226,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER))
         .half_close(looks);
-    let wire = io.wire();
+    let wire = &session.wire;
     let connection = builder.serve_connection(TokioIo::new(io), service(session));
     let mut connection = Box::pin(connection);
     let (mut leaving, mut told) = (false, false);
@@ -244,7 +246,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
             }
         }
         let polled = connection.poll_without_shutdown(cx);
-        let (read, written) = session.count(&wire);
+        let (read, written) = session.count();
         // hyper is done with a request whose rest nobody wants once its buffer has all of the reply.
         let is_unsent = matches!(polled, Poll::Ready(Ok(()))) && wire.is_blocked();
         if let Poll::Ready(ended) = polled
@@ -271,6 +273,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         if looks && reads_nothing && wire.poll_end(cx).is_ready() {
             return Poll::Ready(Over::Gone);
         }
+        wire.push(false);
         watch.remember(cx);
         Poll::Pending
     });
@@ -302,6 +305,7 @@ async fn one(session: &Rc<Session>, io: Early, watch: &Watch) -> End {
         }
         Over::Done(ended) => ended,
     };
+    wire.push(true);
     let unread = looks && wire.has_unread();
     if looks && !unread && ended.is_ok() && session.tunnel.borrow().is_none() {
         return End::Closed;

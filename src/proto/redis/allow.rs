@@ -3,7 +3,7 @@
 
 use super::{
     args::Args,
-    dispatch::{Scene, named},
+    dispatch::Scene,
     keys, options,
     session::Settings,
     stream::STREAMS,
@@ -13,12 +13,14 @@ use super::{
 
 impl Scene<'_> {
     /// What is done with a command here: the listener may allow and deny.
+    #[inline(always)]
     pub(super) fn kind_of(&self, command: &Command, args: Args<'_>) -> Kind {
         kind_of(self.settings, self.state.who.user.as_deref(), command, args)
     }
 }
 
 /// What is done with a command at a listener, for one of its users or whoever has its password.
+#[inline(always)]
 pub(super) fn kind_of(
     settings: &Settings,
     user: Option<&User>,
@@ -49,4 +51,10 @@ fn allowed(command: &Command, args: Args<'_>) -> Kind {
         Kind::Disabled => Kind::Keyed,
         other => other,
     }
+}
+
+/// Whether a list names a command: whole, by its container, or by its subcommand.
+pub(super) fn named(list: &[String], name: &str) -> bool {
+    let container = name.split('|').next().unwrap_or(name);
+    list.iter().any(|word| word == name || word == container)
 }

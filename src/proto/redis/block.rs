@@ -111,6 +111,11 @@ impl Block {
             && self.ends.selects.is_empty()
     }
 
+    /// Whether only its MULTI was sent.
+    pub(super) fn is_to_follow(&self) -> bool {
+        self.follows.is_some()
+    }
+
     /// Behind a MULTI that was taken.
     fn begun(self) -> Self {
         let heard = Heard { any: true, ..Heard::default() };

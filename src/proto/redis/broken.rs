@@ -21,6 +21,8 @@ pub struct UpstreamError {
 pub enum Phase {
     Connect,
     Handshake,
+    /// It says that it is no primary.
+    Role,
     Write,
     Read,
     /// What the backend sent is not RESP, or answers nothing we asked.
@@ -36,6 +38,7 @@ impl std::fmt::Display for Phase {
         f.write_str(match self {
             Self::Connect => "connect",
             Self::Handshake => "handshake",
+            Self::Role => "role",
             Self::Write => "write",
             Self::Read => "read",
             Self::Protocol => "protocol",

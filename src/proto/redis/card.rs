@@ -1,10 +1,12 @@
 //! What a client has said of itself and asked for its connection, kept where the questions of other
 //! sessions reach it. Not the list made of it: that is [`super::client_list`].
 
-use super::{class::Class, lease::Lease};
+use super::{class::Class, lease::Lease, mark::Viewer};
+use crate::topology::{Cluster, ReadRules};
 use std::{
     cell::{Cell, RefCell},
-    rc::Weak,
+    rc::{Rc, Weak},
+    sync::Arc,
 };
 
 /// One client's, from its connection's first moment to its last.
@@ -33,6 +35,8 @@ pub(super) struct Card {
     pub queued: Option<u32>,
     /// CLIENT TRACKING.
     pub tracking: Option<Tracking>,
+    /// What it has written and seen, by cluster.
+    viewers: Vec<(usize, Rc<Viewer>)>,
 }
 
 /// As what a client hears a stream.
@@ -56,6 +60,23 @@ pub(super) struct Tracking {
 }
 
 impl Card {
+    /// What it has written and seen of a cluster that has rules for reads, if it was there.
+    pub(super) fn viewer(&self, cluster: usize) -> Option<Rc<Viewer>> {
+        let viewer = self.viewers.iter().find(|(id, _)| *id == cluster);
+        viewer.map(|(_, viewer)| Rc::clone(viewer))
+    }
+
+    /// The same of one where it is now.
+    pub(super) fn viewer_of(&mut self, cluster: &Cluster, rules: &Arc<ReadRules>) -> Rc<Viewer> {
+        if let Some(viewer) = self.viewer(cluster.id).filter(|viewer| viewer.is_of(cluster)) {
+            return viewer;
+        }
+        let viewer = Rc::new(Viewer::new(cluster, rules));
+        self.viewers.retain(|(id, _)| *id != cluster.id);
+        self.viewers.push((cluster.id, Rc::clone(&viewer)));
+        viewer
+    }
+
     /// Everything that RESET takes back.
     pub(super) fn reset(&mut self) {
         self.name.clear();

@@ -12,9 +12,10 @@ use super::{
 use crate::net::stream::Stream;
 pub use end::End;
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -31,6 +32,7 @@ pub struct Client {
     resp: Cell<Resp>,
     inner: RefCell<Inner>,
     card: RefCell<Card>,
+    peer: OnceCell<Arc<str>>,
     /// The command of its last request.
     pub(super) last: Cell<&'static str>,
 }
@@ -133,6 +135,7 @@ impl Client {
                 active_us: 0,
             }),
             card: RefCell::default(),
+            peer: OnceCell::new(),
             last: Cell::new(""),
         })
     }
@@ -234,6 +237,7 @@ impl Client {
     }
 
     /// Opens a place for the reply to a request of `bytes`.
+    #[inline(always)]
     pub(super) fn open(&self, bytes: usize) -> u32 {
         let mut inner = self.inner.borrow_mut();
         inner.asked += bytes;
@@ -298,9 +302,18 @@ impl Client {
         }
     }
 
-    /// Writes what is ready, after a batch or an upstream's turn.
+    /// Writes what is ready, after an upstream's turn.
     pub fn flush(&self, hub: &Hub) {
         let mut inner = self.inner.borrow_mut();
+        inner.touched = false;
+        inner.flush(hub, self);
+    }
+
+    /// The same after a batch. `input` is what its session holds, `now_us` when it last did something.
+    pub fn flush_batch(&self, hub: &Hub, input: usize, now_us: u64) {
+        let mut inner = self.inner.borrow_mut();
+        inner.input_held = input;
+        inner.active_us = now_us;
         inner.touched = false;
         inner.flush(hub, self);
     }
@@ -369,20 +382,6 @@ impl Client {
     /// Makes the session look around.
     pub fn wake(&self) {
         self.inner.borrow().wake();
-    }
-
-    /// Counts what the client holds. `input` is what its session holds, `now_us` when it last did
-    /// something.
-    pub fn charge(&self, hub: &Hub, input: usize, now_us: u64) {
-        let mut inner = self.inner.borrow_mut();
-        inner.input_held = input;
-        inner.active_us = now_us;
-        inner.charge(hub);
-    }
-
-    /// Bytes held for this client.
-    pub fn held(&self) -> usize {
-        self.inner.borrow().charged
     }
 
     /// Microseconds of silence after which it is closed; 0: never.
@@ -484,11 +483,11 @@ impl Inner {
             self.asked = 0;
             self.barrier = false;
         }
-        let by_size = (ROUND_BYTES / self.largest.max(1)).max(1);
+        let fits = waiting == 0 || (waiting + 1).saturating_mul(self.largest) <= ROUND_BYTES;
         let small = self.line.pending() < SOFT_BACKLOG && self.asked < MOST_ASKED;
         let held = self.barrier || self.is_paused || self.detours > 0;
         let goes_on = self.closing.is_none() && !held;
-        waiting < self.window.min(by_size) && small && goes_on
+        waiting < self.window && fits && small && goes_on
     }
 
     fn borrow_out(&mut self, hub: &Hub) {

@@ -13,8 +13,10 @@ use super::{
     hub::Hub,
     inline, insight,
     keys::{self, KeyIndexes, Keys},
-    local, reply, route, scripts,
-    session::{PICKERS, Settings, State},
+    local, mark,
+    reading::Reading,
+    reply, route, scripts,
+    session::{Settings, State},
     split,
     stream::STREAMS,
     subscribe,
@@ -22,10 +24,7 @@ use super::{
     tally::requests,
     upstream::Upstream,
 };
-use crate::{
-    policy::{access::Access, reads::ReadFrom},
-    topology::{Backend, Cluster, admission::is_full, pick},
-};
+use crate::{policy::access::Access, topology::Cluster};
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// What a request meets: its session, its cluster and the time its batch was read.
@@ -47,6 +46,7 @@ pub(super) struct Scene<'a> {
     pub state: &'a mut State,
     pub now_us: u64,
     pub out_of_memory: bool,
+    pub reading: Reading,
     /// Equal GETs are asked once.
     pub coalesce: bool,
     /// The command's place in the table.
@@ -120,6 +120,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A request in RESP.
+    #[inline(always)]
     pub(super) fn request(&mut self, args: Args<'_>) -> Flow {
         let is_routed = !self.settings.routes.is_empty();
         let flow = if is_routed { self.routed(args) } else { self.in_cluster(args) };
@@ -134,10 +135,18 @@ impl<'a> Scene<'a> {
 
     /// A request for the cluster at hand.
     pub(super) fn in_cluster(&mut self, args: Args<'_>) -> Flow {
+        let command = self.commands.find(args);
+        self.reads(command, args);
+        let flow = self.known(command, args);
+        self.has_read();
+        flow
+    }
+
+    fn known(&mut self, command: Option<&Command>, args: Args<'_>) -> Flow {
         if (self.cluster.dedicated.always || self.state.own.is_raw()) && self.relays() {
             return self.relay(args);
         }
-        let Some(command) = self.commands.find(args) else {
+        let Some(command) = command else {
             let flow = self.unknown(args);
             self.request_is_over();
             return flow;
@@ -146,7 +155,7 @@ impl<'a> Scene<'a> {
         self.begin_turn();
         if command.blocking {
             self.state.sent = None;
-        } else if !flight::fits(command, args.frame) {
+        } else if self.coalesce && !flight::fits(command, args.frame) {
             self.sends();
         }
         self.client.last.set(command.name);
@@ -244,6 +253,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards to the shard that owns all keys.
+    #[inline(always)]
     fn keyed(&mut self, command: &Command, args: Args<'_>) -> Flow {
         if let Keys::First(at) = command.keys {
             let key = args.get(at as usize).unwrap_or_default();
@@ -323,7 +333,6 @@ impl<'a> Scene<'a> {
             return self.not_served(shard, access, at_primary);
         };
         self.state.ownerless_us = None;
-        self.state.ownerless_us = None;
         self.send_over(upstream, access, at_primary, frame)
     }
 
@@ -339,6 +348,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Forwards a request unchanged over that connection.
+    #[inline(always)]
     pub(super) fn send_over(
         &mut self,
         upstream: Rc<Upstream>,
@@ -351,16 +361,25 @@ impl<'a> Scene<'a> {
     }
 
     /// A request of the client's to one backend, in its place in the client's line.
+    #[inline(always)]
     pub(super) fn entry(&self, access: Access, at_primary: bool, bytes: usize) -> Entry {
         let owner = Owner::Client(Rc::clone(self.client));
         let seq = self.client.open(bytes);
-        Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).command(self.command)
+        let entry = Entry::new(owner, seq, access, self.now_us).at_primary(at_primary);
+        self.as_read(entry).command(self.command)
     }
 
     /// Sends a request unchanged over that connection.
-    pub(super) fn send_on(&mut self, upstream: Rc<Upstream>, entry: Entry, frame: &[u8]) -> Flow {
+    pub(super) fn send_on(
+        &mut self,
+        upstream: Rc<Upstream>,
+        mut entry: Entry,
+        frame: &[u8],
+    ) -> Flow {
         self.send_caching(&upstream);
         if frame.len() >= BIG {
+            // It leaves when nobody knows any more what it is.
+            mark::attach(&upstream, &mut entry);
             self.big = Some(Big { upstream, entry });
         } else {
             upstream.send(self.hub, entry, |out| out.extend_from_slice(frame));
@@ -370,6 +389,7 @@ impl<'a> Scene<'a> {
 
     /// The connection that takes a request for `shard` now: the session's own, when it has one to
     /// that shard, else the shared one to the backend that is picked.
+    #[inline(always)]
     pub(super) fn upstream(
         &mut self,
         shard: usize,
@@ -435,7 +455,8 @@ impl<'a> Scene<'a> {
         let entry =
             Entry::new(owner, seq, access, self.now_us).at_primary(at_primary).part(index, reach);
         self.send_caching(&upstream);
-        upstream.send(self.hub, shape(entry.command(self.command)), write);
+        let entry = self.as_read(entry).command(self.command);
+        upstream.send(self.hub, shape(entry), write);
     }
 
     /// Something of this session leaves now: it joins no flight that began before.
@@ -445,42 +466,6 @@ impl<'a> Scene<'a> {
             let shared = !self.state.has_own();
             self.state.sent = shared.then(|| self.hub.stamps.next());
         }
-    }
-
-    /// The backend that takes a request for `shard` now.
-    pub(super) fn pick(
-        &mut self,
-        shard: usize,
-        access: Access,
-        at_primary: bool,
-    ) -> Option<&'a Arc<Backend>> {
-        let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
-        let hub = self.hub;
-        let cluster = self.cluster;
-        let picker = self.state.pickers.get_mut(shard % PICKERS)?;
-        picker.now_us = self.now_us;
-        let shard = cluster.shards.get(shard)?;
-        let index = pick::select(shard, access, from, picker, 0, || hub.draw())?;
-        shard.members.get(index)
-    }
-
-    /// Tells why [`Self::pick`] found nobody: requests do not wait for room, they are refused.
-    pub(super) fn unserved(
-        &self,
-        shard: usize,
-        access: Access,
-        at_primary: bool,
-        out: &mut Vec<u8>,
-    ) {
-        let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
-        let Some(shard) = self.cluster.shards.get(shard) else { return self.unowned(out) };
-        if is_full(shard, 0, Some((access, from))) {
-            if let Some(metrics) = self.hub.metrics.clusters.get(self.cluster.id) {
-                metrics.overloaded.add(1);
-            }
-            return reply::overloaded(out, &self.cluster.name);
-        }
-        reply::cluster_down(out, &route::why_not(shard, access, from));
     }
 
     /// A command nobody told us about: with one shard a write with its key at argument 1.
@@ -553,12 +538,6 @@ impl<'a> Scene<'a> {
 /// it has all before it answered.
 fn spans(kind: Kind) -> bool {
     matches!(kind, Kind::Split(_) | Kind::FanOut(_) | Kind::Script(_) | Kind::Transaction(_))
-}
-
-/// Whether a list names a command: whole, by its container, or by its subcommand.
-pub(super) fn named(list: &[String], name: &str) -> bool {
-    let container = name.split('|').next().unwrap_or(name);
-    list.iter().any(|word| word == name || word == container)
 }
 
 fn before_auth(command: &Command) -> bool {

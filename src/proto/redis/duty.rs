@@ -236,11 +236,11 @@ mod tests {
             (client, theirs)
         };
         let (small, large) = (client(1), client(2));
-        small.0.charge(&hub, WORTH_CLOSING - 1, 0);
-        large.0.charge(&hub, WORTH_CLOSING, 0);
+        small.0.flush_batch(&hub, WORTH_CLOSING - 1, 0);
+        large.0.flush_batch(&hub, WORTH_CLOSING, 0);
         for _ in 0..2 {
             close_largest_client(&hub);
-            large.0.charge(&hub, 0, 0);
+            large.0.flush_batch(&hub, 0, 0);
         }
         let mut context = Context::from_waker(Waker::noop());
         let mut ended =

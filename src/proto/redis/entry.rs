@@ -1,8 +1,8 @@
 //! What an upstream connection remembers of each request it has sent: whose it is, where its
 //! bytes lie and when it began. Not the bytes themselves: [`super::outbox`] keeps those.
 
-use super::{block::Block, client::Client, flight::Flight};
-use crate::policy::access::Access;
+use super::{block::Block, client::Client, flight::Flight, mark::Mark};
+use crate::policy::{access::Access, reads::ReadFrom};
 use std::rc::Rc;
 
 /// One request under way on an upstream connection, in the order of its replies.
@@ -30,6 +30,12 @@ pub struct Entry {
     pub len: u32,
     /// Set when a piece of its reply was passed on.
     pub streamed: bool,
+    /// Where a read may go that is tried again; `None`: where its cluster's reads go.
+    pub from: Option<ReadFrom>,
+    /// What a replica must have to be read by it.
+    pub newer_than: u64,
+    /// What it changes or sees while it is under way.
+    pub(super) mark: Option<Box<Mark>>,
     /// Where it has been before.
     pub tried: Option<Box<Tried>>,
     /// It is several requests, of which the last one's reply is the client's.
@@ -125,6 +131,9 @@ impl Entry {
             offset: 0,
             len: 0,
             streamed: false,
+            from: None,
+            newer_than: 0,
+            mark: None,
             tried: None,
             block: None,
         }
@@ -139,6 +148,12 @@ impl Entry {
     /// Which command it is.
     pub fn command(mut self, index: u16) -> Self {
         self.command = index;
+        self
+    }
+
+    /// How another try reads.
+    pub fn read_from(mut self, from: Option<ReadFrom>, newer_than: u64) -> Self {
+        (self.from, self.newer_than) = (from, newer_than);
         self
     }
 

@@ -6,7 +6,7 @@ use super::{
     args::Args,
     dispatch::Scene,
     frame::{Decoder, Limits},
-    keys, reply, route,
+    keys, reading, reply, route,
     session::Settings,
     table::{Command, Commands, Kind},
     wire,
@@ -126,7 +126,7 @@ fn lines(
     let at_primary = matches!(kind, Kind::FanOut(_)) || !command.replica_ok;
     let from = match at_primary || command.access == Access::Write {
         true => ReadFrom::Primary,
-        false => cluster.reads,
+        false => reading::from(cluster, command, asked),
     };
     for shard in shards.iter().filter_map(|shard| cluster.shards.get(*shard)) {
         lines.extend(candidates(shard, command, from).map(|line| ("candidate", line)));

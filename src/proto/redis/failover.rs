@@ -42,7 +42,8 @@ impl Scene<'_> {
     /// Nobody takes a request for `shard` now: it is held for the next primary, or its client hears
     /// why not.
     pub(super) fn not_served(&mut self, shard: usize, access: Access, at_primary: bool) -> Flow {
-        if self.awaits_primary([shard], access, at_primary) || self.awaits_owner(shard) {
+        let needs_primary = at_primary || self.lacks_fresh_replica();
+        if self.awaits_primary([shard], access, needs_primary) || self.awaits_owner(shard) {
             return Flow::Hold;
         }
         self.refuse(access, |out| self.unserved(shard, access, at_primary, out))
@@ -57,7 +58,7 @@ impl Scene<'_> {
         at_primary: bool,
     ) -> bool {
         let outage = self.cluster.outage;
-        let from = if at_primary { ReadFrom::Primary } else { self.cluster.reads };
+        let from = if at_primary { ReadFrom::Primary } else { self.reading.from };
         if outage.wait.is_zero() || access == Access::Read && from != ReadFrom::Primary {
             return false;
         }

@@ -9,7 +9,7 @@ use super::{
     hub::Hub,
     insight::slow::{self, Moment},
     line::Progress,
-    parked, reply, scripts,
+    parked, reading, reply, scripts,
     tally::{Settled, requests},
     upstream::{Phase, Purpose, Upstream, UpstreamError},
 };
@@ -49,7 +49,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     }
     let idle_close = fifo.is_empty() && error.phase == Phase::Read;
     let wanted = matches!(error.phase, Phase::Evicted | Phase::Released) || error.busy.is_some();
-    if !idle_close && !error.ours && !wanted {
+    if error.phase == Phase::Role {
+        hub.reporter.report(&upstream.backend, Outcome::RoleMismatch);
+    } else if !idle_close && !error.ours && !wanted {
         hub.reporter.report(&upstream.backend, Outcome::LocalFailure);
         upstream.backend.observe(hub.worker(), hub.now_us(), 0, true);
     }
@@ -67,8 +69,8 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
     // Of what was released nobody wants to hear any more.
     let heard = if error.phase == Phase::Released { Default::default() } else { fifo };
     let relay = upstream.relayed_to();
-    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake);
-    for entry in heard {
+    let begun = !matches!(error.phase, Phase::Connect | Phase::Handshake | Phase::Role);
+    for mut entry in heard {
         if let Some(client) = relay.as_ref().filter(|_| begun) {
             // It hears what it would of the server: nothing any more.
             if matches!(entry.owner, Owner::Client(_)) {
@@ -77,6 +79,9 @@ pub(super) fn connection_ended(hub: &Rc<Hub>, upstream: &Rc<Upstream>, error: &U
             continue;
         }
         let sent = entry.offset < written;
+        if let (false, Some(mark)) = (sent, &mut entry.mark) {
+            mark.unsent();
+        }
         lost(hub, upstream, entry, sent, error, &mut touched);
     }
     upstream.inner().discharge(hub);
@@ -102,6 +107,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
                 owner: std::mem::replace(&mut entry.owner, Owner::Tombstone),
                 tried: entry.tried.take(),
                 block: entry.block.take(),
+                mark: entry.mark.take(),
                 ..*entry
             })
             .collect()
@@ -123,6 +129,7 @@ pub(super) fn evict(hub: &Rc<Hub>, upstream: &Rc<Upstream>) {
 pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     let timeouts = upstream.timeouts;
     let mut expired = Vec::new();
+    let mut ends = upstream.is_in_multi();
     let mut inner = upstream.inner();
     let mut fifo = std::mem::take(&mut inner.fifo);
     for entry in &mut fifo {
@@ -145,6 +152,7 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
                 Settled::Failed,
             );
         }
+        ends |= entry.block.as_ref().is_some_and(|block| block.is_to_follow());
         match std::mem::replace(&mut entry.owner, Owner::Tombstone) {
             Owner::Client(client) => {
                 expired.push((client, (entry.seq, entry.part, entry.access)));
@@ -171,8 +179,8 @@ pub(super) fn expire(hub: &Rc<Hub>, upstream: &Rc<Upstream>, now_us: u64) {
     drop(inner);
     if !expired.is_empty() {
         upstream.backend.observe(hub.worker(), now_us, 0, true);
-        if upstream.is_in_multi() {
-            // What its client was told has failed is not to be executed.
+        if ends {
+            // What its client was told has failed is not to be executed, nor what comes next queued.
             upstream.end(Phase::Evicted, "a transaction was not queued in time");
         }
     }
@@ -371,15 +379,18 @@ pub(super) fn retry(
     else {
         return Err(entry);
     };
-    let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
+    let from = entry.from.unwrap_or(cluster.reads);
+    let from = if entry.at_primary { ReadFrom::Primary } else { from };
     let is_ordered = entry.access == Access::Write || from == ReadFrom::Primary;
     if is_ordered && entry.owner.clients().iter().any(|client| client.is_on_detour()) {
         // An earlier one of its client's waits for a primary: this one would overtake it.
         return Err(entry);
     }
+    let barred = reading::barred(hub, cluster, shard, upstream.class, &entry);
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
     let mut another = |tried| {
+        let tried = tried | barred;
         let index = pick::select(shard, entry.access, from, &mut picker, tried, || hub.draw())?;
         shard.members.get(index)
     };

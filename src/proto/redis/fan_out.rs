@@ -87,7 +87,9 @@ pub(super) fn ask_all(
     frame: &[u8],
 ) -> Flow {
     let shards = scene.cluster.shards.len();
-    if scene.awaits_primary(0..shards, access, true) {
+    // INFO says at once who is there.
+    let asks_all = !matches!(merge, Merge::Texts { .. });
+    if asks_all && scene.awaits_primary(0..shards, access, true) {
         return Flow::Hold;
     }
     let count = u16::try_from(shards).unwrap_or(u16::MAX);

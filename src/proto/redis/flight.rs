@@ -11,6 +11,7 @@ use super::{
     dispatch::{Flow, Scene},
     entry::{Entry, Owner},
     hub::Hub,
+    reading,
     session::Settings,
     table::Command,
     tally::{Settled, requests},
@@ -29,6 +30,8 @@ use std::{
 pub struct Flight {
     key: Rc<[u8]>,
     stamp: u64,
+    /// By the clock of what reads promise.
+    began_ms: u64,
     waiters: RefCell<Vec<Waiter>>,
 }
 
@@ -72,7 +75,10 @@ pub(super) fn fits(command: &Command, frame: &[u8]) -> bool {
 /// Whether a cluster's GETs are asked once here. Who has a connection of its own, or waits for each
 /// shard, is not to be told by others.
 pub(super) fn coalesces(hub: &Hub, settings: &Settings, cluster: &Cluster) -> bool {
-    hub.insight.options(cluster.id).coalesce && !cluster.dedicated.always && !settings.strict_order
+    hub.insight.options(cluster.id).coalesce
+        && !cluster.dedicated.always
+        && !settings.strict_order
+        && reading::may_coalesce(cluster)
 }
 
 /// Asks for `key`, or waits for the reply to whoever asks for it already.
@@ -88,6 +94,7 @@ pub(super) fn get(
         return scene.not_served(shard, Access::Read, at_primary);
     };
     let hub = scene.hub;
+    let (now_ms, newer_than) = scene.flight_times();
     let waiter = Waiter {
         client: Rc::clone(scene.client),
         seq: scene.client.open(frame.len()),
@@ -96,7 +103,7 @@ pub(super) fn get(
     // What went over a connection of its own may have been executed after any flight there is.
     let sent = scene.state.sent.unwrap_or_else(|| hub.stamps.next());
     let stamp = hub.upstream(scene.cluster, backend, scene.state.class, |upstream| {
-        let joined = upstream.inner().flights.join(key, sent, &waiter);
+        let joined = upstream.inner().flights.join(key, sent, newer_than, &waiter);
         if let Some(stamp) = joined {
             if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {
                 metrics.coalesced.add(1);
@@ -104,10 +111,11 @@ pub(super) fn get(
             return stamp;
         }
         let seq = waiter.seq;
-        let owner = upstream.inner().flights.begin(hub, key, waiter);
+        let owner = upstream.inner().flights.begin(hub, key, waiter, now_ms);
         let entry = Entry::new(owner, seq, Access::Read, scene.now_us)
             .at_primary(at_primary)
             .command(command.index);
+        let entry = scene.as_read(entry);
         upstream.send(hub, entry, |out| out.extend_from_slice(frame));
         hub.stamps.next().saturating_sub(1)
     });
@@ -116,10 +124,11 @@ pub(super) fn get(
 }
 
 impl Flights {
-    /// Lets somebody who sent nothing since the stamp `sent` wait for a flight that is there; its
-    /// stamp.
-    fn join(&self, key: &[u8], sent: u64, waiter: &Waiter) -> Option<u64> {
-        let flight = self.open.get(key).filter(|flight| flight.stamp >= sent)?;
+    /// Lets somebody who sent nothing since the stamp `sent` wait for a flight that is there and began
+    /// after the last write to the key that is known of; its stamp.
+    fn join(&self, key: &[u8], sent: u64, newer_than: u64, waiter: &Waiter) -> Option<u64> {
+        let fits = |flight: &&Rc<Flight>| flight.stamp >= sent && flight.began_ms > newer_than;
+        let flight = self.open.get(key).filter(fits)?;
         let mut waiters = flight.waiters.borrow_mut();
         if waiters.len() >= MOST_WAITERS {
             return None;
@@ -129,14 +138,14 @@ impl Flights {
     }
 
     /// Begins one that others may join; a value known to be long has its asker alone.
-    fn begin(&mut self, hub: &Hub, key: &[u8], waiter: Waiter) -> Owner {
+    fn begin(&mut self, hub: &Hub, key: &[u8], waiter: Waiter, began_ms: u64) -> Owner {
         let stamp = hub.stamps.take();
         if self.long.iter().any(|long| **long == *key) {
             return Owner::Client(waiter.client);
         }
         let key: Rc<[u8]> = key.into();
         let waiters = RefCell::new(vec![waiter]);
-        let flight = Rc::new(Flight { key: Rc::clone(&key), stamp, waiters });
+        let flight = Rc::new(Flight { key: Rc::clone(&key), stamp, began_ms, waiters });
         self.open.insert(key, Rc::clone(&flight));
         Owner::Flight(flight)
     }

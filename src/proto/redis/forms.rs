@@ -23,7 +23,7 @@ pub(super) fn forward(
     command: &Command,
     args: Args<'_>,
 ) -> Flow {
-    let reads = scene.cluster.reads != ReadFrom::Primary && only_reads(command, args);
+    let reads = scene.reading.from != ReadFrom::Primary && only_reads(command, args);
     let known = || scene.cluster.shards.get(shard).is_some_and(|shard| is_known(shard, command));
     if !reads || !known() {
         return scene.forward(shard, command, args.frame);

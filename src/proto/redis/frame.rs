@@ -157,12 +157,28 @@ impl Decoder {
 /// are none, for the server would close the connection that others share.
 pub(super) type Number = Option<(Option<i64>, usize)>;
 
+#[inline(always)]
 pub(super) fn number(
     bytes: &[u8],
     start: usize,
     too_big: DecodeError,
 ) -> Result<Number, DecodeError> {
     let rest = bytes.get(start..).unwrap_or_default();
+    // Nearly all have one digit or two.
+    match rest.first_chunk() {
+        Some([one @ b'0'..=b'9', b'\r', b'\n', _]) => {
+            Ok(Some((Some(i64::from(one - b'0')), start + 3)))
+        }
+        Some([ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n']) => {
+            let value = 10 * i64::from(ten - b'0') + i64::from(one - b'0');
+            Ok(Some((Some(value), start + 4)))
+        }
+        _ => any_number(rest, start, too_big),
+    }
+}
+
+#[inline(never)]
+fn any_number(rest: &[u8], start: usize, too_big: DecodeError) -> Result<Number, DecodeError> {
     let mut value: i64 = 0;
     for (i, byte) in rest.iter().take(MAX_DIGITS).enumerate() {
         match byte {
@@ -277,6 +293,20 @@ mod tests {
     }
 
     /// Redis refuses them and closes; forwarded, they closed the connection that others share.
+    #[test]
+    fn short_numbers_are_those_of_any_length() {
+        let bytes = *b"019\r\n-x";
+        for a in bytes {
+            for (b, c, d) in bytes.iter().flat_map(|b| bytes.map(|c| (*b, c, c ^ b ^ 0x0d))) {
+                for text in [&[a, b, c, d][..], &[a, b, c], &[a, b, b'\r', b'\n']] {
+                    let error = DecodeError::BulkCountTooBig;
+                    let shown = text.escape_ascii();
+                    assert_eq!(number(text, 0, error), any_number(text, 0, error), "{shown}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn padded_numbers_are_refused_as_redis_refuses_them() {
         for (bytes, error) in [

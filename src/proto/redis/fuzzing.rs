@@ -10,6 +10,7 @@ pub use super::{
     handshake::fuzz as handshake,
     message::fuzz as messages,
     probe::fuzz as probe,
+    sentinel::fuzz as sentinel,
 };
 
 /// Ends at which `len` bytes arrive one by one, or in at most 256 steps when they are many, so that

@@ -5,6 +5,7 @@ use super::{
     class::{Class, Resp},
     failure, reply,
     scan::Scanner,
+    tree::Value,
     wire,
 };
 use crate::topology::Credentials;
@@ -106,6 +107,36 @@ pub(super) async fn read_only<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Asks the server which part it plays, before anything is written there.
+///
+/// # Errors
+/// It says that it is no primary, or does not answer in `timeout`. One that may not say passes: its
+/// probes have asked.
+pub(super) async fn is_primary<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    timeout: Duration,
+) -> io::Result<()> {
+    let talk = async {
+        stream.write_all(b"*1\r\n$4\r\nROLE\r\n").await?;
+        stream.flush().await?;
+        let answer = read_reply(stream).await?;
+        let role = Value::parse(&answer);
+        match role.as_ref().and_then(Value::array).and_then(<[_]>::first).and_then(Value::text) {
+            Some("master" | "primary") => Ok(()),
+            None if answer.starts_with(b"-") => Ok(()),
+            Some(other) => {
+                let role: String = other.chars().filter(char::is_ascii_alphanumeric).collect();
+                Err(io::Error::other(format!("it says that it is a {role}")))
+            }
+            None => Err(io::Error::other("no answer to ROLE")),
+        }
+    };
+    tokio::time::timeout(timeout, talk).await.unwrap_or_else(|_| {
+        let text = format!("no answer to ROLE after {}ms", timeout.as_millis());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
+}
+
 /// One short reply, byte by byte, so that nothing behind it is taken.
 async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -170,6 +201,24 @@ mod tests {
         let silent = greeted(b"").await.0.unwrap_err().to_string();
         assert_eq!(silent, "no answer after 50ms");
         greeted(b"garbage\r\n").await.0.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_says_which_part_it_plays() {
+        for (answer, passes) in [
+            ("*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", true),
+            ("*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:7\r\n", false),
+            ("*2\r\n$8\r\nsentinel\r\n*0\r\n", false),
+            ("-NOPERM this user has no permissions to run the 'role' command\r\n", true),
+            ("*0\r\n", false),
+            ("+OK\r\n", false),
+            ("", false),
+        ] {
+            let (mut ours, mut theirs) = tokio::io::duplex(1024);
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            let done = is_primary(&mut ours, Duration::from_millis(50)).await;
+            assert_eq!(done.is_ok(), passes, "{answer}: {done:?}");
+        }
     }
 
     /// Clients and the log heard it when the server has renamed AUTH.

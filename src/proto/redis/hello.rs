@@ -111,6 +111,7 @@ pub(super) fn reset(scene: &mut Scene<'_>) -> Flow {
     scene.state.pinned = None;
     scene.state.tracked.clear();
     scene.state.caching = None;
+    scene.state.at_primary = false;
     pubsub::leave(scene.hub, scene.client);
     scene.state.class = Class::default();
     scene.client.set_resp(Resp::Two);

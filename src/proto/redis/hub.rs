@@ -182,6 +182,11 @@ impl Hub {
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// That moment of the worker's clock, on the system's.
+    pub(super) fn at(&self, us: u64) -> std::time::Instant {
+        (self.epoch + std::time::Duration::from_micros(us)).into_std()
+    }
+
     /// A fresh random number.
     pub fn draw(&self) -> u64 {
         let mut dice = self.dice.get();
@@ -293,6 +298,7 @@ impl Hub {
     }
 
     /// Runs `with` on the shared connection to a backend, opening one when there is none.
+    #[inline(always)]
     pub fn upstream<T>(
         self: &Rc<Self>,
         cluster: &Cluster,
@@ -309,6 +315,17 @@ impl Hub {
             return with(open);
         }
         drop(table);
+        with(&self.open_shared(cluster, backend, class))
+    }
+
+    #[cold]
+    fn open_shared(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Arc<Backend>,
+        class: Class,
+    ) -> Rc<Upstream> {
+        let (seat, place) = (backend.seat as usize, class.index());
         let upstream = Upstream::open(self, cluster, Arc::clone(backend), class, Purpose::Shared);
         let mut table = self.upstreams.borrow_mut();
         if table.len() <= seat {
@@ -323,7 +340,7 @@ impl Hub {
             }
         }
         drop(table);
-        with(&upstream)
+        upstream
     }
 
     #[cold]

@@ -82,6 +82,7 @@ impl Line {
     }
 
     /// Opens a place at the end; the number names it in [`Self::answer`].
+    #[inline(always)]
     pub(super) fn open(&mut self) -> u32 {
         if self.is_muted {
             return self.open_gather(Gather::new("", Merge::Nothing, 1));
@@ -294,6 +295,7 @@ impl Line {
     }
 
     /// The reply at the front has left; now what was to leave right behind it.
+    #[inline(always)]
     fn leave(&mut self) {
         let seq = self.head;
         self.places.pop_front();

@@ -57,6 +57,10 @@ pub(super) fn answer(scene: &mut Scene<'_>, local: Local, args: Args<'_>) -> Flo
             let name = scene.state.who.name.clone();
             scene.say(|out| wire::bulk(out, &name))
         }
+        Local::Prefer { primary } => {
+            scene.prefer_primary(primary);
+            Flow::Continue
+        }
         Local::Accept => fixed(scene, reply::OK),
     }
 }

@@ -456,6 +456,7 @@ fn queued(local: Local, args: Args<'_>) -> Queued {
         | Local::ClusterNode
         | Local::Slowlog
         | Local::Sluice
+        | Local::Prefer { .. }
         | Local::Accept => Queued::Here,
     }
 }

@@ -56,7 +56,8 @@ pub(super) fn park(
     let mut topology = hub.topology();
     let snapshot = topology.snapshot();
     let Some((cluster, shard)) = place(&snapshot.clusters, upstream) else { return Err(entry) };
-    let from = if entry.at_primary { ReadFrom::Primary } else { cluster.reads };
+    let from = entry.from.unwrap_or(cluster.reads);
+    let from = if entry.at_primary { ReadFrom::Primary } else { from };
     let is_replicas = entry.access == Access::Read && from != ReadFrom::Primary;
     let waited = Duration::from_micros(hub.now_us().saturating_sub(entry.start_us));
     if is_replicas || shard.members.len() == 1 || waited >= cluster.outage.wait {

@@ -155,7 +155,9 @@ impl Prober {
             Reply::Error(text) if text.starts_with("MASTERDOWN") => Some(Role::ReplicaLinkDown),
             // A script runs too long: the server lives and nothing more can be learnt now.
             Reply::Error(text) if text.starts_with("BUSY") && self.last.is_some() => {
-                return self.last.clone().ok_or_else(|| self.refused(Reply::Error(text)));
+                // How far it is by now nobody knows.
+                let last = self.last.clone().map(|last| Report { offset: None, ..last });
+                return last.ok_or_else(|| self.refused(Reply::Error(text)));
             }
             other => return Err(self.refused(other)),
         };

@@ -8,14 +8,16 @@
 //! on the connection's bytes are passed on as they come.
 
 use super::{
+    allow::named,
     args::Args,
     card::Hears,
     client::End,
-    dispatch::{Flow, Scene, named},
+    dispatch::{Flow, Scene},
     entry::{Entry, Owner, Reach},
     frame::Decoder,
     gather::{Gather, Merge},
     lease::Lease,
+    mark::{self, Mark},
     reply,
     table::{Command, Kind, Local},
     upstream::Upstream,
@@ -36,6 +38,8 @@ pub(super) struct Own {
     is_resetting: bool,
     /// The newest request waits in the server.
     pub(super) blocks: bool,
+    /// It writes and nobody knows when that is answered.
+    unheard: Option<Mark>,
 }
 
 impl Own {
@@ -198,6 +202,10 @@ impl Scene<'_> {
         blocks: bool,
     ) -> Flow {
         if self.state.own.raw {
+            if access == Access::Write && self.state.own.unheard.is_none() {
+                let viewer = self.reads_unseen();
+                self.state.own.unheard = viewer.map(|viewer| mark::unheard(viewer, upstream));
+            }
             upstream.append(self.hub, frame);
             return Flow::Continue;
         }

@@ -146,6 +146,19 @@ pub(super) fn cluster_down(out: &mut Vec<u8>, text: &str) {
     line(out, text.as_bytes());
 }
 
+/// Not executed: every replica lacks something that the read must see, or may.
+pub(super) fn not_fresh(out: &mut Vec<u8>, shard: &str) {
+    let text = format!(
+        "shard {shard} has no replica that is known to be new enough for reads.consistency, \
+         and reads.from wants replicas"
+    );
+    cluster_down(out, &text);
+}
+
+/// READWRITE where `reads.from` is `replica`.
+pub(super) const REPLICAS_ALONE: &[u8] =
+    b"-ERR sluice: reads go to replicas alone here (reads.from: replica)\r\n";
+
 /// Not executed, because all servers that could are at their limit.
 pub(super) fn overloaded(out: &mut Vec<u8>, cluster: &str) {
     error(out, &format!("sluice: cluster '{cluster}' overloaded"));

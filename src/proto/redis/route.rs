@@ -121,7 +121,11 @@ pub(super) fn why_not(shard: &Shard, access: Access, from: ReadFrom) -> String {
         .take(MEMBERS_TOLD)
         .map(|b| format!("{} is {} ({})", b.name, b.state().as_str(), b.role().as_str()))
         .collect();
-    format!("shard {} has no {whom}: {}", shard.name, states.join(", "))
+    let states = match states.is_empty() {
+        true => "it is not known who its members are".to_owned(),
+        false => states.join(", "),
+    };
+    format!("shard {} has no {whom}: {states}", shard.name)
 }
 
 /// An error names at most so many members.

@@ -19,6 +19,7 @@ use super::{
     pin::Pinned,
     places::Places,
     pubsub,
+    reading::Reading,
     redirect::Search,
     relay::Own,
     reply,
@@ -31,7 +32,6 @@ use super::{
 use crate::{
     net::{stream::Stream, tls},
     telemetry::metrics::ListenerMetrics,
-    topology::pick::Picker,
 };
 use std::{
     hash::BuildHasher,
@@ -89,7 +89,9 @@ pub(super) struct State {
     pub replies: Replies,
     /// By shard: one cursor for two shards in turn would give the same members of each the same
     /// turns.
-    pub pickers: [Picker; PICKERS],
+    pub cursors: [u32; CURSORS],
+    /// What pins it.
+    pub pin: u64,
     /// Flights that began before this stamp are older than what it sent last; `None`: any flight may
     /// be.
     pub sent: Option<u64>,
@@ -115,6 +117,8 @@ pub(super) struct State {
     pub turns: Turns,
     /// Since when its request has found nobody that owns its slot.
     pub ownerless_us: Option<u64>,
+    /// READWRITE: its reads go to the primary.
+    pub at_primary: bool,
     /// What the places of shards mean that it remembers.
     pub places: Places,
     /// The shard of its newest request, where order is strict.
@@ -149,10 +153,10 @@ pub async fn serve(
     let client = Client::new(hub.next_id(), settings.listener, stream, settings.limits);
     client.card_mut().born_us = hub.now_us();
     hub.register(&client);
-    client.charge(&hub, 0, hub.now_us());
-    let key = peer.map_or(0, key_of);
+    client.flush_batch(&hub, 0, hub.now_us());
+    let pin = peer.map_or(0, key_of);
     let cursor = || u32::try_from(hub.draw() >> 32).unwrap_or(0);
-    let pickers = [(); PICKERS].map(|()| Picker { cursor: cursor(), key, now_us: 0 });
+    let cursors = [(); CURSORS].map(|()| cursor());
     let (authenticated, who) = users::at_first(&settings);
     let cluster = who.user.as_ref().and_then(|user| user.cluster).unwrap_or(settings.cluster);
     let mut session = Session {
@@ -163,7 +167,8 @@ pub async fn serve(
             cluster,
             who,
             replies: Replies::default(),
-            pickers,
+            cursors,
+            pin,
             sent: Some(0),
             pinned: None,
             tracked: Vec::new(),
@@ -176,6 +181,7 @@ pub async fn serve(
             written: Written::default(),
             turns: Turns::default(),
             ownerless_us: None,
+            at_primary: false,
             places: Places::default(),
             last_shard: None,
             own: Own::default(),
@@ -349,6 +355,7 @@ impl Session {
             state: &mut self.state,
             now_us,
             out_of_memory: hub.memory.is_used_up(),
+            reading: Reading::default(),
             coalesce: flight::coalesces(hub, &self.settings, cluster),
             command: u16::MAX,
             big: None,
@@ -441,11 +448,11 @@ impl Session {
             // The session is to be told when nothing is under way.
             client.has_room();
         }
-        client.flush(hub);
         self.compact();
         let queued = self.state.transaction.as_ref().map_or(0, |open| open.held());
-        self.guard.client.card().unread.set(self.input.len() - self.start);
-        self.guard.client.charge(&self.guard.hub, self.input.capacity() + queued, now_us);
+        let Guard { hub, client } = &self.guard;
+        client.card().unread.set(self.input.len() - self.start);
+        client.flush_batch(hub, self.input.capacity() + queued, now_us);
         is_stale && flow == Flow::Continue
     }
 
@@ -489,7 +496,7 @@ fn key_of(peer: IpAddr) -> u64 {
 }
 
 /// Shards beyond these share the cursors again.
-pub(super) const PICKERS: usize = 8;
+pub(super) const CURSORS: usize = 8;
 /// Redis takes INT_MAX arguments; nobody sends more than a million.
 const MAX_ARGS: u32 = 1024 * 1024;
 /// As often as the event loop's own clock ticks.

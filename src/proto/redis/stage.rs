@@ -22,8 +22,8 @@ use crate::{
     },
     telemetry::metrics::{ClusterMetrics, Counter, ListenerMetrics, WorkerMetrics},
     topology::{
-        Backend, Cluster, Credentials, Dedicated, Outage, Publisher, Report, Reporter, Shard,
-        Timeouts, Topology, channel,
+        Backend, Cluster, Credentials, Dedicated, Outage, Publisher, ReadRules, Report, Reporter,
+        Shard, Timeouts, Topology, channel,
     },
 };
 use std::{
@@ -52,6 +52,7 @@ pub(super) struct Stage {
     publisher: Publisher,
     timeouts: Timeouts,
     dedicated: Dedicated,
+    rules_for_reads: Option<Arc<ReadRules>>,
     outage: Outage,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
@@ -68,18 +69,25 @@ impl Stage {
     }
 
     pub(super) fn with_timeouts(members: usize, from: ReadFrom, timeouts: Timeouts) -> Self {
-        Self::with(members, from, timeouts, None, Insight::default())
+        Self::with(members, from, timeouts, None, Insight::default(), None)
     }
 
     /// As [`Self::new`], with a limit on buffered bytes.
     pub(super) fn with_memory(members: usize, from: ReadFrom, limit: u64) -> Self {
-        Self::with(members, from, Timeouts::default(), Some(limit), Insight::default())
+        let timeouts = Timeouts::default();
+        Self::with(members, from, timeouts, Some(limit), Insight::default(), None)
     }
 
     /// As [`Self::new`], where equal GETs are asked once.
     pub(super) fn coalescing(members: usize, from: ReadFrom) -> Self {
         let insight = Insight::new([Options { coalesce: true, ..Options::default() }], 1);
-        Self::with(members, from, Timeouts::default(), None, insight)
+        Self::with(members, from, Timeouts::default(), None, insight, None)
+    }
+
+    /// As [`Self::coalescing`] or not, where reads have those rules.
+    pub(super) fn ruled(members: usize, from: ReadFrom, coalesce: bool, rules: ReadRules) -> Self {
+        let insight = Insight::new([Options { coalesce, ..Options::default() }], 1);
+        Self::with(members, from, Timeouts::default(), None, insight, Some(rules))
     }
 
     fn with(
@@ -88,13 +96,16 @@ impl Stage {
         timeouts: Timeouts,
         limit: Option<u64>,
         insight: Insight,
+        rules: Option<ReadRules>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |member: usize| folder.path().join(format!("b{member}"));
         let backend = |member| {
             let address = Address::Unix(path(member));
             let id = u32::try_from(member).unwrap();
-            Arc::new(Backend::new(id, "main".into(), "s0".into(), address, 1, 1))
+            let mut backend = Backend::new(id, "main".into(), "s0".into(), address, 1, 1);
+            backend.has_read_rules = rules.is_some();
+            Arc::new(backend)
         };
         let listener = |member| {
             let listener = UnixListener::bind(path(member)).unwrap();
@@ -140,6 +151,7 @@ impl Stage {
             publisher,
             timeouts,
             dedicated: Dedicated::default(),
+            rules_for_reads: rules.map(Arc::new),
             outage: Outage { wait: Duration::ZERO, queue: 0 },
             reports,
             listeners: (0..members).map(listener).collect(),
@@ -229,12 +241,14 @@ impl Stage {
             layout: Default::default(),
             sharding: Sharding::One,
             reads: from,
+            read_rules: self.rules_for_reads.clone(),
             keyless: 0,
             shebang_reads: false,
             timeouts: self.timeouts,
             credentials: Credentials::default(),
             tls: None,
             queue: None,
+            asks_role: false,
             dedicated: self.dedicated,
             follows: None,
             outage: self.outage,

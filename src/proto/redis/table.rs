@@ -214,7 +214,11 @@ pub enum Local {
     /// SLUICE and its subcommands.
     Sluice,
     Unwatch,
-    /// `+OK` and nothing else: the state it sets has no meaning here (READONLY, READWRITE, ASKING).
+    /// READWRITE and READONLY: whether reads go to the primary from here on.
+    Prefer {
+        primary: bool,
+    },
+    /// `+OK` and nothing else: the state it sets has no meaning here (ASKING).
     Accept,
 }
 

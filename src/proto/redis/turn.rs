@@ -382,7 +382,11 @@ impl Upstream {
         if front.is_work() {
             hub.cell(&self.backend).iter().for_each(|c| c.in_flight.sub(1));
         }
-        inner.fifo.pop_front().map_or(Due::Nothing, Due::Entry)
+        let mut entry = inner.fifo.pop_front();
+        if let Some(mark) = entry.as_mut().and_then(|entry| entry.mark.as_mut()) {
+            mark.answered();
+        }
+        entry.map_or(Due::Nothing, Due::Entry)
     }
 
     fn settle(

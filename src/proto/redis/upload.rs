@@ -88,6 +88,7 @@ impl Scene<'_> {
         answered: bool,
     ) {
         self.client.set_unfinished(true);
+        self.reads_unseen();
         let (access, command) = (command.access, command.index);
         let feed = Feed::new(missing, self.settings.max_bulk);
         let lost = answered;

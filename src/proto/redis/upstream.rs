@@ -18,6 +18,7 @@ use super::{
     hub::Hub,
     insight::slow::{Delays, Watch},
     lease::micros,
+    mark,
     outbox::Outbox,
     raw::Raw,
     scripts::Told,
@@ -29,7 +30,7 @@ use crate::{
         stream::Stream,
         tls,
     },
-    policy::{access::Access, suspicion::Recent},
+    policy::{access::Access, fresh::Line, suspicion::Recent},
     topology::{Backend, Cluster, Credentials, Standing, Timeouts},
 };
 use std::{
@@ -39,6 +40,7 @@ use std::{
     sync::Arc,
     task::Waker,
 };
+use tokio::time::Instant;
 
 /// One connection; its task runs until it ends.
 #[derive(Debug)]
@@ -81,6 +83,8 @@ pub struct Upstream {
     /// Its replies can no longer be counted.
     pub(super) raw: Raw,
     pub(super) opened_us: u64,
+    /// When it was there; `None`: not yet.
+    connected: Cell<Option<Instant>>,
     /// How others know it.
     pub(super) standing: Arc<Standing>,
     pub(super) asked_number: Cell<bool>,
@@ -155,17 +159,19 @@ impl Upstream {
             relay: RefCell::new(None),
             raw: Raw::default(),
             opened_us: now_us,
+            connected: Cell::new(None),
             standing: Arc::default(),
             asked_number: Cell::new(false),
             told: Told::default(),
             backend,
         });
+        let asks_role = cluster.asks_role;
         let credentials = hub.identities.credentials(class, &cluster.credentials);
         let tls = cluster.tls.clone();
         let (hub, this) = (Rc::clone(hub), Rc::clone(&upstream));
         hub.clone().start(async move {
             let guard = EndGuard { hub: &hub, upstream: &this };
-            let error = match this.connect(credentials.as_ref(), tls.as_ref()).await {
+            let error = match this.connect(credentials.as_ref(), tls.as_ref(), asks_role).await {
                 Ok(stream) => {
                     let cell = hub.cell(&this.backend);
                     cell.iter().for_each(|c| {
@@ -265,6 +271,16 @@ impl Upstream {
         self.spoilt.set(true);
     }
 
+    /// When it was there; `None`: not yet, or it is over.
+    pub(super) fn connected(&self) -> Option<Instant> {
+        self.connected.get().filter(|_| !self.has_ended())
+    }
+
+    /// What tells it from every other connection of its worker.
+    pub(super) fn line(&self) -> Line {
+        (self.backend.id, self.opened_us)
+    }
+
     /// Whether it was asked to end.
     pub(super) fn is_doomed(&self) -> bool {
         self.doomed.borrow().is_some()
@@ -308,6 +324,9 @@ impl Upstream {
         mut entry: Entry,
         append: impl FnOnce(&mut Outbox) -> (u64, usize),
     ) {
+        if self.backend.has_read_rules {
+            mark::attach(self, &mut entry);
+        }
         let mut inner = self.inner.borrow_mut();
         let (offset, len) = append(&mut inner.outbox);
         entry.offset = offset;
@@ -446,6 +465,7 @@ impl Upstream {
         &self,
         credentials: Option<&Credentials>,
         tls: Option<&tls::Client>,
+        asks_role: bool,
     ) -> Result<Stream, UpstreamError> {
         let Some(credentials) = credentials else {
             return Err(self.error(Phase::Released, "its user has left"));
@@ -471,6 +491,11 @@ impl Upstream {
                 ..self.error(Phase::Handshake, error)
             }
         })?;
+        if asks_role && self.backend.gate().primary() {
+            let asked = handshake::is_primary(&mut stream, timeout).await;
+            asked.map_err(|error| self.error(Phase::Role, error))?;
+        }
+        self.connected.set(Some(Instant::now()));
         Ok(stream)
     }
 }

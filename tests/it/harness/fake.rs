@@ -49,6 +49,8 @@ pub(crate) struct FakeServer {
 #[derive(Debug, Default)]
 struct Shared {
     done: AtomicBool,
+    /// What it says to ROLE; a healthy primary otherwise.
+    role: Option<Value>,
     sockets: Mutex<Vec<TcpStream>>,
     seen: Mutex<Vec<Request>>,
 }
@@ -56,9 +58,17 @@ struct Shared {
 impl FakeServer {
     /// `answer` is asked about each request; what it gives is done in order on that connection.
     pub(crate) fn start(answer: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::with_role(None, answer)
+    }
+
+    /// One that says this to ROLE, and passes for a healthy primary in all else.
+    pub(crate) fn with_role(
+        role: Option<Value>,
+        answer: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
         let port = Port::free();
         let listener = TcpListener::bind(port.address()).unwrap();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { role, ..Shared::default() });
         let serving = Arc::clone(&shared);
         let answer = Arc::new(answer);
         thread::spawn(move || {
@@ -104,7 +114,8 @@ impl Shared {
         let mut number = 0;
         while let Ok(value) = Value::read(&mut reader) {
             let words: Vec<String> = value.items().iter().map(Value::text).collect();
-            let steps = match small_talk(&words) {
+            let own = self.role.clone().filter(|_| words[0].eq_ignore_ascii_case("ROLE"));
+            let steps = match own.or_else(|| small_talk(&words)) {
                 Some(value) => Step::reply(&value),
                 None => {
                     let request = Request { connection, number, words };

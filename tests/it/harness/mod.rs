@@ -16,6 +16,7 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod redis_cluster;
 pub(crate) mod resp;
+pub(crate) mod sentinel;
 pub(crate) mod sluice;
 pub(crate) mod web;
 

@@ -108,7 +108,10 @@ impl Redis {
     /// Starts it again on the same port, empty; one that was told to follow must be told again.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.port, &self.folder, &self.arguments).unwrap();
+        // A connection of somebody's may have its port for a moment.
+        self.process = eventually("redis-server starts again", PATIENCE, || {
+            launch(&self.port, &self.folder, &self.arguments).ok()
+        });
     }
 }
 

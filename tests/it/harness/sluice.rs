@@ -75,6 +75,11 @@ impl Setup {
         Self::of("redis", yaml, nodes)
     }
 
+    /// In front of what Sentinels say, who are asked as this YAML map says.
+    pub(crate) fn sentinel(map: &str, backends: usize) -> Self {
+        Self::of("redis", format!("    sentinel: {map}\n"), backends)
+    }
+
     /// In front of backends without roles, each an address or a map with one.
     pub(crate) fn tcp(members: impl IntoIterator<Item = String>) -> Self {
         Self::without_roles("tcp", members)

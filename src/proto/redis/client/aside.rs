@@ -6,7 +6,10 @@ use super::{
     Client,
 };
 use crate::net::stream::Ends;
-use std::cell::{Ref, RefMut};
+use std::{
+    cell::{Ref, RefMut},
+    sync::Arc,
+};
 
 /// What CLIENT LIST tells of a connection.
 #[derive(Debug)]
@@ -43,6 +46,21 @@ impl Client {
             is_paused: inner.is_paused,
             last: self.last.get(),
         })
+    }
+
+    /// Bytes held for this client.
+    pub(in crate::proto::redis) fn held(&self) -> usize {
+        self.inner.borrow().charged
+    }
+
+    /// Its address as CLIENT LIST tells it, empty when it is gone; the kernel is asked once.
+    pub(in crate::proto::redis) fn peer(&self) -> Arc<str> {
+        if let Some(peer) = self.peer.get() {
+            return Arc::clone(peer);
+        }
+        let inner = self.inner.borrow();
+        let Some(stream) = &inner.stream else { return Arc::default() };
+        Arc::clone(self.peer.get_or_init(|| stream.ends().peer.into()))
     }
 
     /// Whether it hears the replies to the requests that come now.

@@ -258,7 +258,7 @@ fn again(hub: &Rc<Hub>, upstream: &Rc<Upstream>, mut group: Vec<Detour>) {
     }
     touched.into_iter().for_each(|client| client.flush(hub));
     let writes = |one: &&Detour| one.entry.at_primary || one.entry.access == Access::Write;
-    let Some(decides) = group.iter().find(writes).or(group.first()) else { return };
+    let Some(decides) = group.iter().find(writes).or_else(|| group.first()) else { return };
     let target = way::cluster_of(hub, upstream).and_then(|cluster| {
         way::by_table(hub, &cluster, decides.slot?, &decides.entry, upstream.class)
     });

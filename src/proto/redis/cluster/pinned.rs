@@ -46,10 +46,7 @@ pub(super) fn turned(
         Turned::Wait => return Some(entry),
     };
     let entry = match entry.patience {
-        Patience::Own => match wait_there(hub, upstream, entry, other, &client, turned) {
-            Some(entry) => entry,
-            None => return None,
-        },
+        Patience::Own => wait_there(hub, upstream, entry, other, &client, turned)?,
         _ => entry,
     };
     let slot = other.slot;

@@ -72,7 +72,7 @@ pub(in crate::proto::redis) fn answer(
             wire::verbatim(out, resp, lines.as_bytes());
         }),
         "CLUSTER|MYID" => scene.say(|out| {
-            let own = nodes.iter().find(|node| is_own(node, &local)).or(nodes.first());
+            let own = nodes.iter().find(|node| is_own(node, &local)).or_else(|| nodes.first());
             wire::bulk(out, own.map_or(&b""[..], |node| node.id.as_bytes()));
         }),
         _ => scene.say(|out| {

@@ -136,10 +136,7 @@ pub(in super::super) fn note(
             total_us,
             queue_us,
             behind_us: moment.before_us.saturating_sub(sent_us),
-            peer: client
-                .and_then(|client| client.look())
-                .map(|look| look.ends.peer)
-                .unwrap_or_default(),
+            peer: client.map(|client| client.peer()).unwrap_or_default(),
             name: client.map(|client| client.card().name.clone()).unwrap_or_default(),
             args: trimmed(args, name, redact),
             shard: Arc::clone(&upstream.backend.shard),

@@ -20,7 +20,7 @@ pub(in super::super) struct Slow {
     /// Of that sent, and behind others on its connection.
     pub behind_us: u64,
     /// Its address; empty when it has gone.
-    pub peer: String,
+    pub peer: Arc<str>,
     /// What it has called itself.
     pub name: Vec<u8>,
     pub args: Vec<Vec<u8>>,

@@ -88,6 +88,32 @@ async fn a_server_that_refuses_multi_executes_nothing_and_the_client_hears_why()
     assert!(stage.accept(0).heard().ends_with("GET\r\n$1\r\na\r\n"));
 }
 
+/// It was queued behind that MULTI, and executed when the rest of the transaction came.
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_a_transaction_that_timed_out_at_its_multi_is_not_queued_behind_it() {
+    let timeouts = Timeouts { request: Duration::from_millis(500), ..Timeouts::default() };
+    let mut stage = Stage::with_timeouts(1, ReadFrom::Primary, timeouts);
+    let mut client = stage.client();
+    client.say("MULTI\r\nINCR a\r\nEXEC\r\n");
+    stage.settle().await;
+    let mut own = stage.accept(0);
+    assert_eq!(own.heard(), MULTI);
+    stage.pass(Duration::from_secs(1)).await;
+    let told = "+OK\r\n+QUEUED\r\n-ERR sluice: shard s0: request timed out, result unknown\r\n";
+    assert_eq!(client.heard(), told);
+    assert!(own.is_closed());
+    client.say("SET b 1\r\n");
+    stage.settle().await;
+    let mut shared = stage.accept(0);
+    let heard = shared.heard();
+    assert!(heard.ends_with("*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n1\r\n"), "{heard}");
+    // COMMAND is asked there as well.
+    shared.say("*0\r\n".repeat(heard.matches("COMMAND").count()));
+    shared.say("+OK\r\n");
+    stage.settle().await;
+    assert_eq!(client.heard(), "+OK\r\n");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_whose_exec_is_refused_is_closed_before_others_are_queued_on_it() {
     let stage = Stage::new(1, ReadFrom::Primary);

@@ -1,3 +1,5 @@
+//! The end of a connection whose task is at fault.
+
 use super::*;
 use crate::{policy::reads::ReadFrom, proto::redis::stage::Stage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
