@@ -259,9 +259,6 @@ impl<'a> Scene<'a> {
             let key = args.get(at as usize).unwrap_or_default();
             let shard = route::shard_of(self.cluster, key);
             if self.coalesce && !self.state.has_own() && flight::fits(command, args.frame) {
-                if self.is_turned() {
-                    return Flow::Hold;
-                }
                 return flight::get(self, shard, command, key, args.frame);
             }
             return self.forward(shard, command, args.frame);
@@ -326,12 +323,15 @@ impl<'a> Scene<'a> {
         at_primary: bool,
         frame: &[u8],
     ) -> Flow {
-        if self.is_turned() || self.settings.strict_order && !self.is_next(shard) {
+        if self.settings.strict_order && !self.is_next(shard) {
             return Flow::Hold;
         }
         let Some(upstream) = self.upstream(shard, access, at_primary) else {
             return self.not_served(shard, access, at_primary);
         };
+        if self.is_turned_since(&upstream.backend) {
+            return Flow::Hold;
+        }
         self.state.ownerless_us = None;
         self.send_over(upstream, access, at_primary, frame)
     }

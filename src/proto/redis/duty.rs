@@ -67,6 +67,8 @@ pub fn gates_changed(hub: &Rc<Hub>) {
             upstream.end(Phase::Evicted, "no primary any more");
         } else if upstream.backend.gate().evict() {
             failure::evict(hub, &upstream);
+        } else {
+            upstream.follow_role(hub);
         }
     }
     close_drained(hub);

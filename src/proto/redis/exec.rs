@@ -61,6 +61,9 @@ impl Scene<'_> {
             }
             return flow;
         };
+        if self.is_turned_since(backend) {
+            return Flow::Hold;
+        }
         let proven = self.hub.is_proven(backend.id);
         if (apart || !proven)
             && let Err(flow) = self.pin(shard)

@@ -93,6 +93,9 @@ pub(super) fn get(
     let Some(backend) = scene.pick(shard, Access::Read, at_primary) else {
         return scene.not_served(shard, Access::Read, at_primary);
     };
+    if scene.is_turned_since(backend) {
+        return Flow::Hold;
+    }
     let hub = scene.hub;
     let (now_ms, newer_than) = scene.flight_times();
     let waiter = Waiter {

@@ -130,9 +130,6 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
     let Some(shard) = scene.shard_of_all(found, args) else { return scene.cross_slot() };
     let what = args.get(1).unwrap_or_default();
     let sha = if script == Script::EvalSha { library::parse(what) } else { None };
-    if scene.is_turned() {
-        return Flow::Hold;
-    }
     if script == Script::Eval {
         scene.hub.scripts.remember(scene.cluster.id, what);
     }
@@ -142,6 +139,9 @@ fn call(scene: &mut Scene<'_>, command: &Command, script: Script, args: Args<'_>
     let Some(upstream) = scene.upstream(shard, access, !reads) else {
         return scene.not_served(shard, access, !reads);
     };
+    if scene.is_turned_since(&upstream.backend) {
+        return Flow::Hold;
+    }
     if let Some(sha) = sha {
         go_ahead(scene.hub, &upstream, sha);
     }

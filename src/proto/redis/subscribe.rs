@@ -123,9 +123,6 @@ fn unsubscribe(scene: &mut Scene<'_>, subject: Subject, args: Args<'_>) -> Flow 
 fn publish(scene: &mut Scene<'_>, subject: Subject, name: &'static str, args: Args<'_>) -> Flow {
     let channel = args.get(1).unwrap_or_default();
     let (cluster, shard) = (scene.cluster.id, route::shard_of(scene.cluster, channel));
-    if scene.is_turned() {
-        return Flow::Hold;
-    }
     let audience = &scene.hub.pubsub.audience;
     if audience.is_empty(cluster) {
         return scene.send(shard, Access::Write, true, args.frame);
@@ -137,6 +134,9 @@ fn publish(scene: &mut Scene<'_>, subject: Subject, name: &'static str, args: Ar
     let Some(upstream) = scene.upstream(shard, access, true) else {
         return scene.not_served(shard, access, true);
     };
+    if scene.is_turned_since(&upstream.backend) {
+        return Flow::Hold;
+    }
     let owner = Owner::Client(Rc::clone(scene.client));
     let seq = scene.client.open_gather(gather, args.frame.len());
     scene.send_on(upstream, Entry::new(owner, seq, access, scene.now_us), args.frame)

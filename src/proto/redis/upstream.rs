@@ -85,6 +85,8 @@ pub struct Upstream {
     pub(super) opened_us: u64,
     /// When it was there; `None`: not yet.
     connected: Cell<Option<Instant>>,
+    /// Its server, a node of a Redis Cluster, was told to answer reads as a replica.
+    pub(super) reads_only: Cell<bool>,
     /// How others know it.
     pub(super) standing: Arc<Standing>,
     pub(super) asked_number: Cell<bool>,
@@ -160,6 +162,7 @@ impl Upstream {
             raw: Raw::default(),
             opened_us: now_us,
             connected: Cell::new(None),
+            reads_only: Cell::new(false),
             standing: Arc::default(),
             asked_number: Cell::new(false),
             told: Told::default(),
@@ -478,10 +481,11 @@ impl Upstream {
         })?;
         let greeted = async {
             handshake::greet(&mut stream, credentials, self.class, timeout).await?;
-            match self.follows && self.backend.gate().replica() {
-                true => handshake::read_only(&mut stream, timeout).await,
-                false => Ok(()),
+            if self.follows && self.backend.gate().replica() {
+                handshake::read_only(&mut stream, timeout).await?;
+                self.reads_only.set(true);
             }
+            Ok(())
         };
         greeted.await.map_err(|error| {
             UpstreamError {

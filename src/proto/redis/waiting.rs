@@ -109,7 +109,7 @@ impl Scene<'_> {
     }
 
     /// The pick comes to nothing: what it took of a half-open gate is somebody else's.
-    fn give_back(&self, backend: &Backend) {
+    pub(super) fn give_back(&self, backend: &Backend) {
         if backend.gate().half_open() {
             backend.give_permit();
         }

@@ -5,6 +5,7 @@ pub mod ask;
 mod detour;
 mod order;
 mod pinned;
+mod role;
 pub mod slots;
 pub(super) mod spoof;
 mod strangers;

@@ -8,7 +8,7 @@ use crate::{
         reply,
         waiting::Waiting,
     },
-    topology::Outcome,
+    topology::{Backend, Outcome},
 };
 use smallvec::SmallVec;
 use std::{sync::Arc, time::Duration};
@@ -47,6 +47,16 @@ impl Scene<'_> {
         }
         self.client.wait_for_all();
         true
+    }
+
+    /// The same of a request for which that backend was picked, by its gate.
+    #[inline]
+    pub(in crate::proto::redis) fn is_turned_since(&mut self, picked: &Backend) -> bool {
+        let turned = self.is_turned();
+        if turned {
+            self.give_back(picked);
+        }
+        turned
     }
 
     /// Whether a request to all shards has to wait: one under way to a shard may have to go on to

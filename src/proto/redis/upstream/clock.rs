@@ -16,6 +16,8 @@ use std::{rc::Rc, time::Duration};
 impl Upstream {
     /// Looks at the clock: suspicion, stalls. Called some twenty times a second.
     pub fn tick(&self, hub: &Hub, now_us: u64) {
+        // Its gate may have changed while it was opened.
+        self.follow_role(hub);
         let mut inner = self.inner.borrow_mut();
         // What is appended while it connects is counted nowhere else.
         inner.charge(hub);
