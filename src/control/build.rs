@@ -104,6 +104,7 @@ fn cluster(
             Arc::new(Follows { accept_unknown, spoof, announce: announce.clone() })
         }),
         outage: written.outage,
+        turns: may_change(written).then(Arc::default),
         heirs: Arc::new(Semaphore::new(written.outage.queue as usize)),
     }
 }
@@ -211,6 +212,14 @@ impl Mould {
             present: Present::default(),
         }
     }
+}
+
+/// Whether another member of a shard may become its primary, which nothing else counts.
+fn may_change(written: &config::Cluster) -> bool {
+    let has_replicas = written.shards.iter().any(|shard| !shard.replicas.is_empty());
+    written.protocol == Protocol::Redis
+        && written.redis_cluster.is_none()
+        && (written.sentinel.is_some() || has_replicas)
 }
 
 /// Where requests wait: not with Redis, which refuses at once.

@@ -33,7 +33,10 @@ pub(super) use operate::Wish;
 use std::{
     fmt,
     rc::Rc,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -67,6 +70,8 @@ struct Terms {
     awaited: bool,
     /// Where requests look up who owns a slot; other tables of the cluster count the same turns.
     slots: Option<Arc<SlotTable>>,
+    /// Counted up before another member of a shard gets its writes.
+    turns: Option<Arc<AtomicU64>>,
 }
 
 /// One shard's members: whom ejection bounds count, and who is its primary.
@@ -86,6 +91,16 @@ struct Group {
     /// When all of it was probed last because a request was sent elsewhere.
     looked_ms: u64,
     sampling: measure::Sampling,
+}
+
+impl Terms {
+    /// What requests go by is about to change.
+    fn turn(&self) {
+        self.slots.iter().for_each(|slots| slots.turn());
+        self.turns.iter().for_each(|turns| {
+            turns.fetch_add(1, Ordering::AcqRel);
+        });
+    }
 }
 
 /// What a task needs to probe a backend.
@@ -152,6 +167,7 @@ impl Table {
                 has_roles: matches!(cluster.layout, Layout::Shards),
                 awaited: false,
                 slots: cluster.sharding.live().map(Arc::clone),
+                turns: cluster.turns.clone(),
             });
             for shard in &cluster.shards {
                 let group = table.groups.push(table.group(cluster.id, &shard.name));
@@ -405,7 +421,8 @@ impl Table {
     /// Publishes what the machines of a shard's members say now, and tells what changed.
     fn settle(&mut self, group: usize, trigger: Option<Trigger>, now_ms: u64) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        let slots = self.terms.get(group.cluster).and_then(|terms| terms.slots.as_ref());
+        let terms = self.terms.get(group.cluster);
+        let slots = terms.and_then(|terms| terms.slots.as_ref());
         // The nodes of a Redis Cluster agree among themselves, and each says so before we are told.
         if !group.told || slots.is_some() {
             group.follow(elect(group, &self.watches), &self.watches);
@@ -444,7 +461,7 @@ impl Table {
             let before = (backend.state(), backend.gate(), backend.role());
             if before != (state, gate, role) || refill {
                 let moves = before.1.primary() != gate.primary();
-                slots.filter(|_| moves).into_iter().for_each(|slots| slots.turn());
+                terms.filter(|_| moves).into_iter().for_each(Terms::turn);
                 backend.publish(state, gate, role, u32::from(state == State::HalfOpen));
                 changed |= before.1 != gate || refill;
             }

@@ -34,7 +34,10 @@ use crate::{
     policy::{balance::Balancer, reads::ReadFrom, shard::Sharding},
 };
 use arc_swap::{ArcSwap, Cache};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 
 /// Everything a request needs to find its backend, swapped as a whole.
@@ -75,6 +78,9 @@ pub struct Cluster {
     /// It is a Redis Cluster: its servers say who owns what, and may say it anew at any time.
     pub follows: Option<Arc<Follows>>,
     pub outage: Outage,
+    /// Counted up before another member of a shard gets its writes; `None`: of no shard that can be,
+    /// or the sharding counts it.
+    pub turns: Option<Arc<AtomicU64>>,
     /// Places of those who wait for a primary.
     pub heirs: Arc<Semaphore>,
 }

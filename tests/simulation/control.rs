@@ -198,6 +198,7 @@ impl Control {
             asks_role: false,
             dedicated: Default::default(),
             outage: Outage { wait: Duration::ZERO, queue: 1 },
+            turns: None,
             heirs: Arc::new(Semaphore::new(1)),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });

@@ -224,6 +224,9 @@ impl Table {
         // Whoever says who the members are has said so: it is no fault.
         let told = event(&watch, words, news.detail.to_owned(), true);
         self.events.push(told);
+        let group = self.groups.get(watch.group).map(|group| group.cluster);
+        let terms = group.and_then(|cluster| self.terms.get(cluster));
+        terms.into_iter().for_each(super::Terms::turn);
         backend.publish(state, gate, backend.role(), 0);
         // So that its task ends.
         watch.wake.notify_one();

@@ -129,6 +129,7 @@ impl<'a> Scene<'a> {
             self.state.gathered.clear();
             self.state.search.clear();
             self.state.heir = None;
+            self.state.ownerless_us = None;
         }
         flow
     }
@@ -332,7 +333,6 @@ impl<'a> Scene<'a> {
         if self.is_turned_since(&upstream.backend) {
             return Flow::Hold;
         }
-        self.state.ownerless_us = None;
         self.send_over(upstream, access, at_primary, frame)
     }
 

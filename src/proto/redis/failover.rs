@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit as Permit};
 #[derive(Debug, Default)]
 pub(super) struct Failovers {
     /// Since when a shard of a cluster has had none, as its requests found.
-    since_us: RefCell<HashMap<(usize, usize), u64>>,
+    since_us: RefCell<HashMap<(usize, Arc<str>), u64>>,
     /// A gate has changed: perhaps there is one.
     changed: Arc<Notify>,
 }
@@ -67,11 +67,12 @@ impl Scene<'_> {
             let shard = self.cluster.shards.get(*index);
             shard.is_some_and(|shard| is_headless(shard) && shard.members.len() != 1)
         });
-        let Some(shard) = headless else { return false };
-        self.holds(shard, outage.wait, outage.longest())
+        let shard = headless.and_then(|index| self.cluster.shards.get(index));
+        let Some(name) = shard.map(|shard| Arc::clone(&shard.name)) else { return false };
+        self.holds(name, outage.wait, outage.longest())
     }
 
-    fn holds(&mut self, shard: usize, wait: Duration, longest: Duration) -> bool {
+    fn holds(&mut self, shard: Arc<str>, wait: Duration, longest: Duration) -> bool {
         let failovers = &self.hub.failovers;
         let since_us =
             *failovers.since_us.borrow_mut().entry((self.cluster.id, shard)).or_insert(self.now_us);
@@ -107,8 +108,8 @@ pub(super) fn sweep(hub: &Hub) {
     let mut topology = hub.topology();
     let clusters = &topology.snapshot().clusters;
     hub.failovers.since_us.borrow_mut().retain(|(cluster, shard), _| {
-        let cluster = clusters.get(*cluster);
-        cluster.and_then(|cluster| cluster.shards.get(*shard)).is_some_and(is_headless)
+        let shards = clusters.get(*cluster).into_iter().flat_map(|cluster| &cluster.shards);
+        shards.filter(|one| one.name == *shard).any(is_headless)
     });
 }
 

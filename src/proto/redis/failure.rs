@@ -381,11 +381,6 @@ pub(super) fn retry(
     };
     let from = entry.from.unwrap_or(cluster.reads);
     let from = if entry.at_primary { ReadFrom::Primary } else { from };
-    let is_ordered = entry.access == Access::Write || from == ReadFrom::Primary;
-    if is_ordered && entry.owner.clients().iter().any(|client| client.is_on_detour()) {
-        // An earlier one of its client's waits for a primary: this one would overtake it.
-        return Err(entry);
-    }
     let barred = reading::barred(hub, cluster, shard, upstream.class, &entry);
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
@@ -399,10 +394,14 @@ pub(super) fn retry(
     let target = another(tried.members)
         .or_else(|| if again { another(tried.members & !member) } else { None });
     let Some(target) = target else { return Err(entry) };
-    if entry.block.is_some() && !hub.is_proven(target.id) {
-        return Err(entry);
-    }
-    if !hub.try_retry(upstream.cluster) {
+    // An earlier one of its client's waits for a primary: this one would overtake it there.
+    let waits = || entry.owner.clients().iter().any(|client| client.is_on_detour());
+    let overtakes = target.gate().primary() && waits();
+    let is_proven = entry.block.is_none() || hub.is_proven(target.id);
+    if overtakes || !is_proven || !hub.try_retry(upstream.cluster) {
+        if target.gate().half_open() {
+            target.give_permit();
+        }
         return Err(entry);
     }
     if let Some(metrics) = hub.metrics.clusters.get(upstream.cluster) {

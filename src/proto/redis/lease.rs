@@ -154,9 +154,13 @@ impl Rested {
         loop {
             let upstream = resting.pool.take(hub.now_us(), u64::MAX)?.0.take()?;
             let is_gone = upstream.is_killed() || upstream.backend.is_removed();
-            if !upstream.has_ended() && !is_gone && !upstream.is_doomed() {
+            if upstream.has_ended() || is_gone || upstream.is_doomed() {
+                continue;
+            }
+            if upstream.knows_role() {
                 return Some(upstream);
             }
+            upstream.end(Phase::Released, "its server plays another part now");
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
         pick::{self, Picker},
     },
 };
+use foldhash::{HashSet, HashSetExt};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit as Permit;
 
@@ -50,7 +51,9 @@ pub(super) fn park(
     why: &[u8],
 ) -> Result<(), Entry> {
     let is_asked = matches!(entry.owner, Owner::Client(_) | Owner::Flight(_));
-    if upstream.purpose != Purpose::Shared || !is_asked || entry.streamed {
+    // What was sent behind it may be executed before it.
+    let is_followed = entry.owner.clients().iter().any(|client| upstream.has_more_of(client));
+    if upstream.purpose != Purpose::Shared || !is_asked || entry.streamed || is_followed {
         return Err(entry);
     }
     let mut topology = hub.topology();
@@ -94,8 +97,8 @@ pub(super) fn reroute(
     entry: Entry,
     error: &[u8],
 ) -> Result<(), Entry> {
-    let Owner::Client(client) = &entry.owner else { return Err(entry) };
-    if entry.block.is_some() || upstream.has_more_of(client) {
+    // Of a command that nobody knows an error does not say that it was not executed.
+    if entry.block.is_some() || entry.command == u16::MAX {
         return Err(entry);
     }
     park(hub, upstream, entry, error)
@@ -110,14 +113,19 @@ pub(super) fn settle(hub: &Rc<Hub>) {
     let now_us = hub.now_us();
     let waiting = std::mem::take(&mut *hub.parked.0.borrow_mut());
     let snapshot = Arc::clone(hub.topology().snapshot());
-    let mut kept = VecDeque::new();
+    let mut kept: VecDeque<Parked> = VecDeque::new();
+    // Whose requests stay: nothing of theirs may overtake those.
+    let mut staying: HashSet<u64> = HashSet::new();
     let mut touched = Vec::new();
     for mut parked in waiting {
         let place = place(&snapshot.clusters, &parked.upstream);
-        let target = place.and_then(|(cluster, shard)| Some((cluster, primary(hub, shard)?)));
+        let is_first = !parked.entry.owner.clients().iter().any(|one| staying.contains(&one.id));
         // A block goes only where one was taken before.
-        let fits = |target: &Backend| parked.entry.block.is_none() || hub.is_proven(target.id);
-        if let Some((cluster, target)) = target.filter(|(_, target)| fits(target)) {
+        let needs_proof = parked.entry.block.is_some();
+        let target = place
+            .filter(|_| is_first)
+            .and_then(|(cluster, shard)| Some((cluster, primary(hub, shard, needs_proof)?)));
+        if let Some((cluster, target)) = target {
             let clients = parked.leave(hub);
             let before = parked.entry.tried.as_deref().copied().unwrap_or_default();
             let tried = Tried { members: 0, attempts: MAX_RETRIES, ..before };
@@ -130,6 +138,7 @@ pub(super) fn settle(hub: &Rc<Hub>) {
         }
         let waited = Duration::from_micros(now_us.saturating_sub(parked.entry.start_us));
         if place.is_some_and(|(cluster, _)| waited < cluster.outage.wait) {
+            staying.extend(parked.entry.owner.clients().iter().map(|client| client.id));
             kept.push_back(parked);
             continue;
         }
@@ -160,7 +169,13 @@ fn place<'t>(
     Some((cluster, shard))
 }
 
-fn primary<'t>(hub: &Hub, shard: &'t Shard) -> Option<&'t Arc<Backend>> {
+/// Its primary, if there is one that may take a request now; with `needs_proof` if it has shown that
+/// it takes transactions.
+fn primary<'t>(hub: &Hub, shard: &'t Shard, needs_proof: bool) -> Option<&'t Arc<Backend>> {
+    let mut primaries = shard.members.iter().filter(|member| member.gate().primary());
+    if needs_proof && !primaries.any(|member| hub.is_proven(member.id)) {
+        return None;
+    }
     let mut picker = Picker { cursor: 0, key: 0, now_us: hub.now_us() };
     let draw = || hub.draw();
     let index = pick::select(shard, Access::Write, ReadFrom::Primary, &mut picker, 0, draw)?;

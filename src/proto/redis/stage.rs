@@ -34,7 +34,10 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -54,6 +57,7 @@ pub(super) struct Stage {
     dedicated: Dedicated,
     rules_for_reads: Option<Arc<ReadRules>>,
     outage: Outage,
+    turns: Arc<AtomicU64>,
     reports: Receiver<Report>,
     listeners: Vec<UnixListener>,
     tasks: Rc<RefCell<Vec<Task>>>,
@@ -153,6 +157,7 @@ impl Stage {
             dedicated: Dedicated::default(),
             rules_for_reads: rules.map(Arc::new),
             outage: Outage { wait: Duration::ZERO, queue: 0 },
+            turns: Arc::default(),
             reports,
             listeners: (0..members).map(listener).collect(),
             tasks,
@@ -188,6 +193,9 @@ impl Stage {
     /// Publishes what control would of a backend in this state; a half-open one gets one permit.
     pub(super) fn set(&self, member: usize, axes: Axes) {
         let (state, gate) = derive(axes);
+        if self.backends[member].gate().primary() != gate.primary() {
+            self.turns.fetch_add(1, Ordering::AcqRel);
+        }
         self.backends[member].publish(state, gate, axes.role, u32::from(gate.half_open()));
         duty::gates_changed(&self.hub);
     }
@@ -252,6 +260,7 @@ impl Stage {
             dedicated: self.dedicated,
             follows: None,
             outage: self.outage,
+            turns: Some(Arc::clone(&self.turns)),
             heirs: Arc::new(Semaphore::new(self.outage.queue as usize)),
         };
         self.publisher.publish(Topology { clusters: vec![Arc::new(cluster)] });

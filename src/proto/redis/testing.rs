@@ -89,6 +89,7 @@ pub(super) fn cluster() -> Cluster {
         dedicated: Default::default(),
         follows: None,
         outage: Default::default(),
+        turns: None,
         heirs: Arc::new(tokio::sync::Semaphore::new(2)),
     }
 }

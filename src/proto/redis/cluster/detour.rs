@@ -107,6 +107,7 @@ pub(in crate::proto::redis) fn turned(
                 let owner = Owner::Client(Rc::clone(&one.client));
                 let own = Entry::new(owner, one.seq, entry.access, one.start_us);
                 let own = own.at_primary(entry.at_primary).command(entry.command);
+                let own = own.read_from(entry.from, entry.newer_than);
                 park(one.client, Entry { tried: entry.tried.clone(), ..own });
             }
         }

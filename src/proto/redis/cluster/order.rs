@@ -1,4 +1,4 @@
-//! What keeps the order of a session's requests when a slot changes hands: those for its new owner wait
+//! What keeps the order of a session's requests when a slot or a shard changes hands: those for its new owner wait
 //! until those to its old one are answered, wherever they were sent on to.
 
 use crate::{
@@ -11,7 +11,10 @@ use crate::{
     topology::{Backend, Outcome},
 };
 use smallvec::SmallVec;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 /// By cluster: where its table is, and the turns of that, before the owner of anything was looked up that is
 /// under way.
@@ -21,24 +24,32 @@ impl Scene<'_> {
     /// A request begins, whose owner is to be looked up.
     #[inline]
     pub(in crate::proto::redis) fn begin_turn(&mut self) {
-        let Some(table) = self.cluster.sharding.live() else { return };
+        let Some((table, now)) = self.turns() else { return };
         let id = self.cluster.id;
         let turns = &mut self.state.turns;
         if !turns.is_empty() && self.client.is_settled() {
             turns.clear();
         }
         if turns.iter().all(|(cluster, ..)| *cluster != id) {
-            turns.push((id, Arc::as_ptr(table).addr(), table.turns()));
+            turns.push((id, table, now));
         }
     }
 
-    /// Whether a slot has changed hands since, while something is under way: then the request is
+    /// Where it is counted that something changes hands, and how often it has. Nothing where nobody
+    /// can take anything over.
+    #[inline]
+    fn turns(&self) -> Option<(usize, u64)> {
+        match self.cluster.sharding.live() {
+            Some(table) => Some((Arc::as_ptr(table).addr(), table.turns())),
+            None => self.cluster.turns.as_ref().map(|turns| (0, turns.load(Ordering::Acquire))),
+        }
+    }
+
+    /// Whether a slot or a shard has changed hands since, while something is under way: then the request is
     /// held. Call it when the owner was looked up.
     #[inline]
     pub(in crate::proto::redis) fn is_turned(&mut self) -> bool {
-        let Some(table) = self.cluster.sharding.live() else { return false };
-        let now = table.turns();
-        let table = Arc::as_ptr(table).addr();
+        let Some((table, now)) = self.turns() else { return false };
         let old = |(cluster, known, turns): &(usize, usize, u64)| {
             *cluster == self.cluster.id && (*turns != now || *known != table)
         };

@@ -8,6 +8,11 @@ use crate::proto::redis::{
 };
 
 impl Upstream {
+    /// Whether the server was told of the part that it plays now.
+    pub(in crate::proto::redis) fn knows_role(&self) -> bool {
+        !self.follows || self.reads_only.get() == self.backend.gate().replica()
+    }
+
     /// Tells the server when its part is another one than it was told.
     pub(in crate::proto::redis) fn follow_role(&self, hub: &Hub) {
         let gate = self.backend.gate();

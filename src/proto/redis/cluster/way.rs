@@ -92,7 +92,8 @@ pub(super) fn by_table(
 ) -> Option<Rc<Upstream>> {
     let shard = cluster.shards.get(cluster.sharding.live()?.owner(slot)?)?;
     let primary = entry.at_primary || entry.access == Access::Write;
-    let from = if primary { ReadFrom::Primary } else { cluster.reads };
+    let from = entry.from.unwrap_or(cluster.reads);
+    let from = if primary { ReadFrom::Primary } else { from };
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
     let index = pick::select(shard, entry.access, from, &mut picker, 0, || hub.draw())?;

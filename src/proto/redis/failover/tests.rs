@@ -186,6 +186,52 @@ async fn what_comes_while_others_wait_is_executed_behind_them() {
     assert!(places.is_sorted(), "{heard}");
 }
 
+/// It went to the new primary at once, and what the old one had not been sent undid it.
+#[tokio::test(start_paused = true)]
+async fn a_write_after_the_change_waits_for_those_before_it() {
+    let stage = stage();
+    stage.stop_listening(0);
+    let mut client = stage.client();
+    client.say("SET k 1\r\n");
+    while stage.backends[0].in_flight() == 0 {
+        stage.round().await;
+    }
+    stage.set(0, REPLICA);
+    stage.set(1, PRIMARY);
+    client.say("SET k 2\r\n");
+    stage.settle().await;
+    let mut new = stage.accept(1);
+    let mut heard = new.heard();
+    new.say("+1\r\n");
+    stage.settle().await;
+    heard += &new.heard();
+    new.say("+2\r\n");
+    stage.settle().await;
+    let places = [1, 2].map(|n| heard.find(&format!("$1\r\n{n}\r\n")).expect("both of them"));
+    assert!(places.is_sorted(), "{heard}");
+    assert_eq!(client.heard(), "+1\r\n+2\r\n");
+}
+
+/// Another client's transaction proves the new primary later: then the block would be the last.
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_transaction_that_waits_waits_too() {
+    let mut stage = stage();
+    stage.stop_listening(0);
+    let mut client = stage.client();
+    stage.hub.prove(stage.backends[0].id);
+    client.say("MULTI\r\nSET k 1\r\nEXEC\r\nSET k 2\r\n");
+    pass(&mut stage, 200).await;
+    stage.set(0, REPLICA);
+    stage.set(1, PRIMARY);
+    pass(&mut stage, 200).await;
+    assert!(stage.try_accept(1).is_none(), "it has not shown that it takes transactions");
+    stage.hub.prove(stage.backends[1].id);
+    pass(&mut stage, 100).await;
+    let heard = stage.accept(1).heard();
+    let places = [1, 2].map(|n| heard.find(&format!("$1\r\n{n}\r\n")).expect("both of them"));
+    assert!(places.is_sorted(), "{heard}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_no_primary_came_for_is_told_why_and_holds_nothing() {
     let mut stage = stage();
