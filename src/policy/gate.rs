@@ -79,6 +79,21 @@ pub struct Axes {
     pub life: Life,
 }
 
+#[cfg(test)]
+impl Axes {
+    /// Of a server that is well and plays that role.
+    pub const fn healthy(role: Role) -> Self {
+        Self {
+            admin: Admin::Ready,
+            health: Health::Healthy,
+            passive: Passive::Closed,
+            role,
+            init: Init::Down,
+            life: Life::Steady,
+        }
+    }
+}
+
 /// The state an operator sees: the first axis that keeps the backend out, else `Ready`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]

@@ -387,14 +387,7 @@ mod tests {
         assert_eq!(pinned(&without, &mut Picker::default(), 0, || 7), None);
     }
 
-    const PRIMARY: Axes = Axes {
-        admin: Admin::Ready,
-        health: Health::Healthy,
-        passive: Passive::Closed,
-        role: Role::Primary,
-        init: Init::Down,
-        life: Life::Steady,
-    };
+    const PRIMARY: Axes = Axes::healthy(Role::Primary);
     const REPLICA: Axes = Axes { role: Role::Replica, ..PRIMARY };
 
     /// A shard of members in these states; a half-open one has one permit.

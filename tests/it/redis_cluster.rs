@@ -7,7 +7,7 @@ use crate::harness::{
 use sluice::policy::slot::slot;
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -191,15 +191,17 @@ fn move_slot(cluster: &RedisCluster, slot: u16, to: usize) {
     }
 }
 
+/// The next client writes keys of its own.
+fn write_as_next(sluice: &Sluice, go_on: &dyn Fn() -> bool) -> Written {
+    static CLIENT: AtomicUsize = AtomicUsize::new(0);
+    write(sluice, &keys_of(CLIENT.fetch_add(1, Ordering::Relaxed)), go_on)
+}
+
 #[test]
 fn slots_move_while_clients_write() {
     let cluster = RedisCluster::start(3, 0);
     let sluice = cluster.setup().workers(2).start();
-    let load = |go_on: &dyn Fn() -> bool| {
-        static CLIENT: AtomicU64 = AtomicU64::new(0);
-        let client = CLIENT.fetch_add(1, Ordering::Relaxed);
-        write(&sluice, &keys_of(usize::try_from(client).unwrap()), go_on)
-    };
+    let load = |go_on: &dyn Fn() -> bool| write_as_next(&sluice, go_on);
     let slots: Vec<u16> = (0..4).map(|n| slot(n.to_string().as_bytes())).collect();
     let ((), all) = during(8, load, || {
         for round in 0..6 {
@@ -226,11 +228,7 @@ fn primaries_are_replaced_while_clients_write() {
     let mut cluster = RedisCluster::start(3, 1);
     let sluice = cluster.setup().workers(2).start();
     sluice.expect_log("");
-    let load = |go_on: &dyn Fn() -> bool| {
-        static CLIENT: AtomicU64 = AtomicU64::new(0);
-        let client = CLIENT.fetch_add(1, Ordering::Relaxed);
-        write(&sluice, &keys_of(usize::try_from(client).unwrap()), go_on)
-    };
+    let load = |go_on: &dyn Fn() -> bool| write_as_next(&sluice, go_on);
     let slots: Vec<u16> = (0..4).map(|n| slot(n.to_string().as_bytes())).collect();
     let ((), all) = during(8, load, || {
         for slot in &slots {

@@ -145,6 +145,11 @@ impl Entry {
         self
     }
 
+    /// Whom of its shard it may be asked of; `usual` where nothing else was said of it.
+    pub fn source(&self, usual: ReadFrom) -> ReadFrom {
+        if self.at_primary { ReadFrom::Primary } else { self.from.unwrap_or(usual) }
+    }
+
     /// Which command it is.
     pub fn command(mut self, index: u16) -> Self {
         self.command = index;

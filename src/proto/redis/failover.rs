@@ -65,7 +65,7 @@ impl Scene<'_> {
         let mut shards = shards.into_iter();
         let headless = shards.find(|index| {
             let shard = self.cluster.shards.get(*index);
-            shard.is_some_and(|shard| is_headless(shard) && shard.members.len() != 1)
+            shard.is_some_and(|shard| is_headless(shard) && may_change(shard))
         });
         let shard = headless.and_then(|index| self.cluster.shards.get(index));
         let Some(name) = shard.map(|shard| Arc::clone(&shard.name)) else { return false };
@@ -116,7 +116,12 @@ pub(super) fn sweep(hub: &Hub) {
 /// Whether that shard may have another primary, for which its requests wait.
 pub(super) fn has_heirs(cluster: &Cluster, shard: &str) -> bool {
     let found = cluster.shards.iter().find(|one| *one.name == *shard);
-    !cluster.outage.wait.is_zero() && found.is_some_and(|shard| shard.members.len() != 1)
+    !cluster.outage.wait.is_zero() && found.is_some_and(may_change)
+}
+
+/// Whether another server may become the primary of a shard: a lone one has nobody beside it.
+pub(super) fn may_change(shard: &Shard) -> bool {
+    shard.members.len() != 1
 }
 
 /// Whether nobody is the primary of a shard, in whatever state.

@@ -17,7 +17,6 @@ use crate::{
     policy::{
         access::Access,
         gate::State,
-        reads::ReadFrom,
         retry::{Effect, Verdict, decide},
     },
     telemetry::metrics::RetryReason,
@@ -379,8 +378,7 @@ pub(super) fn retry(
     else {
         return Err(entry);
     };
-    let from = entry.from.unwrap_or(cluster.reads);
-    let from = if entry.at_primary { ReadFrom::Primary } else { from };
+    let from = entry.source(cluster.reads);
     let barred = reading::barred(hub, cluster, shard, upstream.class, &entry);
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };

@@ -7,16 +7,14 @@ use super::{
     class::Class,
     client::Client,
     entry::{Entry, Owner, Tried},
+    failover::may_change,
     failure,
     hub::Hub,
     upstream::{Purpose, Upstream},
 };
 use crate::{
     policy::{access::Access, reads::ReadFrom, retry::MAX_RETRIES},
-    topology::{
-        Backend, Cluster, Shard,
-        pick::{self, Picker},
-    },
+    topology::{Backend, Cluster, Shard, pick},
 };
 use foldhash::{HashSet, HashSetExt};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
@@ -59,24 +57,16 @@ pub(super) fn park(
     let mut topology = hub.topology();
     let snapshot = topology.snapshot();
     let Some((cluster, shard)) = place(&snapshot.clusters, upstream) else { return Err(entry) };
-    let from = entry.from.unwrap_or(cluster.reads);
-    let from = if entry.at_primary { ReadFrom::Primary } else { from };
-    let is_replicas = entry.access == Access::Read && from != ReadFrom::Primary;
+    let is_replicas =
+        entry.access == Access::Read && entry.source(cluster.reads) != ReadFrom::Primary;
     let waited = Duration::from_micros(hub.now_us().saturating_sub(entry.start_us));
-    if is_replicas || shard.members.len() == 1 || waited >= cluster.outage.wait {
+    if is_replicas || !may_change(shard) || waited >= cluster.outage.wait {
         return Err(entry);
     }
-    let inner = upstream.inner();
-    let Some(bytes) = inner.outbox.request(entry.offset, entry.len as usize) else {
-        drop(inner);
-        return Err(entry);
-    };
-    let Ok(place) = Arc::clone(&cluster.heirs).try_acquire_owned() else {
-        drop(inner);
-        return Err(entry);
-    };
-    let bytes = bytes.to_vec();
-    drop(inner);
+    let bytes =
+        upstream.inner().outbox.request(entry.offset, entry.len as usize).map(<[u8]>::to_vec);
+    let place = Arc::clone(&cluster.heirs).try_acquire_owned();
+    let (Some(bytes), Ok(place)) = (bytes, place) else { return Err(entry) };
     hub.charge(0, bytes.len());
     entry.owner.clients().iter().for_each(|client| client.begin_detour());
     let (upstream, class) = (Rc::clone(upstream), upstream.class);
@@ -176,8 +166,5 @@ fn primary<'t>(hub: &Hub, shard: &'t Shard, needs_proof: bool) -> Option<&'t Arc
     if needs_proof && !primaries.any(|member| hub.is_proven(member.id)) {
         return None;
     }
-    let mut picker = Picker { cursor: 0, key: 0, now_us: hub.now_us() };
-    let draw = || hub.draw();
-    let index = pick::select(shard, Access::Write, ReadFrom::Primary, &mut picker, 0, draw)?;
-    shard.members.get(index)
+    pick::primary(shard)
 }

@@ -59,20 +59,13 @@ const GONE: usize = usize::MAX;
 mod tests {
     use crate::{
         policy::{
-            gate::{Admin, Axes, Health, Init, Life, Passive, Role},
+            gate::{Axes, Life, Role},
             reads::ReadFrom,
         },
         proto::redis::stage::Stage,
     };
 
-    const PRIMARY: Axes = Axes {
-        admin: Admin::Ready,
-        health: Health::Healthy,
-        passive: Passive::Closed,
-        role: Role::Primary,
-        init: Init::Down,
-        life: Life::Steady,
-    };
+    const PRIMARY: Axes = Axes::healthy(Role::Primary);
 
     #[tokio::test(start_paused = true)]
     async fn who_has_left_answers_what_is_under_way_and_gets_nothing_new() {

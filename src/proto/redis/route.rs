@@ -137,20 +137,13 @@ mod tests {
     use crate::{
         policy::{
             balance::{Balancer, Strategy},
-            gate::{Admin, Axes, Health, Init, Life, Passive, Role, derive},
+            gate::{Axes, Health, Passive, Role, derive},
         },
         topology::Backend,
     };
     use std::sync::Arc;
 
-    const PRIMARY: Axes = Axes {
-        admin: Admin::Ready,
-        health: Health::Healthy,
-        passive: Passive::Closed,
-        role: Role::Primary,
-        init: Init::Down,
-        life: Life::Steady,
-    };
+    const PRIMARY: Axes = Axes::healthy(Role::Primary);
     const REPLICA: Axes = Axes { role: Role::Replica, ..PRIMARY };
 
     /// A shard of members in these states; a half-open one has one permit.

@@ -4,7 +4,7 @@
 use super::turned::{Other, Turned};
 use crate::{
     net::addr::Address,
-    policy::{access::Access, reads::ReadFrom, slot},
+    policy::slot,
     proto::redis::{
         args::Args,
         class::Class,
@@ -91,9 +91,7 @@ pub(super) fn by_table(
     class: Class,
 ) -> Option<Rc<Upstream>> {
     let shard = cluster.shards.get(cluster.sharding.live()?.owner(slot)?)?;
-    let primary = entry.at_primary || entry.access == Access::Write;
-    let from = entry.from.unwrap_or(cluster.reads);
-    let from = if primary { ReadFrom::Primary } else { from };
+    let from = entry.source(cluster.reads);
     let cursor = u32::try_from(hub.draw() >> 32).unwrap_or(0);
     let mut picker = Picker { cursor, key: 0, now_us: hub.now_us() };
     let index = pick::select(shard, entry.access, from, &mut picker, 0, || hub.draw())?;

@@ -7,19 +7,8 @@ use crate::{
 };
 use std::time::Duration;
 
-const PRIMARY: Axes = role(Role::Primary);
-const REPLICA: Axes = role(Role::Replica);
-
-const fn role(role: Role) -> Axes {
-    Axes {
-        role,
-        health: Health::Healthy,
-        admin: crate::policy::gate::Admin::Ready,
-        passive: crate::policy::gate::Passive::Closed,
-        init: crate::policy::gate::Init::Down,
-        life: crate::policy::gate::Life::Steady,
-    }
-}
+const PRIMARY: Axes = Axes::healthy(Role::Primary);
+const REPLICA: Axes = Axes::healthy(Role::Replica);
 
 /// A primary and a replica; what needs a primary waits 3s.
 fn stage() -> Stage {

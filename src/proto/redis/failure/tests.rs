@@ -1,19 +1,15 @@
 use super::*;
 use crate::{
-    policy::gate::{Axes, Health, Init, Life, Passive, Role},
+    policy::{
+        gate::{Axes, Health, Passive, Role},
+        reads::ReadFrom,
+    },
     proto::redis::stage::Stage,
     topology::Timeouts,
 };
 use std::time::Duration;
 
-const NO_ROLE: Axes = Axes {
-    admin: crate::policy::gate::Admin::Ready,
-    health: Health::Healthy,
-    passive: Passive::Closed,
-    role: Role::Unknown,
-    init: Init::Down,
-    life: Life::Steady,
-};
+const NO_ROLE: Axes = Axes::healthy(Role::Unknown);
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_was_sent_is_never_sent_again() {
